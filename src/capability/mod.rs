@@ -1,0 +1,1 @@
+//! Providers inside the process, each started by a reference `builtin:NAME`.

@@ -1,0 +1,1 @@
+//! Who may do what: keys, tokens, signed modules, provider archives, trusted time.

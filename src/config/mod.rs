@@ -1,0 +1,1 @@
+//! Where a setting can come from and in which order it wins; application manifests.

@@ -1,0 +1,150 @@
+//! The one error of the crate: a [`Kind`] for programs, a text for people.
+//!
+//! The text names the thing, the reason and, where there is one, the remedy. It may travel to a remote client or a log,
+//! so it never holds a secret.
+
+use std::fmt;
+
+/// The result of everything that can fail in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, for code that must decide; the operator reads the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The command line or a request was put wrongly.
+    Usage,
+    /// A setting, manifest or environment value cannot be used.
+    Config,
+    /// The named thing does not exist here.
+    NotFound,
+    /// The named thing exists already, or with other content.
+    Conflict,
+    /// Bytes from outside are malformed: a module, token, archive, message.
+    Invalid,
+    /// Understood, and refused: signature, issuer, missing capability, policy.
+    Denied,
+    /// A limit was reached; the text names the limit and its setting.
+    Limit,
+    /// A deadline passed.
+    Timeout,
+    /// Something outside this process does not answer now and may later.
+    Unavailable,
+    /// The disk failed, is full, or holds damaged data.
+    Storage,
+    /// A guest trapped or answered with an error of its own.
+    Guest,
+    /// An invariant of this program does not hold: a bug.
+    Internal,
+}
+
+impl Kind {
+    /// The exit code a command ends with for this kind (documented in the man page).
+    ///
+    /// 2 is a usage error as clap reports it; codes from 3 up keep clear of the shell's own.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Kind::Usage => 2,
+            Kind::Config => 3,
+            Kind::NotFound => 4,
+            Kind::Conflict => 5,
+            Kind::Invalid => 6,
+            Kind::Denied => 7,
+            Kind::Limit => 8,
+            Kind::Timeout => 9,
+            Kind::Unavailable => 10,
+            Kind::Storage => 11,
+            Kind::Guest => 12,
+            Kind::Internal => 70,
+        }
+    }
+
+    /// The kind's name as JSON output and logs show it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Usage => "usage",
+            Kind::Config => "config",
+            Kind::NotFound => "not-found",
+            Kind::Conflict => "conflict",
+            Kind::Invalid => "invalid",
+            Kind::Denied => "denied",
+            Kind::Limit => "limit",
+            Kind::Timeout => "timeout",
+            Kind::Unavailable => "unavailable",
+            Kind::Storage => "storage",
+            Kind::Guest => "guest",
+            Kind::Internal => "internal",
+        }
+    }
+}
+
+/// An error: a kind and a text. One machine word beside the discriminant, so results stay small.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Error(Box<(Kind, String)>);
+
+impl Error {
+    /// An error of `kind` that reads `text`.
+    pub fn new(kind: Kind, text: impl Into<String>) -> Self {
+        Self(Box::new((kind, text.into())))
+    }
+
+    /// What went wrong, for code.
+    pub fn kind(&self) -> Kind {
+        self.0.0
+    }
+
+    /// What went wrong, for people.
+    pub fn text(&self) -> &str {
+        &self.0.1
+    }
+
+    /// The same error with `context: ` before its text.
+    pub fn context(self, context: impl fmt::Display) -> Self {
+        let (kind, text) = *self.0;
+        Self::new(kind, format!("{context}: {text}"))
+    }
+}
+
+macro_rules! constructors {
+    ($($name:ident => $kind:ident),* $(,)?) => {
+        impl Error {
+            $(
+                #[doc = concat!("An error of [`Kind::", stringify!($kind), "`].")]
+                pub fn $name(text: impl Into<String>) -> Self {
+                    Self::new(Kind::$kind, text)
+                }
+            )*
+        }
+    };
+}
+
+constructors! {
+    usage => Usage, config => Config, not_found => NotFound, conflict => Conflict, invalid => Invalid,
+    denied => Denied, limit => Limit, timeout => Timeout, unavailable => Unavailable, storage => Storage,
+    guest => Guest, internal => Internal,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.kind(), self.text())
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Adds "what was being done" to any foreign error on its way into [`Error`].
+pub trait Context<T> {
+    /// Turns the error into an [`Error`] of `kind` that reads `context: cause`.
+    fn context(self, kind: Kind, context: impl fmt::Display) -> Result<T>;
+}
+
+impl<T, E: fmt::Display> Context<T> for std::result::Result<T, E> {
+    fn context(self, kind: Kind, context: impl fmt::Display) -> Result<T> {
+        self.map_err(|cause| Error::new(kind, format!("{context}: {cause}")))
+    }
+}

@@ -1,0 +1,117 @@
+//! What a running host tells and takes from whoever manages it: the admin socket now, the lattice and the dashboard later.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{error::Result, host::BoxFuture, wire::LinkDefinition};
+
+/// A host at one moment. `latticed status --json` prints it as it is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HostStatus {
+    /// `N…`.
+    pub host_id: String,
+    /// `adjective-noun-1234`, new at each start.
+    pub friendly_name: String,
+    /// The lattice this host belongs to, or will when it finds a server.
+    pub lattice: String,
+    /// Version of this program.
+    pub version: String,
+    /// Seconds since the start.
+    pub uptime_seconds: u64,
+    /// `HOST_*` and built-in labels.
+    pub labels: BTreeMap<String, String>,
+    /// Memory of this process.
+    pub memory: MemoryStatus,
+    /// Running actors, by key.
+    pub actors: Vec<ActorStatus>,
+    /// Running providers, by key and link name.
+    pub providers: Vec<ProviderStatus>,
+    /// Known links, by identity.
+    pub links: Vec<LinkDefinition>,
+    /// What is not as desired, one sentence each; empty on a healthy host.
+    pub problems: Vec<String>,
+}
+
+/// Memory of this process in bytes, from `/proc/self/smaps_rollup` (0 where the kernel does not tell).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MemoryStatus {
+    /// Proportional set size.
+    pub pss_bytes: u64,
+    /// Resident set size.
+    pub rss_bytes: u64,
+    /// Compiled modules kept for reuse.
+    pub module_cache_bytes: u64,
+}
+
+/// One running actor.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ActorStatus {
+    /// `M…`.
+    pub public_key: String,
+    /// Name in its claims.
+    pub name: String,
+    /// Where it was loaded from, as the operator wrote it.
+    pub image_ref: String,
+    /// Revision in its claims.
+    pub revision: i32,
+    /// Version text in its claims.
+    pub version: String,
+    /// How many invocations may run at once.
+    pub max_concurrent: u16,
+    /// Invocations running now.
+    pub instances: u32,
+    /// Invocations waiting for a place now.
+    pub queued: u32,
+    /// Invocations since the start.
+    pub calls: u64,
+    /// Of these, failed.
+    pub errors: u64,
+    /// Fuel burnt since the start; about one unit per Wasm instruction.
+    pub fuel: u64,
+    /// Whether the compiled module is in memory now.
+    pub compiled: bool,
+    /// `running`, `failed: …`.
+    pub state: String,
+}
+
+/// One running provider.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProviderStatus {
+    /// `V…`.
+    pub public_key: String,
+    /// Name for people.
+    pub name: String,
+    /// `builtin:…` or where its archive came from.
+    pub image_ref: String,
+    /// Contract served.
+    pub contract_id: String,
+    /// Link name it runs under.
+    pub link_name: String,
+    /// Calls from actors since the start.
+    pub calls: u64,
+    /// Of these, failed.
+    pub errors: u64,
+    /// `running`, `failed: …`.
+    pub state: String,
+    /// What people look for first, where there is such a thing: `http://127.0.0.1:8080`.
+    pub detail: String,
+}
+
+/// A running host as its managers see it.
+pub trait Control: Send + Sync + 'static {
+    /// The host at this moment.
+    fn status(&self) -> HostStatus;
+
+    /// Calls `operation` of the actor with this key or call alias, from outside (no origin), and answers its body.
+    fn call(
+        &self,
+        actor: String,
+        operation: String,
+        payload: Vec<u8>,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Vec<u8>>>;
+
+    /// Asks the host to drain and stop. Returns at once.
+    fn request_stop(&self);
+}

@@ -1,0 +1,38 @@
+//! `latticed`: a wasmCloud lattice host for small Linux boards.
+//!
+//! # Layout
+//!
+//! Floors, lowest first; a room imports only from floors below its own.
+//!
+//! 0. [`error`]: the one error type, with a kind and a text for the operator; [`task`]: the executor.
+//! 1. [`log`]: one line per event; [`wire`]: the words of the lattice, no I/O; [`store`]: what survives a power cut.
+//! 2. [`claims`]: who may do what: keys, tokens, signed modules, provider archives.
+//! 3. [`actor`]: guests in the interpreter, one invocation as a future; [`artifact`]: where bytes come from.
+//! 4. [`host`]: the heart: what should run, what does run, and the router every invocation passes.
+//! 5. [`capability`]: providers inside the process; [`web`]: the local admin API.
+//! 6. [`config`]: where a setting can come from; [`service`]: signals and the main thread.
+//! 7. [`cli`]: one file per subcommand; wires everything together.
+//!
+//! # What the daemon never does
+//!
+//! It never makes memory executable, never runs a guest on a thread that waits for it, never acknowledges a change
+//! before it is on disk, never deletes what could not be fetched or made again, and never needs a network to start.
+
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
+pub mod actor;
+pub mod artifact;
+pub mod capability;
+pub mod claims;
+pub mod cli;
+pub mod config;
+pub mod error;
+pub mod host;
+pub mod log;
+pub mod service;
+pub mod store;
+pub mod task;
+pub mod web;
+pub mod wire;

@@ -1,0 +1,1 @@
+//! The process among others: its main thread, signals, memory.
