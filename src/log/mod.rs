@@ -6,6 +6,8 @@
 //! The text comes first, as in `format!`; fields after the `;` are displayed values under the names of
 //! `protocol/config.md §7`. Never pass a secret to either.
 
+#![allow(unused_macros, unused_imports)]
+
 use std::fmt;
 
 /// How much an event matters; ordered, so that a level lets through itself and everything graver.
