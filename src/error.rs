@@ -38,6 +38,45 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind, in the order of the exit codes; help, man page and tests go through it.
+    pub const ALL: [Kind; 12] = [
+        Kind::Usage,
+        Kind::Config,
+        Kind::NotFound,
+        Kind::Conflict,
+        Kind::Invalid,
+        Kind::Denied,
+        Kind::Limit,
+        Kind::Timeout,
+        Kind::Unavailable,
+        Kind::Storage,
+        Kind::Guest,
+        Kind::Internal,
+    ];
+
+    /// The kind in a few words, as the table of exit codes in the help and the man page says it.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Kind::Usage => "the command line or a request was put wrongly",
+            Kind::Config => "a setting, manifest or environment value cannot be used",
+            Kind::NotFound => "the named thing does not exist here",
+            Kind::Conflict => "the named thing exists already, or with other content",
+            Kind::Invalid => "malformed bytes: a module, token, archive or message",
+            Kind::Denied => "refused: signature, issuer, missing capability, permission",
+            Kind::Limit => "a limit was reached",
+            Kind::Timeout => "a deadline passed",
+            Kind::Unavailable => "something outside this program does not answer now",
+            Kind::Storage => "the disk failed, is full, or holds damaged data",
+            Kind::Guest => "the actor trapped or answered with an error of its own",
+            Kind::Internal => "a bug in this program; please report it",
+        }
+    }
+
+    /// The kind whose [`Kind::name`] is `name`, for readers of our own JSON.
+    pub fn from_name(name: &str) -> Option<Kind> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// The exit code a command ends with for this kind (documented in the man page).
     ///
     /// 2 is a usage error as clap reports it; codes from 3 up keep clear of the shell's own.

@@ -1,8 +1,188 @@
-//! One file per subcommand.
+//! The command line: one file per subcommand, each with its `Args` and a `run` that takes them.
+//!
+//! Called by `main.rs` only. It wires the rooms below together and turns their errors into exit codes; it holds no
+//! logic that a room below could own. Results go to stdout through [`Output`], errors to stderr as one line
+//! `latticed: …`, or as one JSON object with `--json`.
 
-use std::process::ExitCode;
+pub mod archive;
+pub mod call;
+pub mod check;
+pub mod claims;
+pub mod completion;
+pub mod keys;
+pub mod man;
+pub mod output;
+pub mod run;
+pub mod status;
+pub mod stop;
+
+use std::{
+    ffi::OsString,
+    fmt::Write as _,
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
+
+pub use output::Output;
+
+use crate::error::{Error, Kind, Result};
+
+const EXAMPLES: &str = "\
+Examples:
+  latticed run counter.yaml             start a host with the actors and links of a manifest
+  latticed status                       what runs on it
+  latticed call echo Echo.Say '{\"n\":1}'  call an actor
+  latticed stop                         drain and stop it
+
+`latticed help COMMAND` explains a command and gives an example of it.";
+
+/// A wasmCloud lattice host for small Linux boards.
+///
+/// It runs signed WebAssembly actors in an interpreter and links them to capabilities such as an HTTP server and a
+/// durable key-value store. It needs no network to start and no other program to run.
+#[derive(Debug, Parser)]
+#[command(name = "latticed", version, after_help = EXAMPLES, max_term_width = 100, disable_help_subcommand = false)]
+struct Cli {
+    /// Print results and errors as JSON.
+    #[arg(long, global = true)]
+    json: bool,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Args),
+    Call(call::Args),
+    Status(status::Args),
+    Stop(stop::Args),
+    Check(check::Args),
+    Keys(keys::Args),
+    Claims(claims::Args),
+    Archive(archive::Args),
+    Completion(completion::Args),
+    Man(man::Args),
+}
+
+impl Command {
+    fn run(self, output: &mut Output) -> Result<()> {
+        match self {
+            Command::Run(args) => run::run(args, output),
+            Command::Call(args) => call::run(args, output),
+            Command::Status(args) => status::run(args, output),
+            Command::Stop(args) => stop::run(args, output),
+            Command::Check(args) => check::run(args, output),
+            Command::Keys(args) => keys::run(args, output),
+            Command::Claims(args) => claims::run(args, output),
+            Command::Archive(args) => archive::run(args, output),
+            Command::Completion(args) => completion::run(args, output),
+            Command::Man(args) => man::run(args, output),
+        }
+    }
+}
+
+/// The whole command line as a description, for completion scripts and the man page.
+pub fn command() -> clap::Command {
+    Cli::command().after_long_help(format!("{EXAMPLES}\n\nExit codes:\n{}", exit_codes()))
+}
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let cli = match parse(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => return report_parse(&error, wants_json(&arguments)),
+    };
+    let json = cli.json;
+    let mut output = Output::stdout(json);
+    let result = cli.command.run(&mut output).and_then(|()| output.flush());
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error, json);
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    let mut matches = command().try_get_matches_from(arguments)?;
+    Cli::from_arg_matches_mut(&mut matches)
+}
+
+/// Whether a command line that could not be parsed asked for JSON: `--json` before any `--`.
+fn wants_json(arguments: &[OsString]) -> bool {
+    arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json")
+}
+
+/// Prints help and version on stdout, and a usage error on stderr in the form of every other error.
+fn report_parse(error: &clap::Error, json: bool) -> ExitCode {
+    let text = error.render().to_string();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let mut output = Output::stdout(false);
+            match output.text(&text).and_then(|()| output.flush()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    report(&error, json);
+                    ExitCode::from(error.kind().exit_code())
+                }
+            }
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand if !json => {
+            // Nobody is left to tell when stderr is gone.
+            let _ = io::stderr().write_all(text.as_bytes());
+            ExitCode::from(Kind::Usage.exit_code())
+        }
+        _ => {
+            report(&Error::usage(text.strip_prefix("error: ").unwrap_or(&text).trim_end()), json);
+            ExitCode::from(Kind::Usage.exit_code())
+        }
+    }
+}
+
+/// Prints `error` on stderr: a line for people, or one JSON object.
+fn report(error: &Error, json: bool) {
+    let text = if json { output::error_json(error).to_string() } else { format!("latticed: {error}") };
+    // Nobody is left to tell when stderr is gone.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// The table of exit codes, one line each, from the kinds themselves so that it cannot go stale.
+pub(crate) fn exit_codes() -> String {
+    let mut text = String::from("  0   success\n");
+    for kind in Kind::ALL {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "  {:<3} {} ({})", kind.exit_code(), kind.meaning(), kind.name());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn exit_codes_differ_and_are_listed() {
+        let mut codes: Vec<u8> = Kind::ALL.iter().map(|kind| kind.exit_code()).collect();
+        codes.dedup();
+        assert_eq!(codes.len(), Kind::ALL.len());
+        assert!(codes.is_sorted() && !codes.contains(&0) && !codes.contains(&1));
+        assert!(exit_codes().contains("9   a deadline passed (timeout)"));
+    }
+
+    #[test]
+    fn json_is_seen_only_before_the_separator() {
+        let line = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+        assert!(wants_json(&line(&["latticed", "bogus", "--json"])));
+        assert!(!wants_json(&line(&["latticed", "call", "--", "--json"])));
+    }
 }
