@@ -67,6 +67,11 @@ pub trait Capability: Send + Sync + 'static {
         String::new()
     }
 
+    /// Whether it calls actors of its own accord (a listener, a subscription). Such providers stop first.
+    fn originates(&self) -> bool {
+        false
+    }
+
     /// The provider is stopped: every link is gone when this returns.
     fn stop(&self) -> BoxFuture<'_, ()>;
 }
