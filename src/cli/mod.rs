@@ -27,7 +27,10 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind}
 
 pub use output::Output;
 
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    web::answer::ErrorBody,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -146,7 +149,10 @@ fn report_parse(error: &clap::Error, json: bool) -> ExitCode {
 
 /// Prints `error` on stderr: a line for people, or one JSON object.
 fn report(error: &Error, json: bool) {
-    let text = if json { output::error_json(error).to_string() } else { format!("latticed: {error}") };
+    let text = match serde_json::to_string(&ErrorBody::from(error)) {
+        Ok(text) if json => text,
+        _ => format!("latticed: {error}"),
+    };
     // Nobody is left to tell when stderr is gone.
     let _ = writeln!(io::stderr(), "{text}");
 }

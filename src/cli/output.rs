@@ -10,7 +10,6 @@ use std::{
 };
 
 use serde::Serialize;
-use serde_json::json;
 
 use crate::error::{Error, Result};
 
@@ -111,11 +110,6 @@ impl Output {
             Err(cause) => Err(Error::storage(format!("cannot write to standard output: {cause}"))),
         }
     }
-}
-
-/// An error as `--json` and the admin API show it.
-pub(crate) fn error_json(error: &Error) -> serde_json::Value {
-    json!({ "error": { "kind": error.kind().name(), "text": error.text() } })
 }
 
 #[cfg(test)]

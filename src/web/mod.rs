@@ -1,1 +1,24 @@
-//! The local admin API.
+//! The local admin API: HTTP/1.1 over a Unix socket that only the host's own user and root may use.
+//!
+//! ```text
+//! GET  /v1/status                                       HostStatus as JSON
+//! POST /v1/call/{actor}/{operation}?timeout_ms=2000     body: payload bytes; answer: response bytes
+//! POST /v1/stop                                         drain and stop
+//! ```
+//!
+//! so that `curl --unix-socket /run/latticed/admin.sock http://localhost/v1/status` works. Errors are JSON,
+//! `{"error":{"kind":"not-found","text":"…"}}`, with the names of [`crate::error::Kind`].
+//!
+//! [`socket`] owns the file and keeps a second host off it, [`peer`] says who is at the other end, [`admin`] accepts
+//! and bounds connections, [`routes`] turns a request into a call of [`crate::host::Control`], [`client`] is the other
+//! side, for the command line. Nothing here decides anything about actors: that is the host's.
+
+pub mod admin;
+pub mod answer;
+pub mod client;
+pub mod peer;
+pub mod routes;
+pub mod socket;
+
+pub use admin::{Admin, Settings};
+pub use client::Client;

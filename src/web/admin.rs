@@ -1,0 +1,228 @@
+//! The server of the admin API: accepts connections on the admin socket and bounds each in time, memory and number.
+//!
+//! Started by the command that runs a host. Each connection carries one request, so that a client's share of the host
+//! ends with its answer. It never waits for a client while holding anything of the host.
+
+use std::{
+    convert::Infallible,
+    os::unix::net::{UnixListener, UnixStream},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use hyper::{server::conn::http1, service::service_fn};
+use smol::{
+    Async, Task, Timer,
+    channel::{Receiver, Sender},
+    future,
+};
+use smol_hyper::rt::{FuturesIo, SmolTimer};
+
+use super::{answer::status_of, peer, routes, socket::SocketFile};
+use crate::{
+    error::{Context, Error, Kind, Result},
+    host::Control,
+    log, task,
+};
+
+/// Connections served at once. A person and a few scripts need two or three; each one more may hold a body of the full
+/// size. Above it a client is told so and hung up on.
+pub const MAX_CONNECTIONS: usize = 16;
+
+/// Connections beyond [`MAX_CONNECTIONS`] that are still told why they are refused. Above them they are just closed.
+const MAX_REFUSALS: usize = 16;
+
+/// Longest time for a request's head to arrive, from the moment the connection is accepted.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest time for a client to take its answer. A client that stops reading is hung up on.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest request head, bytes: path and a handful of headers. Also the smallest buffer hyper allows.
+pub const MAX_HEAD_BYTES: usize = 8 * 1024;
+
+/// Most headers in a request; curl sends three.
+pub const MAX_HEADERS: usize = 32;
+
+/// Pause after a failed accept, so that a process out of descriptors does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long [`Admin::stop`] waits for answers on their way, the one to `stop` itself among them.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// Largest payload of a call, unless set: what the lattice sends unchunked.
+pub const DEFAULT_BODY_LIMIT_BYTES: usize = 1024 * 1024;
+
+/// Time a call may take if the client names none: the lattice's own default (`protocol/config.md §2`).
+pub const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What the admin API needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the socket is; see [`super::socket::default_path`].
+    pub socket: PathBuf,
+    /// Largest payload of a call, bytes.
+    pub body_limit_bytes: usize,
+    /// Time a call may take if the client names none.
+    pub call_timeout: Duration,
+}
+
+impl Settings {
+    /// The defaults, with the socket at `socket`.
+    pub fn at(socket: PathBuf) -> Self {
+        Self { socket, body_limit_bytes: DEFAULT_BODY_LIMIT_BYTES, call_timeout: DEFAULT_CALL_TIMEOUT }
+    }
+}
+
+/// The running admin API. Dropping it removes the socket; answers on their way still go out.
+#[derive(Debug)]
+pub struct Admin {
+    accepting: Task<()>,
+    /// Ends when the last connection did.
+    ended: Receiver<Infallible>,
+    socket: SocketFile,
+}
+
+/// What every connection shares.
+struct Shared {
+    control: Arc<dyn Control>,
+    settings: Settings,
+    own_user: u32,
+    open: AtomicUsize,
+}
+
+impl Admin {
+    /// Takes the socket and serves `control` on it.
+    ///
+    /// # Errors
+    /// As [`SocketFile::bind`].
+    pub async fn start(settings: Settings, control: Arc<dyn Control>) -> Result<Self> {
+        let path = settings.socket.clone();
+        let (listener, socket) = smol::unblock(move || SocketFile::bind(&path)).await?;
+        let listener = Async::new(listener).context(Kind::Unavailable, "cannot watch the admin socket")?;
+        let own_user = rustix::process::geteuid().as_raw();
+        let shared = Arc::new(Shared { control, settings, own_user, open: AtomicUsize::new(0) });
+        let (alive, ended) = smol::channel::bounded(1);
+        Ok(Self { accepting: task::spawn(accept(listener, shared, alive)), ended, socket })
+    }
+
+    /// Where it listens.
+    pub fn path(&self) -> &Path {
+        self.socket.path()
+    }
+
+    /// Accepts nobody any more, lets answers on their way out (for a second at most) and removes the socket.
+    pub async fn stop(self) {
+        let Self { accepting, ended, socket } = self;
+        accepting.cancel().await;
+        let all_ended = async {
+            // The channel carries nothing: receiving ends when every sender, one per connection, is gone.
+            let _ = ended.recv().await;
+        };
+        let patience = async {
+            Timer::after(DRAIN).await;
+        };
+        future::or(all_ended, patience).await;
+        smol::unblock(move || drop(socket)).await;
+    }
+}
+
+async fn accept(listener: Async<UnixListener>, shared: Arc<Shared>, alive: Sender<Infallible>) {
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(cause) => {
+                log::warn!("cannot accept a connection on the admin socket: {cause}");
+                Timer::after(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let place = Place::take(&shared);
+        if place.number >= MAX_CONNECTIONS + MAX_REFUSALS {
+            continue;
+        }
+        let alive = alive.clone();
+        task::spawn(async move {
+            let refusal = refusal(&stream, &place);
+            connection(stream, &place.shared, refusal).await;
+            drop(alive);
+        })
+        .detach();
+    }
+}
+
+/// One connection's place among [`MAX_CONNECTIONS`], free again when dropped.
+struct Place {
+    shared: Arc<Shared>,
+    /// How many others were open when this one came.
+    number: usize,
+}
+
+impl Place {
+    fn take(shared: &Arc<Shared>) -> Self {
+        let number = shared.open.fetch_add(1, Ordering::Relaxed);
+        Self { shared: shared.clone(), number }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Why this connection's request is answered with an error whatever it asks, if so.
+fn refusal(stream: &Async<UnixStream>, place: &Place) -> Option<Error> {
+    let own = place.shared.own_user;
+    match peer::of(stream.get_ref()) {
+        Err(cause) => return Some(Error::denied(format!("cannot tell who you are: {cause}"))),
+        Ok(peer) if !peer::may_manage(peer.user_id, own) => {
+            log::warn!("refused user id {} on the admin socket: only user id {own} and root may use it", peer.user_id);
+            return Some(Error::denied(format!(
+                "user id {} may not manage this host; only user id {own}, which it runs as, and root may",
+                peer.user_id
+            )));
+        }
+        Ok(_) => {}
+    }
+    (place.number >= MAX_CONNECTIONS).then(|| {
+        Error::unavailable(format!("all {MAX_CONNECTIONS} connections of the admin API are in use; try again shortly"))
+    })
+}
+
+/// Serves one request, to its end or until the client has used up its time.
+async fn connection(stream: Async<UnixStream>, shared: &Shared, refusal: Option<Error>) {
+    let (answered, answer_made) = smol::channel::bounded(1);
+    let service = service_fn(|request| {
+        let (refusal, answered) = (&refusal, &answered);
+        async move {
+            let response = match refusal {
+                Some(error) => routes::error(status_of(error.kind()), error),
+                None => routes::answer(request, &*shared.control, &shared.settings).await,
+            };
+            // Full only if it was sent before, which one request a connection rules out.
+            let _ = answered.try_send(());
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let served = http1::Builder::new()
+        .timer(SmolTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .max_headers(MAX_HEADERS)
+        .keep_alive(false)
+        .serve_connection(FuturesIo::new(stream), service);
+    let finished = async {
+        // A client that breaks off or speaks no HTTP has had its answer from hyper; nobody here can do more.
+        let _ = served.await;
+    };
+    let too_slow = async {
+        let _ = answer_made.recv().await;
+        Timer::after(ANSWER_TIMEOUT).await;
+    };
+    future::or(finished, too_slow).await;
+}
