@@ -241,3 +241,254 @@ impl<R: Read> Read for Bounded<R> {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use data_encoding::BASE64;
+    use flate2::{Compression, write::GzEncoder};
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::claims::{
+        KeyPair, Role,
+        archive_writer::{self, Source},
+        token::Claims,
+    };
+
+    fn vectors() -> Value {
+        serde_json::from_str(include_str!("../../tests/vectors/provider_archive.json")).unwrap()
+    }
+
+    fn text<'a>(vectors: &'a Value, path: &str) -> &'a str {
+        vectors.pointer(path).unwrap_or_else(|| panic!("no {path}")).as_str().unwrap()
+    }
+
+    fn par(vectors: &Value) -> Vec<u8> {
+        BASE64.decode(text(vectors, "/par_base64").as_bytes()).unwrap()
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    /// Reads for one target and checks the hash, as the host does.
+    fn load(archive: &[u8], target: &str) -> Result<(Contents, Vec<u8>)> {
+        let mut binary = Vec::new();
+        let contents = read(archive, Wanted::Target(target), &mut binary)?;
+        contents.check_hashes()?;
+        Ok((contents, binary))
+    }
+
+    /// An archive of the given entries, whatever they are.
+    fn tar_of(entries: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut tar = tar::Builder::new(Vec::new());
+        for (name, content) in entries {
+            let mut header = tar::Header::new_gnu();
+            header.set_path(name).unwrap();
+            header.set_size(content.len() as u64);
+            header.set_cksum();
+            tar.append(&header, *content).unwrap();
+        }
+        tar.into_inner().unwrap()
+    }
+
+    fn token_for(binaries: &[(&str, &[u8])]) -> Token<Provider> {
+        let target_hashes = binaries
+            .iter()
+            .map(|(target, content)| (target.to_string(), archive_writer::hash(*content).unwrap().1))
+            .collect();
+        let body = Provider { capid: "test:test".into(), target_hashes, ..Provider::default() };
+        let subject = KeyPair::from_name(Role::Service, "p").public_key().to_string();
+        let claims = Claims::new(subject, body, crate::claims::Now::judge(0, 0)).unwrap();
+        Token::sign(claims, &KeyPair::from_name(Role::Account, "a")).unwrap()
+    }
+
+    fn sources<'a>(binaries: &[(&str, &'a [u8])]) -> Vec<Source<&'a [u8]>> {
+        binaries
+            .iter()
+            .map(|(target, content)| Source {
+                target: target.to_string(),
+                bytes: content.len() as u64,
+                content: *content,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_archive_of_the_vectors_is_read_plain_and_compressed() {
+        let vectors = vectors();
+        for (archive, is_compressed) in [(par(&vectors), false), (gzip(&par(&vectors)), true)] {
+            let (contents, binary) = load(&archive, "x86_64-linux").unwrap();
+            assert_eq!(contents.is_compressed, is_compressed);
+            assert_eq!(binary, text(&vectors, "/binary_utf8").as_bytes());
+            let claims = contents.token.claims();
+            assert_eq!(serde_json::to_value(claims).unwrap(), vectors["claims"]);
+            assert_eq!(claims.iss, text(&vectors, "/issuer_public"));
+            assert_eq!(claims.sub, text(&vectors, "/subject_public"));
+            assert!(contents.token.is_signed().unwrap());
+            let hash = Some(text(&vectors, "/target_hash").to_string());
+            assert_eq!(contents.binaries, [Binary { target: "x86_64-linux".into(), bytes: 8, hash }]);
+        }
+    }
+
+    #[test]
+    fn writing_gives_the_bytes_of_the_vectors() {
+        let vectors = vectors();
+        let (contents, binary) = load(&par(&vectors), "x86_64-linux").unwrap();
+        let binaries = [("x86_64-linux", binary.as_slice())];
+        let written = archive_writer::write(Vec::new(), &contents.token, sources(&binaries), false).unwrap();
+        assert!(written == par(&vectors));
+
+        let headers: Vec<Value> = tar::Archive::new(written.as_slice())
+            .entries()
+            .unwrap()
+            .map(|entry| {
+                let entry = entry.unwrap();
+                let header = entry.header().as_bytes();
+                serde_json::json!({
+                    "name": entry.path().unwrap(),
+                    "size": entry.size(),
+                    "magic_hex": data_encoding::HEXLOWER.encode(&header[257..265]),
+                    "typeflag": header[156],
+                    "mode_field": String::from_utf8_lossy(&header[100..107]),
+                })
+            })
+            .collect();
+        assert_eq!(Value::Array(headers), vectors["tar_entries"]);
+
+        let zipped = archive_writer::write(Vec::new(), &contents.token, sources(&binaries), true).unwrap();
+        let again = archive_writer::write(Vec::new(), &contents.token, sources(&binaries), true).unwrap();
+        assert!(zipped == again, "compressed archives must be reproducible");
+        assert_eq!(load(&zipped, "x86_64-linux").unwrap().1, binary);
+    }
+
+    #[test]
+    fn errors_have_the_words_of_the_vectors() {
+        let vectors = vectors();
+        for short in [&b""[..], &[0x1f]] {
+            assert_eq!(load(short, "x86_64-linux").unwrap_err().to_string(), text(&vectors, "/too_short_error"));
+        }
+        let refusal = load(&par(&vectors), "aarch64-linux").unwrap_err();
+        assert!(refusal.text().starts_with(text(&vectors, "/missing_target_error")), "{refusal}");
+        assert!(refusal.text().contains("aarch64-linux") && refusal.text().contains("x86_64-linux"), "{refusal}");
+
+        let mut damaged = par(&vectors);
+        let at = damaged.windows(8).rposition(|window| window == b"bloobloo").unwrap();
+        damaged[at] ^= 1;
+        assert_eq!(load(&damaged, "x86_64-linux").unwrap_err().to_string(), text(&vectors, "/damaged_binary_error"));
+
+        let refusal = load(&tar_of(&[("x86_64-linux.bin", b"bloobloo")]), "x86_64-linux").unwrap_err();
+        assert_eq!(refusal.to_string(), "No claims found embedded in provider archive.");
+    }
+
+    #[test]
+    fn only_stems_count_and_order_does_not() {
+        let binaries: [(&str, &[u8]); 2] = [("x86_64-linux", b"one"), ("aarch64-linux", b"two")];
+        let token = token_for(&binaries);
+        let archive = tar_of(&[
+            ("some/where/aarch64-linux.exe", b"two"),
+            ("x86_64-linux", b"one"),
+            ("meta/claims.txt", format!("{}\n", token.text()).as_bytes()),
+        ]);
+        assert_eq!(load(&archive, "aarch64-linux").unwrap().1, b"two");
+        assert_eq!(load(&archive, "x86_64-linux").unwrap().1, b"one");
+        let all = read(archive.as_slice(), Wanted::Everything, &mut io::sink()).unwrap();
+        all.check_hashes().unwrap();
+        assert_eq!(all.binaries.len(), 2);
+    }
+
+    #[test]
+    fn a_binary_nobody_vouches_for_is_refused() {
+        let token = token_for(&[("x86_64-linux", b"one")]);
+        let archive = tar_of(&[("claims.jwt", token.text().as_bytes()), ("arm-linux.bin", b"x")]);
+        assert!(load(&archive, "arm-linux").unwrap_err().text().contains("does not vouch"));
+    }
+
+    #[test]
+    fn twice_the_same_is_refused() {
+        let token = token_for(&[("x86_64-linux", b"one")]);
+        let text = token.text().as_bytes();
+        let tokens = tar_of(&[("claims.jwt", text), ("claims.old", text), ("x86_64-linux.bin", b"one")]);
+        assert!(load(&tokens, "x86_64-linux").unwrap_err().text().contains("two tokens"));
+        let binaries = tar_of(&[("claims.jwt", text), ("x86_64-linux.bin", b"one"), ("x86_64-linux.b", b"two")]);
+        assert!(load(&binaries, "x86_64-linux").unwrap_err().text().contains("two binaries"));
+    }
+
+    #[test]
+    fn limits_hold_before_anything_is_read() {
+        let mut header = tar::Header::new_gnu();
+        header.set_path("x86_64-linux.bin").unwrap();
+        header.set_size(MAX_BINARY_BYTES + 1);
+        header.set_cksum();
+        assert_eq!(load(header.as_bytes(), "x86_64-linux").unwrap_err().kind(), Kind::Limit);
+
+        header.set_path("claims.jwt").unwrap();
+        header.set_size(MAX_TOKEN_BYTES as u64 + 1);
+        header.set_cksum();
+        assert_eq!(load(header.as_bytes(), "x86_64-linux").unwrap_err().kind(), Kind::Limit);
+
+        let names: Vec<String> = (0..=MAX_ENTRIES).map(|number| format!("t{number}")).collect();
+        let many: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b""[..])).collect();
+        assert_eq!(load(&tar_of(&many), "x86_64-linux").unwrap_err().kind(), Kind::Limit);
+        assert_eq!(load(&tar_of(&many[1..]), "x86_64-linux").unwrap_err().kind(), Kind::Invalid);
+    }
+
+    #[test]
+    fn a_stream_that_unpacks_without_end_is_cut_off() {
+        let mut bounded = Bounded { inner: io::repeat(0), left: 100 };
+        let mut read = Vec::new();
+        let refusal = bounded.read_to_end(&mut read).unwrap_err();
+        assert_eq!((read.len(), unreadable(&refusal).kind()), (100, Kind::Limit));
+    }
+
+    #[test]
+    fn the_writer_refuses_what_would_not_load() {
+        let binaries: [(&str, &[u8]); 1] = [("x86_64-linux", b"one")];
+        let token = token_for(&binaries);
+        let write = |binaries: &[(&str, &'static [u8])]| {
+            archive_writer::write(Vec::new(), &token, sources(binaries), false).map_err(|cause| cause.kind())
+        };
+        assert!(write(&[("x86_64-linux", b"one")]).is_ok());
+        assert_eq!(write(&[]), Err(Kind::Usage));
+        assert_eq!(write(&[("x86_64-linux", b"one"), ("arm-linux", b"")]), Err(Kind::Usage));
+        assert_eq!(write(&[("x86_64-linux", b"two")]), Err(Kind::Conflict));
+        for name in ["claims", "linux", "x86_64-linux.bin", "../x-linux", "X86-linux", "-", ""] {
+            assert!(archive_writer::check_target(name).is_err(), "{name}");
+        }
+        archive_writer::check_target(&host_target()).unwrap();
+    }
+
+    #[test]
+    fn an_archive_cut_short_never_loads() {
+        let archive = par(&vectors());
+        // The two empty blocks at the end carry nothing.
+        for cut in 0..archive.len() - 1024 - 504 {
+            assert!(load(&archive[..cut], "x86_64-linux").is_err(), "{cut}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn damage_anywhere_is_found_or_harmless(at: proptest::sample::Index, bit in 0u8..8, compressed: bool) {
+            let vectors = vectors();
+            let mut archive = if compressed { gzip(&par(&vectors)) } else { par(&vectors) };
+            let at = at.index(archive.len());
+            archive[at] ^= 1 << bit;
+            if let Ok((contents, binary)) = load(&archive, "x86_64-linux") {
+                let intact = contents.token.is_signed().unwrap_or(false);
+                prop_assert!(!intact || binary == b"bloobloo");
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+            let _ = load(&bytes, "x86_64-linux");
+            let _ = load(&[&GZIP_MAGIC[..], &bytes].concat(), "x86_64-linux");
+        }
+    }
+}

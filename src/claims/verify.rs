@@ -197,3 +197,153 @@ fn named(key: &str, name: Option<&str>) -> String {
         _ => key.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use data_encoding::{BASE64, HEXLOWER};
+    use serde_json::Value;
+
+    use super::*;
+    use crate::{
+        claims::{KeyPair, PublicKey, Role, token::Claims},
+        error::Kind,
+    };
+
+    const NOW: Now = Now::Trusted(1_900_000_000);
+
+    fn actor_vectors() -> Value {
+        serde_json::from_str(include_str!("../../tests/vectors/actor_claims.json")).unwrap()
+    }
+
+    fn archive_vectors() -> Value {
+        serde_json::from_str(include_str!("../../tests/vectors/provider_archive.json")).unwrap()
+    }
+
+    fn wasm(vectors: &Value, name: &str) -> Vec<u8> {
+        HEXLOWER.decode(vectors[name].as_str().unwrap().as_bytes()).unwrap()
+    }
+
+    fn account() -> KeyPair {
+        KeyPair::from_name(Role::Account, "verify")
+    }
+
+    /// The module of the vectors, signed with claims that `change` makes.
+    fn signed(change: impl FnOnce(&mut Claims<Actor>)) -> Vec<u8> {
+        let subject = KeyPair::from_name(Role::Module, "verify").public_key().to_string();
+        let mut claims = Claims::new(subject, Actor::default(), NOW).unwrap();
+        change(&mut claims);
+        module::sign(&wasm(&actor_vectors(), "unsigned_wasm_hex"), claims, &account()).unwrap().0
+    }
+
+    #[test]
+    fn the_actor_of_the_vectors_may_run() {
+        let vectors = actor_vectors();
+        let actor = verify_actor(&wasm(&vectors, "signed_wasm_hex"), &Policy::new(NOW)).unwrap();
+        assert_eq!(actor.subject, vectors["module_public"].as_str().unwrap());
+        assert_eq!(actor.issuer, vectors["account_public"].as_str().unwrap());
+        assert_eq!((actor.name.as_str(), actor.revision, actor.version.as_str()), ("echo", 3, "0.3.0"));
+        assert_eq!(actor.caps, ["wasmcloud:httpserver", "wasmcloud:keyvalue"]);
+        assert_eq!(actor.tags, ["example"]);
+        assert_eq!(actor.call_alias.as_deref(), Some("acme/echo_actor"));
+        assert_eq!(actor.module_hash, vectors["module_hash_in_claims"].as_str().unwrap());
+        assert_eq!(actor.token, vectors["jwt"].as_str().unwrap());
+        assert!(actor.hash_matches && actor.may_use("wasmcloud:keyvalue") && !actor.may_use("wasmcloud:messaging"));
+    }
+
+    #[test]
+    fn each_refusal_of_an_actor_has_its_own_words() {
+        let vectors = actor_vectors();
+        let refusal = |module: &[u8]| verify_actor(module, &Policy::new(NOW)).unwrap_err().to_string();
+        assert_eq!(refusal(&wasm(&vectors, "unsigned_wasm_hex")), "No claims found in source module");
+
+        let mut tampered = wasm(&vectors, "signed_wasm_hex");
+        let at = tampered.windows(12).position(|window| window == b"__guest_call").unwrap();
+        tampered[at] = b'X';
+        assert!(vectors["tampered_extract_result"].as_str().unwrap().starts_with("Invalid module hash"));
+        assert_eq!(refusal(&tampered), "Failed to extract claims from module: Invalid module hash");
+
+        let expired = signed(|claims| claims.exp = vectors["expired"]["exp"].as_u64());
+        assert_eq!(refusal(&expired), "Claims token expired");
+        let early = signed(|claims| claims.nbf = vectors["not_yet"]["nbf"].as_u64());
+        assert_eq!(refusal(&early), "Claims token cannot be used yet");
+        assert!(verify_actor(&early, &Policy::new(Now::judge(0, 0))).is_ok(), "a board without a clock must run it");
+
+        let mut forged = signed(|_| {});
+        let last = forged.len() - 2;
+        forged[last] = if forged[last] == b'A' { b'B' } else { b'A' };
+        assert_eq!(refusal(&forged), "Invalid signature on module token");
+        assert!(refusal(b"\0asm\x01\0\0\0\0").starts_with("Failed to extract claims from module: "));
+    }
+
+    #[test]
+    fn old_claims_do_not_bind_the_module_unless_issuers_are_listed() {
+        let mut module = signed(|claims| claims.wascap_revision = Some(2));
+        let at = module.windows(12).position(|window| window == b"__guest_call").unwrap();
+        module[at] = b'X';
+        let mut policy = Policy::new(NOW);
+        assert!(!verify_actor(&module, &policy).unwrap().hash_matches);
+        policy.issuers = AllowedIssuers::only([account().public_key()]);
+        assert!(verify_actor(&module, &policy).unwrap_err().text().ends_with("Invalid module hash"));
+    }
+
+    #[test]
+    fn an_issuer_that_is_not_listed_is_refused() {
+        let module = signed(|claims| claims.wascap.as_mut().unwrap().name = Some("greeter".into()));
+        let mut policy = Policy::new(NOW);
+        policy.issuers = AllowedIssuers::only([KeyPair::from_name(Role::Account, "other").public_key()]);
+        let refusal = verify_actor(&module, &policy).unwrap_err();
+        assert_eq!(refusal.kind(), Kind::Denied);
+        for part in [account().public_key().to_string().as_str(), "(greeter)", "WASMCLOUD_ALLOWED_ISSUERS"] {
+            assert!(refusal.text().contains(part), "{refusal}");
+        }
+        policy.issuers = AllowedIssuers::only([account().public_key()]);
+        assert!(verify_actor(&module, &policy).is_ok());
+    }
+
+    fn load(par: &[u8], policy: &Policy) -> Result<(SignedProvider, Vec<u8>)> {
+        let mut binary = Vec::new();
+        let provider = verify_provider(par, "x86_64-linux", &mut binary, policy)?;
+        Ok((provider, binary))
+    }
+
+    #[test]
+    fn the_provider_of_the_vectors_may_run() {
+        let vectors = archive_vectors();
+        let par = BASE64.decode(vectors["par_base64"].as_str().unwrap().as_bytes()).unwrap();
+        let (provider, binary) = load(&par, &Policy::new(NOW)).unwrap();
+        assert_eq!(binary, vectors["binary_utf8"].as_str().unwrap().as_bytes());
+        assert_eq!(provider.subject, vectors["subject_public"].as_str().unwrap());
+        assert_eq!((provider.name.as_str(), provider.contract_id.as_str()), ("Redis KV", "wasmcloud:keyvalue"));
+        assert_eq!((provider.revision, provider.version.as_str(), provider.vendor.as_str()), (7, "0.1.0", "acme"));
+        assert_eq!(
+            (provider.binary_bytes, provider.binary_hash.as_str()),
+            (8, vectors["target_hash"].as_str().unwrap())
+        );
+
+        let mut policy = Policy::new(NOW);
+        let issuer: PublicKey = vectors["issuer_public"].as_str().unwrap().parse().unwrap();
+        policy.issuers = AllowedIssuers::only([issuer]);
+        assert!(load(&par, &policy).is_ok());
+        policy.issuers = AllowedIssuers::only([account().public_key()]);
+        assert!(load(&par, &policy).unwrap_err().text().contains("WASMCLOUD_ALLOWED_ISSUERS"));
+    }
+
+    #[test]
+    fn a_damaged_signature_is_refused_and_loads_only_where_that_was_asked_for() {
+        let vectors = archive_vectors();
+        assert!(vectors["damaged_signature_result"].as_str().unwrap().starts_with("loads without error"));
+        let mut par = BASE64.decode(vectors["par_base64"].as_str().unwrap().as_bytes()).unwrap();
+        // The token's entry starts behind its header of 512 bytes; its last characters are the signature.
+        let at = 512 + vectors["tar_entries"][0]["size"].as_u64().unwrap() as usize - 10;
+        par[at] = if par[at] == b'A' { b'B' } else { b'A' };
+        let mut policy = Policy::new(NOW);
+        let refusal = load(&par, &policy).unwrap_err();
+        assert_eq!(refusal.kind(), Kind::Denied);
+        assert!(refusal.text().ends_with("(Redis KV): Invalid signature on provider token"), "{refusal}");
+
+        policy.legacy_archives = true;
+        assert_eq!(load(&par, &policy).unwrap().1, b"bloobloo");
+        policy.issuers = AllowedIssuers::only([vectors["issuer_public"].as_str().unwrap().parse().unwrap()]);
+        assert!(load(&par, &policy).is_err(), "an unchecked signature must not satisfy a list of issuers");
+    }
+}
