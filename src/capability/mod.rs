@@ -1,1 +1,3 @@
 //! Providers inside the process, each started by a reference `builtin:NAME`.
+
+pub mod http_server;

@@ -1,0 +1,359 @@
+//! Link values to the options of one listener (`protocol/interfaces.md §2`): which key wins, what a value may be.
+//!
+//! Pure but for `config_file`, which the caller reads. Values of first-party manifests work unchanged; what they say and
+//! this server does not know is named in a warning, never dropped silently.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use data_encoding::BASE64_NOPAD;
+use hyper::{Method, header::HeaderName, header::HeaderValue};
+use serde_json::Value;
+
+use super::{
+    cors::Cors,
+    settings::{MAX_CONTENT_LEN_LIMIT_BYTES, Settings, TIMEOUT_MAX},
+};
+use crate::{
+    error::{Error, Result},
+    log::Level,
+    wire::LinkDefinition,
+};
+
+/// Where a link listens when it does not say.
+pub const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
+
+/// Link values that mean something here, in lower case.
+const KEYS: [&str; 9] = [
+    "config_file",
+    "config_b64",
+    "config_json",
+    "address",
+    "port",
+    "cache_control",
+    "readonly_mode",
+    "max_content_len",
+    "timeout_ms",
+];
+
+/// Everything one listener needs to know.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where to listen; port 0 lets the kernel choose.
+    pub address: SocketAddr,
+    /// Certificate and key, both PEM files.
+    pub tls: Option<TlsFiles>,
+    /// What browsers on other sites may do.
+    pub cors: Cors,
+    /// Time for one request.
+    pub timeout: Duration,
+    /// Largest request body, bytes.
+    pub max_body_bytes: usize,
+    /// `Cache-Control` of successful answers to GET and HEAD that have none.
+    pub cache_control: Option<HeaderValue>,
+    /// Only GET and HEAD reach the actor.
+    pub readonly: bool,
+    /// The level at which each request is logged; `None` for never.
+    pub log: Option<Level>,
+}
+
+/// The two files of `tls`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificate chain, leaf first, PEM.
+    pub cert_file: PathBuf,
+    /// Private key, PEM.
+    pub priv_key_file: PathBuf,
+}
+
+impl Options {
+    /// What applies before any link value.
+    fn new(settings: &Settings) -> Self {
+        Self {
+            address: DEFAULT_ADDRESS,
+            tls: None,
+            cors: Cors::default(),
+            timeout: settings.timeout,
+            max_body_bytes: settings.max_body_bytes,
+            cache_control: None,
+            readonly: false,
+            log: Some(Level::Debug),
+        }
+    }
+
+    /// The options of `link`; `config_file` is the text of the file that its value names, if it names one. The second
+    /// part of the answer says what was not understood, one sentence each.
+    ///
+    /// # Errors
+    /// A value that cannot be used, named with what it should look like.
+    pub fn from_link(
+        settings: &Settings,
+        link: &LinkDefinition,
+        config_file: Option<&str>,
+    ) -> Result<(Self, Vec<String>)> {
+        let mut warnings = Vec::new();
+        for (position, key) in link.values.keys().enumerate() {
+            let known = KEYS.iter().any(|known| key.eq_ignore_ascii_case(known));
+            if !known {
+                warnings.push(format!("the link value `{key}` means nothing to the HTTP server"));
+            }
+            if link.values.keys().skip(position + 1).any(|other| key.eq_ignore_ascii_case(other)) {
+                return Err(Error::config(format!(
+                    "the link value `{key}` is given twice in different case: keep one of them"
+                )));
+            }
+        }
+        let mut options = Self::new(settings);
+        let mut reader = Reader { options: &mut options, tls: PartialTls::default(), warnings: &mut warnings };
+        if let Some(text) = config_file {
+            let path = link.value("config_file").unwrap_or("config_file");
+            reader.apply(&parse_file(path, text)?).map_err(|error| error.context(path))?;
+        }
+        if let Some(text) = link.value("config_b64") {
+            let bytes = BASE64_NOPAD.decode(text.trim().trim_end_matches('=').as_bytes()).map_err(|cause| {
+                Error::config(format!("the link value `config_b64` is not base64 ({cause}): encode JSON with it"))
+            })?;
+            reader.apply(&parse_json(&bytes, "config_b64")?).map_err(|error| error.context("config_b64"))?;
+        }
+        if let Some(text) = link.value("config_json") {
+            reader.apply(&parse_json(text.as_bytes(), "config_json")?).map_err(|error| error.context("config_json"))?;
+        }
+        let tls = reader.tls;
+        options.tls = tls.whole()?;
+        if let Some(text) = link.value("address") {
+            options.address = address(text)?;
+        }
+        if let Some(text) = link.value("port") {
+            let port = text.trim().parse().map_err(|_| {
+                Error::config(format!("the link value `port` is `{text}`: it must be a number from 0 to 65535"))
+            })?;
+            options.address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+        }
+        if let Some(text) = link.value("cache_control") {
+            options.cache_control = Some(header_value("cache_control", text)?);
+        }
+        if let Some(text) = link.value("readonly_mode") {
+            options.readonly = switch(text)?;
+        }
+        if let Some(text) = link.value("max_content_len") {
+            options.max_body_bytes = content_length(text)?;
+        }
+        if let Some(text) = link.value("timeout_ms") {
+            options.timeout = timeout(text.trim().parse().ok(), text)?;
+        }
+        Ok((options, warnings))
+    }
+}
+
+/// Puts JSON settings into options.
+struct Reader<'a> {
+    options: &'a mut Options,
+    tls: PartialTls,
+    warnings: &'a mut Vec<String>,
+}
+
+#[derive(Default)]
+struct PartialTls {
+    cert_file: Option<PathBuf>,
+    priv_key_file: Option<PathBuf>,
+}
+
+impl PartialTls {
+    fn whole(self) -> Result<Option<TlsFiles>> {
+        match (self.cert_file, self.priv_key_file) {
+            (Some(cert_file), Some(priv_key_file)) => Ok(Some(TlsFiles { cert_file, priv_key_file })),
+            (None, None) => Ok(None),
+            _ => Err(Error::config("TLS needs both `tls.cert_file` and `tls.priv_key_file`: give the missing one")),
+        }
+    }
+}
+
+impl Reader<'_> {
+    fn apply(&mut self, settings: &Value) -> Result<()> {
+        for (key, value) in object("the settings", settings)? {
+            // Absent and null mean the same to first-party clients.
+            if value.is_null() {
+                continue;
+            }
+            match key.as_str() {
+                "address" => self.options.address = address(text(key, value)?)?,
+                "tls" => self.tls(value)?,
+                "cors" => self.cors(value)?,
+                "timeout_ms" => self.options.timeout = timeout(value.as_u64(), &value.to_string())?,
+                "max_content_len" => {
+                    self.options.max_body_bytes = match value.as_u64() {
+                        Some(number) => content_length(&number.to_string())?,
+                        None => content_length(text(key, value)?)?,
+                    };
+                }
+                "cache_control" => self.options.cache_control = Some(header_value(key, text(key, value)?)?),
+                "readonly_mode" => {
+                    self.options.readonly = match value.as_bool() {
+                        Some(flag) => flag,
+                        None => switch(text(key, value)?)?,
+                    };
+                }
+                "log" => self.log(value)?,
+                _ => self.warnings.push(format!("the setting `{key}` means nothing to the HTTP server")),
+            }
+        }
+        Ok(())
+    }
+
+    fn tls(&mut self, value: &Value) -> Result<()> {
+        for (key, value) in object("tls", value)? {
+            match (key.as_str(), value.is_null()) {
+                (_, true) => {}
+                ("cert_file", _) => self.tls.cert_file = Some(text(key, value)?.into()),
+                ("priv_key_file", _) => self.tls.priv_key_file = Some(text(key, value)?.into()),
+                _ => self.warnings.push(format!("the setting `tls.{key}` means nothing to the HTTP server")),
+            }
+        }
+        Ok(())
+    }
+
+    fn cors(&mut self, value: &Value) -> Result<()> {
+        let cors = &mut self.options.cors;
+        for (key, value) in object("cors", value)? {
+            match (key.as_str(), value.is_null()) {
+                (_, true) => {}
+                ("allowed_origins", _) => cors.allow_origins(&texts(key, value)?)?,
+                ("allowed_headers", _) => cors.allow_headers(names(key, value)?),
+                ("allowed_methods", _) => {
+                    let mut methods = Vec::new();
+                    for name in texts(key, value)? {
+                        methods.push(Method::from_bytes(name.as_bytes()).map_err(|_| {
+                            Error::config(format!("`cors.allowed_methods` holds `{name}`, which is no HTTP method"))
+                        })?);
+                    }
+                    cors.allow_methods(methods);
+                }
+                ("exposed_headers", _) => cors.expose_headers(names(key, value)?),
+                ("max_age_secs", _) => {
+                    cors.max_age(value.as_u64().ok_or_else(|| {
+                        Error::config(format!("`cors.max_age_secs` is {value}: it must be a number of seconds"))
+                    })?);
+                }
+                _ => self.warnings.push(format!("the setting `cors.{key}` means nothing to the HTTP server")),
+            }
+        }
+        Ok(())
+    }
+
+    fn log(&mut self, value: &Value) -> Result<()> {
+        for (key, value) in object("log", value)? {
+            if key != "level" {
+                self.warnings.push(format!("the setting `log.{key}` means nothing to the HTTP server"));
+                continue;
+            }
+            self.options.log = match text(key, value)?.to_ascii_lowercase().as_str() {
+                "off" => None,
+                "error" => Some(Level::Error),
+                "warn" => Some(Level::Warn),
+                "info" => Some(Level::Info),
+                "debug" => Some(Level::Debug),
+                "trace" => Some(Level::Trace),
+                other => {
+                    return Err(Error::config(format!(
+                        "`log.level` is `{other}`: it must be off, error, warn, info, debug or trace"
+                    )));
+                }
+            };
+        }
+        Ok(())
+    }
+}
+
+fn parse_json(bytes: &[u8], what: &str) -> Result<Value> {
+    serde_json::from_slice(bytes)
+        .map_err(|cause| Error::config(format!("the link value `{what}` is not the JSON it should be: {cause}")))
+}
+
+fn parse_file(path: &str, text: &str) -> Result<Value> {
+    let extension = path.rsplit_once('.').map_or("", |(_, extension)| extension);
+    if extension.eq_ignore_ascii_case("json") {
+        return serde_json::from_str(text).map_err(|cause| Error::config(format!("{path} is not JSON: {cause}")));
+    }
+    if extension.eq_ignore_ascii_case("toml") {
+        return basic_toml::from_str(text).map_err(|cause| Error::config(format!("{path} is not TOML: {cause}")));
+    }
+    Err(Error::config(format!(
+        "`config_file` is {path}: its name must end in .json or .toml, which says how to read it"
+    )))
+}
+
+fn object<'a>(what: &str, value: &'a Value) -> Result<&'a serde_json::Map<String, Value>> {
+    value.as_object().ok_or_else(|| Error::config(format!("{what} must be a JSON object with named settings")))
+}
+
+fn text<'a>(key: &str, value: &'a Value) -> Result<&'a str> {
+    value.as_str().ok_or_else(|| Error::config(format!("`{key}` is {value}: it must be a text in quotes")))
+}
+
+fn texts<'a>(key: &str, value: &'a Value) -> Result<Vec<&'a str>> {
+    let list = value.as_array().ok_or_else(|| Error::config(format!("`{key}` must be a list of texts")))?;
+    list.iter().map(|item| text(key, item)).collect()
+}
+
+fn names(key: &str, value: &Value) -> Result<Vec<HeaderName>> {
+    let parse = |name: &str| {
+        HeaderName::from_bytes(name.as_bytes())
+            .map_err(|_| Error::config(format!("`{key}` holds `{name}`, which is no header name")))
+    };
+    texts(key, value)?.into_iter().map(parse).collect()
+}
+
+fn header_value(key: &str, text: &str) -> Result<HeaderValue> {
+    HeaderValue::from_str(text)
+        .map_err(|_| Error::config(format!("`{key}` holds characters that cannot stand in a header: use plain ASCII")))
+}
+
+fn address(text: &str) -> Result<SocketAddr> {
+    text.trim().parse().map_err(|_| {
+        Error::config(format!(
+            "`address` is `{text}`: it must be an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080"
+        ))
+    })
+}
+
+fn switch(text: &str) -> Result<bool> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" | "" => Ok(false),
+        // The first-party server reads a misspelt `true` as false, which would open what the operator wanted closed.
+        other => Err(Error::config(format!("`readonly_mode` is `{other}`: it must be true or false"))),
+    }
+}
+
+fn timeout(milliseconds: Option<u64>, text: &str) -> Result<Duration> {
+    let refuse = || {
+        let limit = TIMEOUT_MAX.as_millis();
+        Error::config(format!("`timeout_ms` is {text}: it must be a number of milliseconds from 1 to {limit}"))
+    };
+    let timeout = Duration::from_millis(milliseconds.ok_or_else(refuse)?);
+    if timeout.is_zero() || timeout > TIMEOUT_MAX {
+        return Err(refuse());
+    }
+    Ok(timeout)
+}
+
+/// A size such as `500`, `5k`, `100M` or `1G`; units are powers of 1024.
+fn content_length(text: &str) -> Result<usize> {
+    let refuse = || {
+        Error::config(format!(
+            "`max_content_len` is `{text}`: it must be a number of bytes, or one with K, M or G, up to 1G"
+        ))
+    };
+    let trimmed = text.trim();
+    let (digits, unit) = match trimmed.chars().last().map(|last| last.to_ascii_lowercase()) {
+        Some('k') => (&trimmed[..trimmed.len() - 1], 1024),
+        Some('m') => (&trimmed[..trimmed.len() - 1], 1024 * 1024),
+        Some('g') => (&trimmed[..trimmed.len() - 1], 1024 * 1024 * 1024),
+        _ => (trimmed, 1),
+    };
+    let number: usize = digits.trim_end().parse().map_err(|_| refuse())?;
+    number.checked_mul(unit).filter(|bytes| *bytes <= MAX_CONTENT_LEN_LIMIT_BYTES).ok_or_else(refuse)
+}

@@ -1,0 +1,198 @@
+//! `wasmcloud:httpserver` inside the process (`protocol/interfaces.md §2`): one listener for each link, each request an
+//! invocation of the linked actor.
+//!
+//! The host starts it by [`start`] and speaks to it as to any [`Capability`]. It never runs a guest, never decides who may
+//! be called (the router does), and never keeps a request longer than its time-out and the drain time.
+//!
+//! # Layout
+//!
+//! * [`settings`]: limits the host sets; [`link_values`]: what a link may choose.
+//! * `listener`: the socket, its connections, their orderly end; `pace`: when one is too slow; `stream`: its bytes.
+//! * `service`: one request; `payload`: its bytes on the way to the actor and back; `cors`, `budget`, `tls`.
+
+mod budget;
+mod cors;
+pub mod link_values;
+mod listener;
+mod pace;
+mod payload;
+mod service;
+pub mod settings;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+pub use self::settings::Settings;
+use self::{budget::Budget, link_values::Options, listener::Listener};
+use crate::{
+    error::{Error, Result},
+    host::{BoxFuture, Call, Capability, ProviderContext},
+    log,
+    wire::{Entity, LinkDefinition, interface},
+};
+
+/// Largest `config_file`, bytes. Settings take a few hundred; more is not a settings file.
+const CONFIG_FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Starts an HTTP server with the default limits. It listens nowhere until it is linked.
+pub fn start(context: ProviderContext) -> Arc<dyn Capability> {
+    start_with(context, Settings::default())
+}
+
+/// Starts an HTTP server with limits of the caller's.
+pub fn start_with(context: ProviderContext, settings: Settings) -> Arc<dyn Capability> {
+    let budget = Arc::new(Budget::new(settings.body_budget_bytes));
+    let origin = Entity::provider(&context.public_key, interface::HTTP_SERVER, &context.link_name);
+    Arc::new(HttpServer { context, origin, settings: Arc::new(settings), budget, listeners: Mutex::default() })
+}
+
+/// Actor and link name: what tells the links of one contract apart.
+type LinkKey = (String, String);
+
+struct HttpServer {
+    context: ProviderContext,
+    origin: Entity,
+    settings: Arc<Settings>,
+    budget: Arc<Budget>,
+    listeners: Mutex<BTreeMap<LinkKey, Listener>>,
+}
+
+impl HttpServer {
+    fn listeners(&self) -> MutexGuard<'_, BTreeMap<LinkKey, Listener>> {
+        // The table is whole after each statement, so a panic elsewhere does not spoil it.
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn open(&self, link: Arc<LinkDefinition>) -> Result<()> {
+        let key = key(&link);
+        if self.listeners().get(&key).is_some_and(|listener| listener.link().values == link.values) {
+            return Ok(());
+        }
+        let settings = Arc::clone(&self.settings);
+        let read = Arc::clone(&link);
+        let (options, warnings, acceptor) = smol::unblock(move || prepare(&settings, &read))
+            .await
+            .map_err(|error| error.context(format_args!("the HTTP server link of actor {}", link.actor_id)))?;
+        for warning in warnings {
+            log::warn!("{warning}"; actor_id = link.actor_id, link_name = link.link_name);
+        }
+        // A link with other values that was not removed before: the newer one counts.
+        let replaced = self.listeners().remove(&key);
+        if let Some(listener) = replaced {
+            listener.close().await;
+        }
+        let mut listeners = self.listeners();
+        let asked = options.address;
+        if let Some(other) = listeners.values().find(|other| asked.port() != 0 && other.options().address == asked) {
+            return Err(Error::conflict(format!(
+                "cannot listen on {asked} for actor {}: the link of actor {} listens there; give one of the two links \
+                 another `address`",
+                link.actor_id,
+                other.link().actor_id
+            )));
+        }
+        let listener = Listener::open(listener::Parts {
+            link: Arc::clone(&link),
+            options,
+            settings: Arc::clone(&self.settings),
+            budget: Arc::clone(&self.budget),
+            invoke: Arc::clone(&self.context.invoke),
+            origin: self.origin.clone(),
+            acceptor,
+        })?;
+        log::info!(
+            "listening on {}", url(&listener);
+            actor_id = link.actor_id, link_name = link.link_name, provider_id = self.context.public_key
+        );
+        listeners.insert(key, listener);
+        Ok(())
+    }
+}
+
+impl Capability for HttpServer {
+    fn contract_id(&self) -> &str {
+        interface::HTTP_SERVER
+    }
+
+    fn link(&self, link: Arc<LinkDefinition>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.open(link))
+    }
+
+    fn unlink(&self, link: Arc<LinkDefinition>) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let listener = self.listeners().remove(&key(&link));
+            if let Some(listener) = listener {
+                listener.close().await;
+            }
+        })
+    }
+
+    fn call(&self, _link: Arc<LinkDefinition>, call: Call) -> BoxFuture<'_, Result<Vec<u8>>> {
+        let error = Error::usage(format!(
+            "{} is no operation of the HTTP server: it calls actors, actors do not call it",
+            call.operation
+        ));
+        Box::pin(std::future::ready(Err(error)))
+    }
+
+    /// Where it listens, `http://127.0.0.1:8080`; several links by commas.
+    fn detail(&self) -> String {
+        self.listeners().values().map(url).collect::<Vec<_>>().join(", ")
+    }
+
+    fn originates(&self) -> bool {
+        true
+    }
+
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let listeners = std::mem::take(&mut *self.listeners());
+            // All at once, so that the drain times do not add up.
+            let closing: Vec<_> =
+                listeners.into_values().map(|listener| crate::task::spawn(listener.close())).collect();
+            for listener in closing {
+                listener.await;
+            }
+        })
+    }
+}
+
+fn key(link: &LinkDefinition) -> LinkKey {
+    (link.actor_id.clone(), link.link_name.clone())
+}
+
+fn url(listener: &Listener) -> String {
+    let scheme = if listener.tls { "https" } else { "http" };
+    format!("{scheme}://{}", listener.bound)
+}
+
+/// Everything about a link that needs files. Runs on a blocking thread.
+fn prepare(
+    settings: &Settings,
+    link: &LinkDefinition,
+) -> Result<(Options, Vec<String>, Option<futures_rustls::TlsAcceptor>)> {
+    let file = link.value("config_file").map(read_config).transpose()?;
+    let (options, warnings) = Options::from_link(settings, link, file.as_deref())?;
+    let acceptor = options.tls.as_ref().map(tls::acceptor).transpose()?;
+    Ok((options, warnings, acceptor))
+}
+
+fn read_config(path: &str) -> Result<String> {
+    use std::io::Read;
+    let refuse = |why: String| Error::config(format!("cannot read `config_file` {path}: {why}"));
+    let file = std::fs::File::open(Path::new(path)).map_err(|cause| refuse(cause.to_string()))?;
+    let mut text = String::new();
+    let read =
+        file.take(CONFIG_FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(|cause| refuse(cause.to_string()))?;
+    if read as u64 > CONFIG_FILE_BYTES_MAX {
+        return Err(refuse(format!("it is larger than {CONFIG_FILE_BYTES_MAX} bytes, which no settings file is")));
+    }
+    Ok(text)
+}
