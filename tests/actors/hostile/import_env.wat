@@ -1,0 +1,6 @@
+;; Wants a function that is not part of the host ABI.
+;; refused with: env
+(module
+  (import "env" "abort" (func (param i32 i32 i32 i32)))
+  (memory (export "memory") 1)
+  (func (export "__guest_call") (param i32 i32) (result i32) (i32.const 1)))

@@ -1,0 +1,6 @@
+;; Wants a host function under a signature it does not have.
+;; refused with: __host_call
+(module
+  (import "wasmbus" "__host_call" (func (param i64) (result i64)))
+  (memory (export "memory") 1)
+  (func (export "__guest_call") (param i32 i32) (result i32) (i32.const 1)))

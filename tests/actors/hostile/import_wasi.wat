@@ -1,0 +1,7 @@
+;; Wants to write files.
+;; refused with: wasi_snapshot_preview1
+(module
+  (import "wasi_snapshot_preview1" "path_open"
+    (func (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (func (export "__guest_call") (param i32 i32) (result i32) (i32.const 1)))

@@ -1,0 +1,4 @@
+;; Has nothing to call.
+;; refused with: __guest_call
+(module
+  (memory (export "memory") 1))
