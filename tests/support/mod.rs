@@ -1,0 +1,5 @@
+//! What end-to-end tests and benchmarks share: the guests of `tests/actors`, and a real host to run them in.
+
+#![allow(dead_code, reason = "each test program uses its own part")]
+
+pub mod guests;
