@@ -1,19 +1,98 @@
-//! `latticed call`.
+//! `latticed call`: one invocation of an actor on the running host, from the command line.
 
-use super::Output;
-use crate::error::{Error, Result};
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{
+    Output,
+    admin::{HostArgs, seconds},
+    payload,
+};
+use crate::{
+    error::{Context, Error, Kind, Result},
+    task,
+};
+
+/// Most bytes read as a payload. Far above what a host takes; it keeps a mistaken `--body /dev/zero` from filling the
+/// memory of the board.
+const MAX_PAYLOAD_BYTES: u64 = 64 * 1024 * 1024;
 
 const EXAMPLES: &str = "\
-Example:
-  latticed call";
+Examples:
+  latticed call echo Echo.Say '{\"n\":1}'
+  latticed call counter HttpServer.HandleRequest \\
+    '{\"method\":\"GET\",\"path\":\"/\",\"queryString\":\"\",\"header\":{},\"body\":{\"$bin\":\"\"}}'
+  latticed call resize Images.Resize --body photo.jpg --raw --timeout 30 > small.jpg
 
-/// Speak to the running host.
+The JSON is sent as MessagePack. Bytes, which JSON lacks, are written {\"$bin\":\"BASE64\"}. In the answer bytes show as
+text where they are UTF-8, else in the same form. Without JSON the payload is empty; an empty answer shows as null.";
+
+/// Call an actor on the running host and print its answer.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {}
+pub struct Args {
+    /// Public key (M…) or call alias of the actor.
+    actor: String,
+
+    /// Operation, as the contract names it: `HttpServer.HandleRequest`.
+    operation: String,
+
+    /// Payload as JSON, `-` to read it from standard input.
+    #[arg(conflicts_with = "body", allow_hyphen_values = true)]
+    json_payload: Option<String>,
+
+    /// Send the bytes of this file as they are instead of JSON, `-` for standard input.
+    #[arg(long, value_name = "FILE")]
+    body: Option<PathBuf>,
+
+    /// Print the bytes of the answer as they are.
+    #[arg(long)]
+    raw: bool,
+
+    /// Longest time the call may take.
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
+    timeout: Duration,
+
+    #[command(flatten)]
+    host: HostArgs,
+}
 
 /// Runs the command.
 pub fn run(args: Args, output: &mut Output) -> Result<()> {
-    let _ = (args, output);
-    Err(Error::unavailable("`latticed call` is not part of this build"))
+    let payload = match (args.body, args.json_payload) {
+        (Some(file), _) => read(&file)?,
+        (None, Some(json)) if json == "-" => {
+            let text = String::from_utf8(read(Path::new("-"))?)
+                .map_err(|_| Error::usage("the payload on standard input is no UTF-8, so it is no JSON"))?;
+            payload::encode(&text)?
+        }
+        (None, Some(json)) => payload::encode(&json)?,
+        (None, None) => Vec::new(),
+    };
+    let client = args.host.client()?;
+    let answer = task::block_on(client.call(&args.actor, &args.operation, payload, args.timeout))?;
+    match args.raw {
+        true => output.bytes(&answer),
+        false => output.document(&payload::decode(&answer)?),
+    }
+}
+
+/// Reads a whole file or standard input, within [`MAX_PAYLOAD_BYTES`].
+fn read(file: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let (name, result) = if file == Path::new("-") {
+        ("standard input".to_owned(), io::stdin().lock().take(MAX_PAYLOAD_BYTES + 1).read_to_end(&mut bytes))
+    } else {
+        let name = file.display().to_string();
+        (name, File::open(file).and_then(|file| file.take(MAX_PAYLOAD_BYTES + 1).read_to_end(&mut bytes)))
+    };
+    result.context(Kind::Usage, format!("cannot read the payload from {name}"))?;
+    if bytes.len() as u64 > MAX_PAYLOAD_BYTES {
+        return Err(Error::limit(format!("the payload from {name} is larger than {MAX_PAYLOAD_BYTES} bytes")));
+    }
+    Ok(bytes)
 }

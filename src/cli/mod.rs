@@ -4,6 +4,7 @@
 //! logic that a room below could own. Results go to stdout through [`Output`], errors to stderr as one line
 //! `latticed: …`, or as one JSON object with `--json`.
 
+pub mod admin;
 pub mod archive;
 pub mod call;
 pub mod check;
@@ -12,9 +13,12 @@ pub mod completion;
 pub mod keys;
 pub mod man;
 pub mod output;
+pub mod payload;
+pub mod report;
 pub mod run;
 pub mod status;
 pub mod stop;
+pub mod table;
 
 use std::{
     ffi::OsString,
@@ -105,7 +109,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            report(&error, json);
+            complain(&error, json);
             ExitCode::from(error.kind().exit_code())
         }
     }
@@ -130,7 +134,7 @@ fn report_parse(error: &clap::Error, json: bool) -> ExitCode {
             match output.text(&text).and_then(|()| output.flush()) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
-                    report(&error, json);
+                    complain(&error, json);
                     ExitCode::from(error.kind().exit_code())
                 }
             }
@@ -141,14 +145,14 @@ fn report_parse(error: &clap::Error, json: bool) -> ExitCode {
             ExitCode::from(Kind::Usage.exit_code())
         }
         _ => {
-            report(&Error::usage(text.strip_prefix("error: ").unwrap_or(&text).trim_end()), json);
+            complain(&Error::usage(text.strip_prefix("error: ").unwrap_or(&text).trim_end()), json);
             ExitCode::from(Kind::Usage.exit_code())
         }
     }
 }
 
 /// Prints `error` on stderr: a line for people, or one JSON object.
-fn report(error: &Error, json: bool) {
+fn complain(error: &Error, json: bool) {
     let text = match serde_json::to_string(&ErrorBody::from(error)) {
         Ok(text) if json => text,
         _ => format!("latticed: {error}"),

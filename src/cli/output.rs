@@ -44,6 +44,17 @@ impl Output {
         self.terminal
     }
 
+    /// Characters in a line of the terminal, or `None` where nothing limits them. `COLUMNS` overrides what the terminal
+    /// says.
+    pub fn width(&self) -> Option<usize> {
+        let named = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|&columns| columns > 0);
+        let told = || {
+            let size = self.terminal.then(|| rustix::termios::tcgetwinsize(io::stdout()).ok()).flatten();
+            size.map(|size| usize::from(size.ws_col)).filter(|&columns| columns > 0)
+        };
+        named.or_else(told)
+    }
+
     /// Whether the reader went away, so that printing more is pointless.
     pub fn is_closed(&self) -> bool {
         self.closed

@@ -24,6 +24,9 @@ use rustix::{
 
 use crate::error::{Error, Kind, Result};
 
+/// The setting that says where the socket is, for hosts and clients alike.
+pub const SETTING: &str = "WASMCLOUD_ADMIN_SOCKET";
+
 /// Name of the socket in its directory.
 const SOCKET_NAME: &str = "admin.sock";
 

@@ -1,0 +1,53 @@
+//! How the commands that speak to a running host find it, and the durations they take.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::{
+    error::Result,
+    web::{Client, routes::MAX_CALL_TIMEOUT, socket},
+};
+
+/// Which host.
+#[derive(Debug, clap::Args)]
+pub struct HostArgs {
+    /// The host's admin socket [default: WASMCLOUD_ADMIN_SOCKET, or where a host of this user or of the system listens].
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+impl HostArgs {
+    /// A client of the host that is meant.
+    ///
+    /// # Errors
+    /// `Unavailable` when none was named and none is found.
+    pub fn client(self) -> Result<Client> {
+        let named = self.socket.or_else(|| std::env::var_os(socket::SETTING).map(PathBuf::from));
+        match named.filter(|path| !path.as_os_str().is_empty()) {
+            Some(path) => Ok(Client::new(path)),
+            None => Client::find(&socket::search_paths(|name| std::env::var(name).ok())),
+        }
+    }
+}
+
+/// Reads a number of seconds, fractions allowed, above zero and at most as long as the host allows a call to take.
+pub fn seconds(text: &str) -> Result<Duration, String> {
+    let form =
+        || format!("a number of seconds from 0.001 to {} is needed, 0.5 for instance", MAX_CALL_TIMEOUT.as_secs());
+    let duration = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).ok_or_else(form)?;
+    if (Duration::from_millis(1)..=MAX_CALL_TIMEOUT).contains(&duration) { Ok(duration) } else { Err(form()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_have_bounds() {
+        assert_eq!(seconds("2"), Ok(Duration::from_secs(2)));
+        assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
+        assert_eq!(seconds("600"), Ok(MAX_CALL_TIMEOUT));
+        for text in ["", "0", "-1", "601", "1e99", "NaN", "inf", "2s", "0.0001"] {
+            assert!(seconds(text).is_err_and(|text| text.contains("0.5")), "{text}");
+        }
+    }
+}
