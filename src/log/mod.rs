@@ -226,7 +226,9 @@ macro_rules! log_debug {
 macro_rules! log_trace {
     ($($rest:tt)*) => { $crate::log_emit!($crate::log::Level::Trace, $($rest)*) };
 }
-pub use crate::{log_debug as debug, log_error as error, log_info as info, log_trace as trace, log_warn as warn};
+pub use crate::{
+    log_debug as debug, log_emit as emit, log_error as error, log_info as info, log_trace as trace, log_warn as warn,
+};
 
 #[cfg(test)]
 mod tests {
