@@ -36,11 +36,16 @@ pub const MAX_CONNECTIONS: usize = 16;
 /// Connections beyond [`MAX_CONNECTIONS`] that are still told why they are refused. Above them they are just closed.
 const MAX_REFUSALS: usize = 16;
 
-/// Longest time for a request's head to arrive, from the moment the connection is accepted.
-pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest time for a request's head to arrive, from the moment the connection is accepted, unless set. Local clients
+/// need a millisecond; who needs longer is hung up on.
+pub const DEFAULT_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Longest time for a client to take its answer. A client that stops reading is hung up on.
-pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time for a request's body to arrive once its head has, unless set. The largest body passes a local socket in
+/// milliseconds; a client that is slower than this hangs, and is told so.
+pub const DEFAULT_BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest time for a client to take its answer, unless set. A client that stops reading is hung up on.
+pub const DEFAULT_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest request head, bytes: path and a handful of headers. Also the smallest buffer hyper allows.
 pub const MAX_HEAD_BYTES: usize = 8 * 1024;
@@ -69,12 +74,25 @@ pub struct Settings {
     pub body_limit_bytes: usize,
     /// Time a call may take if the client names none.
     pub call_timeout: Duration,
+    /// Longest time for a request's head to arrive.
+    pub head_timeout: Duration,
+    /// Longest time for a request's body to arrive after its head.
+    pub body_timeout: Duration,
+    /// Longest time for a client to take its answer.
+    pub answer_timeout: Duration,
 }
 
 impl Settings {
     /// The defaults, with the socket at `socket`.
     pub fn at(socket: PathBuf) -> Self {
-        Self { socket, body_limit_bytes: DEFAULT_BODY_LIMIT_BYTES, call_timeout: DEFAULT_CALL_TIMEOUT }
+        Self {
+            socket,
+            body_limit_bytes: DEFAULT_BODY_LIMIT_BYTES,
+            call_timeout: DEFAULT_CALL_TIMEOUT,
+            head_timeout: DEFAULT_HEAD_TIMEOUT,
+            body_timeout: DEFAULT_BODY_TIMEOUT,
+            answer_timeout: DEFAULT_ANSWER_TIMEOUT,
+        }
     }
 }
 
@@ -211,7 +229,7 @@ async fn connection(stream: Async<UnixStream>, shared: &Shared, refusal: Option<
     });
     let served = http1::Builder::new()
         .timer(SmolTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(shared.settings.head_timeout)
         .max_buf_size(MAX_HEAD_BYTES)
         .max_headers(MAX_HEADERS)
         .keep_alive(false)
@@ -222,7 +240,79 @@ async fn connection(stream: Async<UnixStream>, shared: &Shared, refusal: Option<
     };
     let too_slow = async {
         let _ = answer_made.recv().await;
-        Timer::after(ANSWER_TIMEOUT).await;
+        Timer::after(shared.settings.answer_timeout).await;
     };
     future::or(finished, too_slow).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Read, os::unix::fs::PermissionsExt, process::Command};
+
+    use super::*;
+    use crate::host::{BoxFuture, HostStatus};
+
+    struct Nothing;
+
+    impl Control for Nothing {
+        fn status(&self) -> HostStatus {
+            HostStatus::default()
+        }
+        fn call(&self, _: String, _: String, _: Vec<u8>, _: Duration) -> BoxFuture<'static, Result<Vec<u8>>> {
+            Box::pin(async { Ok(Vec::new()) })
+        }
+        fn request_stop(&self) {}
+    }
+
+    fn place(own_user: u32, number: usize) -> Place {
+        let settings = Settings::at("unused".into());
+        let open = AtomicUsize::new(number + 1);
+        Place { shared: Arc::new(Shared { control: Arc::new(Nothing), settings, own_user, open }), number }
+    }
+
+    /// The decision for a real peer that is neither root nor the host's user. Root cannot be refused, so a test that
+    /// runs as root becomes another user for the connection.
+    #[test]
+    fn a_stranger_is_refused_even_where_the_file_lets_him_in() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = directory.path().join("open.sock");
+        let listener = UnixListener::bind(&path).expect("bind");
+        let own = rustix::process::geteuid().as_raw();
+        let (stranger, host_user) = if own == 0 { (65534, 0) } else { (own, own + 1) };
+        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).expect("chmod");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).expect("chmod");
+        let mut client = match own {
+            0 => Command::new("setpriv")
+                .args(["--reuid=65534", "--regid=65534", "--clear-groups", "curl", "--silent", "--max-time", "5"])
+                .arg("--unix-socket")
+                .arg(&path)
+                .arg("http://localhost/v1/status")
+                .spawn()
+                .expect("setpriv and curl are installed"),
+            _ => Command::new("curl")
+                .args(["--silent", "--max-time", "5", "--unix-socket"])
+                .arg(&path)
+                .arg("http://localhost/v1/status")
+                .spawn()
+                .expect("curl is installed"),
+        };
+        let (mut stream, _) = listener.accept().expect("the client connects");
+        assert_ne!(stream.read(&mut [0; 1]).expect("it asks"), 0);
+        let stream = Async::new(stream).expect("watched");
+        let error = refusal(&stream, &place(host_user, 0)).expect("refused");
+        assert_eq!(error.kind(), Kind::Denied);
+        assert!(error.text().contains(&format!("user id {stranger} may not")), "{error}");
+        client.kill().expect("killed");
+        client.wait().expect("reaped");
+    }
+
+    #[test]
+    fn the_same_user_is_served_until_the_places_are_taken() {
+        let (stream, _other) = UnixStream::pair().expect("pair");
+        let stream = Async::new(stream).expect("watched");
+        let own = rustix::process::geteuid().as_raw();
+        assert_eq!(refusal(&stream, &place(own, MAX_CONNECTIONS - 1)), None);
+        let error = refusal(&stream, &place(own, MAX_CONNECTIONS)).expect("one too many");
+        assert_eq!(error.kind(), Kind::Unavailable);
+    }
 }

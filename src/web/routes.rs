@@ -26,10 +26,6 @@ use crate::{
 /// later; without a bound a forgotten client could keep a place for ever.
 pub const MAX_CALL_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Longest time for a request's body to arrive once its head has. The largest body fits a local socket in
-/// milliseconds; a client that is slower than this hangs.
-pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// How much longer than its deadline a call is waited for, so that the host's own, better error comes first.
 const GRACE: Duration = Duration::from_millis(500);
 
@@ -83,7 +79,7 @@ where
         Route::Status => Ok(json(StatusCode::OK, &control.status())?),
         Route::Call { actor, operation, timeout } => {
             let timeout = timeout.unwrap_or(settings.call_timeout);
-            let payload = body(request, settings.body_limit_bytes).await?;
+            let payload = body(request, settings).await?;
             let call = control.call(actor, operation, payload.to_vec(), timeout);
             let deadline = async {
                 Timer::after(timeout + GRACE).await;
@@ -165,11 +161,12 @@ fn timeout(query: &str) -> Result<Option<Duration>> {
     Ok(found)
 }
 
-async fn body<B>(request: Request<B>, limit_bytes: usize) -> Result<Bytes, Refusal>
+async fn body<B>(request: Request<B>, settings: &Settings) -> Result<Bytes, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let (limit_bytes, patience) = (settings.body_limit_bytes, settings.body_timeout);
     let too_large = || Refusal {
         error: Error::limit(format!("the payload is larger than the limit of {limit_bytes} bytes")),
         status: StatusCode::PAYLOAD_TOO_LARGE,
@@ -187,8 +184,8 @@ where
         }
     };
     let late = async {
-        Timer::after(BODY_TIMEOUT).await;
-        let text = format!("the request's body did not arrive within {} s", BODY_TIMEOUT.as_secs());
+        Timer::after(patience).await;
+        let text = format!("the request's body did not arrive within {} ms", patience.as_millis());
         Err(Refusal { error: Error::timeout(text), status: StatusCode::REQUEST_TIMEOUT, allow: None })
     };
     future::or(read, late).await
