@@ -1,0 +1,61 @@
+//! The host's seed, kept from its first start on.
+//!
+//! It lies in two records of their own, so that no single damaged place takes the host's identity away; a lost copy is
+//! written again at the next start. The seed is never logged.
+
+use super::{Batch, Store, Table};
+use crate::{error::Result, log};
+
+const COPIES: [&[u8]; 2] = [b"seed", b"seed copy"];
+
+impl Store {
+    /// The host's seed; made by `make` and kept, if there is none. Called once at start.
+    ///
+    /// `usable` tells whether a kept text is a seed. A new one is made only if no copy can be read and used.
+    ///
+    /// # Errors
+    /// Those of `make`. When a new seed cannot be kept, this start uses it all the same and the log says that the next
+    /// one will have another.
+    pub async fn host_seed(
+        &self,
+        usable: impl Fn(&str) -> bool + Send + 'static,
+        make: impl FnOnce() -> Result<String>,
+    ) -> Result<String> {
+        let (copies, lost) = self
+            .read(move |view| {
+                let mut lost = false;
+                let copies = COPIES.map(|key| match view.get(Table::Host, key) {
+                    Ok(Some(bytes)) => {
+                        let text = String::from_utf8(bytes).ok().filter(|text| usable(text));
+                        lost |= text.is_none();
+                        text
+                    }
+                    Ok(None) => None,
+                    Err(_) => {
+                        lost = true;
+                        None
+                    }
+                });
+                (copies, lost)
+            })
+            .await;
+        let seed = match copies.iter().flatten().next() {
+            Some(seed) => seed.clone(),
+            None => {
+                if lost || !self.damage().is_empty() {
+                    log::warn!("no readable host seed in {}: this host gets a new identity", self.place());
+                }
+                make()?
+            }
+        };
+        for (key, copy) in COPIES.into_iter().zip(&copies) {
+            if copy.as_deref() != Some(&seed)
+                && let Err(error) = self.commit(Batch::new().put(Table::Host, key, seed.as_str())).await
+            {
+                log::error!("the host seed could not be kept, the next start may have another identity: {error}");
+                break;
+            }
+        }
+        Ok(seed)
+    }
+}
