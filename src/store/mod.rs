@@ -36,8 +36,7 @@
 //!   newest manifest refuses to open; one in a table makes reads fail with no way around the bad block. After one full
 //!   disk every write fails (`Poisoned`) until the process starts again, room or not. A read-only directory cannot be
 //!   opened. Its writes go to `std::fs` in a dozen places, so no test can stop after each. Torn tails it handles well.
-//! * **SQLite, redb, sled**: 0.6–1.0 MB of binary, 8.5 or 28 KB per commit, or 22 MB of memory; none takes its writes
-//!   through a module of ours without a good deal of `unsafe` or refuses nothing when damaged.
+//! * **SQLite, redb, sled**: 0.6–1.0 MB of binary, 8.5 or 28 KB per commit, or 22 MB of memory; not tried with damage, because none of them is smaller or gentler to the card.
 //! * **A snapshot and a log**: rewrites everything that is kept each time the log is full; cleaning the oldest segment
 //!   writes at most as much as has become garbage.
 //! * **One frame per commit**: a group in one frame saves 24 bytes for each and can never be half there in an order that

@@ -122,11 +122,13 @@ pub(super) fn after(prefix: &[u8]) -> Option<Vec<u8>> {
     Some(end)
 }
 
+/// What becomes of a key: a new value, or `None` to remove it.
+type Change = Option<Vec<u8>>;
+
 /// Changes decided on and not yet written, over a [`State`].
 #[derive(Default)]
 pub(super) struct Overlay {
-    /// `None` is a delete.
-    pub(super) changes: BTreeMap<Box<[u8]>, Option<Vec<u8>>>,
+    pub(super) changes: BTreeMap<Box<[u8]>, Change>,
     /// Bytes of keys and values in `changes`.
     pub(super) bytes: usize,
     /// How the live bytes and keys change by it.
@@ -249,7 +251,7 @@ impl View<'_> {
         Ok(found)
     }
 
-    fn changes<'b>(&'b self, prefix: &'b [u8]) -> impl Iterator<Item = (&'b [u8], &'b Option<Vec<u8>>)> + 'b {
+    fn changes<'b>(&'b self, prefix: &'b [u8]) -> impl Iterator<Item = (&'b [u8], &'b Change)> + 'b {
         self.overlay
             .changes
             .range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded))
@@ -264,7 +266,7 @@ pub struct Transaction<'a> {
     pub(super) state: &'a State,
     pub(super) overlay: &'a mut Overlay,
     /// What the overlay said before this transaction changed it.
-    undo: Vec<(Box<[u8]>, Option<Option<Vec<u8>>>)>,
+    undo: Vec<(Box<[u8]>, Option<Change>)>,
     seen: HashSet<Box<[u8]>>,
     before: (usize, i64, i64),
 }

@@ -187,8 +187,11 @@ fn begin_segment(shared: &Shared, number: u32) -> io::Result<Segment> {
     Ok(Segment { file, name, salt, end: HEADER_BYTES as u64, allocated: STEP_BYTES, live: 0 })
 }
 
-/// Reads all of `file`; what cannot be read is zeros, and told: offset and length of the first such stretch.
-pub(super) fn read_all(file: &dyn DiskFile) -> io::Result<(Vec<u8>, Option<(usize, io::Error)>)> {
+/// Where a file stops being readable, and why.
+pub(super) type Unreadable = Option<(usize, io::Error)>;
+
+/// Reads all of `file`; pages that cannot be read become zeros, and the first of them is told.
+pub(super) fn read_all(file: &dyn DiskFile) -> io::Result<(Vec<u8>, Unreadable)> {
     /// What a failing medium loses at once is at least a page.
     const PIECE: usize = 4096;
     let length = usize::try_from(file.len()?).map_err(io::Error::other)?;
