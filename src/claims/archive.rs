@@ -159,14 +159,19 @@ pub fn read(mut input: impl Read, wanted: Wanted<'_>, sink: &mut dyn Write) -> R
     Ok(Contents { token, binaries, is_compressed })
 }
 
-/// Name of a regular file without directory and last extension. Everything else in an archive is passed over.
+/// Name of a regular file without directory and last extension. Everything else in an archive is passed over, names with
+/// control characters too: names get into errors.
 fn file_stem<R: Read>(entry: &tar::Entry<'_, R>) -> Option<String> {
     let header = entry.header();
     if !header.entry_type().is_file() {
         return None;
     }
     let path = header.path_bytes();
-    Path::new(OsStr::from_bytes(&path)).file_stem()?.to_str().map(str::to_owned)
+    Path::new(OsStr::from_bytes(&path))
+        .file_stem()?
+        .to_str()
+        .filter(|stem| !stem.contains(char::is_control))
+        .map(str::to_owned)
 }
 
 fn read_token<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<Token<Provider>> {

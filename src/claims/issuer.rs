@@ -26,11 +26,15 @@ impl AllowedIssuers {
         Self(Some(Arc::new(accounts.into_iter().collect())))
     }
 
-    /// Reads the setting: public keys of accounts (`A…`) separated by commas. Unset and empty both mean any account.
+    /// Reads the setting: public keys of accounts (`A…`) separated by commas. Unset and empty both mean any account; a
+    /// list that holds nothing but commas is a mistake, and a mistake must not open the door.
     ///
     /// # Errors
-    /// [`Kind::Config`](crate::error::Kind::Config): an element is not the public key of an account.
+    /// [`Kind::Config`](crate::error::Kind::Config): an element is not the public key of an account, or there is none.
     pub fn parse(list: &str) -> Result<Self> {
+        if list.trim().is_empty() {
+            return Ok(Self::any());
+        }
         let keys = list.split(',').map(str::trim).filter(|key| !key.is_empty());
         let accounts = keys
             .map(|text| {
@@ -45,7 +49,10 @@ impl AllowedIssuers {
                 )))
             })
             .collect::<Result<BTreeSet<_>>>()?;
-        Ok(if accounts.is_empty() { Self::any() } else { Self::only(accounts) })
+        if accounts.is_empty() {
+            return Err(Error::config(format!("{SETTING} names no account; leave it empty to allow any")));
+        }
+        Ok(Self::only(accounts))
     }
 
     /// Whether any account may sign.
@@ -75,7 +82,7 @@ mod tests {
     #[test]
     fn the_default_lets_anyone_sign() {
         let issuer = KeyPair::from_name(Role::Account, "a").public_key();
-        for list in ["", " , "] {
+        for list in ["", "  "] {
             assert!(AllowedIssuers::parse(list).unwrap().check(&issuer, "M").is_ok());
         }
         assert!(AllowedIssuers::only([]).check(&issuer, "M").is_err());
@@ -96,7 +103,7 @@ mod tests {
     #[test]
     fn what_is_no_account_cannot_be_listed() {
         let host = KeyPair::from_name(Role::Server, "h").public_key().to_string();
-        for list in [host.as_str(), "nobody", "*"] {
+        for list in [host.as_str(), "nobody", "*", " , "] {
             let refusal = AllowedIssuers::parse(list).unwrap_err();
             assert_eq!(refusal.kind(), Kind::Config);
             assert!(refusal.text().starts_with(SETTING), "{refusal}");

@@ -138,7 +138,7 @@ impl PublicKey {
         let named = |flaw: nkey::Flaw| {
             // A seed may have been given in place of a key: name only what cannot be one.
             let shown = if text.starts_with('S') || text.len() > nkey::PUBLIC_CHARS { "the text given" } else { text };
-            Error::invalid(format!("'{shown}' is not a public key: it {}", flaw.0))
+            Error::invalid(format!("'{}' is not a public key: it {}", shown.escape_debug(), flaw.0))
         };
         let (prefix, bytes, sealed) = nkey::decode_public(text).map_err(named)?;
         let role = Role::from_prefix(prefix).ok_or_else(|| {

@@ -190,10 +190,10 @@ pub fn verify_provider(
     })
 }
 
-/// Key and name of a subject, for texts.
+/// Key and name of a subject, for texts. The name is whatever the issuer wrote, so it is escaped.
 fn named(key: &str, name: Option<&str>) -> String {
     match name {
-        Some(name) if !name.is_empty() => format!("{key} ({name})"),
+        Some(name) if !name.is_empty() => format!("{key} ({})", name.escape_debug()),
         _ => key.to_string(),
     }
 }
@@ -296,6 +296,10 @@ mod tests {
         for part in [account().public_key().to_string().as_str(), "(greeter)", "WASMCLOUD_ALLOWED_ISSUERS"] {
             assert!(refusal.text().contains(part), "{refusal}");
         }
+        let hostile = signed(|claims| claims.wascap.as_mut().unwrap().name = Some("\u{1b}[2Jgone\nfake line".into()));
+        let refusal = verify_actor(&hostile, &policy).unwrap_err();
+        assert!(!refusal.text().contains(char::is_control), "{refusal}");
+
         policy.issuers = AllowedIssuers::only([account().public_key()]);
         assert!(verify_actor(&module, &policy).is_ok());
     }

@@ -6,7 +6,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     claims::{Body, Now, Token, body::effective_revision},
-    cli::Output,
+    cli::{Output, table::printable},
     error::{Context, Error, Kind, Result},
 };
 
@@ -107,8 +107,7 @@ impl Report {
 /// One line of a table.
 pub(in crate::cli) fn row(output: &mut Output, label: &str, text: &str) -> Result<()> {
     // Texts of a token may be hostile: control characters could rewrite what the terminal shows.
-    let text: String = text.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect();
-    output.line(format_args!("{label:<13} {text}"))
+    output.line(format_args!("{label:<13} {}", printable(text)))
 }
 
 /// A member as one line; `None` when there is nothing to show.
