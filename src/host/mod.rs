@@ -1,10 +1,27 @@
 //! The heart: what should run, what does run, and the one road that every invocation takes.
 //!
 //! This floor knows no NATS, no HTTP and no systemd: whatever serves a contract implements [`Capability`], whatever
-//! starts an invocation holds an [`Invoke`].
+//! starts an invocation holds an [`Invoke`], whoever manages the host speaks to [`Control`].
 
+pub mod application;
+pub mod builtin;
 pub mod capability;
+pub mod change;
 pub mod control;
+pub mod core;
+pub mod desired;
+pub mod event;
+pub mod links;
+pub mod plan;
+mod reconcile;
+mod retry;
+pub mod router;
+pub mod routes;
+mod status;
 
+pub use application::Application;
+pub use builtin::{Builtin, Builtins};
 pub use capability::{BoxFuture, Call, Capability, Invoke, ProviderContext};
 pub use control::{ActorStatus, Control, HostStatus, MemoryStatus, ProviderStatus};
+pub use core::{Clock, Host, Parts, Settings};
+pub use router::Router;

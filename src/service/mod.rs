@@ -1,1 +1,4 @@
-//! The process among others: its main thread, signals, memory.
+//! The process among others: signals that end it, and the board's clock.
+
+pub mod clock;
+pub mod signals;

@@ -1,0 +1,182 @@
+//! An application: actors, providers and links that belong together, as a manifest asks for them.
+//!
+//! Resolving fetches and checks every artifact first, so that an application either becomes desired state as a whole or
+//! leaves everything as it was.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use crate::{
+    artifact::{Limit, Reference, Source, read_file},
+    claims,
+    error::{Error, Result},
+    host::{
+        Host,
+        desired::{Desired, DesiredActor, DesiredLink, DesiredProvider, Group},
+    },
+    wire::{LinkDefinition, link::link_id},
+};
+
+/// What a manifest asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Application {
+    /// Its name: applying another one of the same name replaces it.
+    pub name: String,
+    /// Version text, for people.
+    pub version: String,
+    /// The actors.
+    pub actors: Vec<ActorComponent>,
+    /// The providers.
+    pub providers: Vec<ProviderComponent>,
+}
+
+/// One actor of an application.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ActorComponent {
+    /// Name inside the application.
+    pub name: String,
+    /// Where the module comes from; a file by its full path.
+    pub reference: String,
+    /// Invocations that may run at once; 0 starts nothing.
+    pub max_concurrent: u16,
+    /// Links from this actor to providers of the application.
+    pub links: Vec<LinkComponent>,
+}
+
+/// One link of an actor of an application.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinkComponent {
+    /// Name of the provider component.
+    pub target: String,
+    /// Values for the provider.
+    pub values: BTreeMap<String, String>,
+}
+
+/// One provider of an application.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProviderComponent {
+    /// Name inside the application.
+    pub name: String,
+    /// `builtin:NAME`, or where its archive comes from.
+    pub reference: String,
+    /// Contract the manifest names; checked against the provider's own.
+    pub contract_id: String,
+    /// Link name it serves.
+    pub link_name: String,
+    /// Start configuration.
+    pub configuration: Option<String>,
+}
+
+impl Host {
+    /// Makes `application` part of the desired state, in the place of the one with its name.
+    ///
+    /// Returns once the change is on disk; what runs follows (see [`Host::settle`]).
+    ///
+    /// # Errors
+    /// A reference cannot be read, a module is not acceptable, two parts contradict each other, or the disk failed.
+    /// Nothing was changed then.
+    pub async fn apply(&self, application: Application) -> Result<()> {
+        let part = self.resolve(&application).await?;
+        self.change(|desired| desired.replace_application(&application.name, part)).await
+    }
+
+    async fn resolve(&self, application: &Application) -> Result<Desired> {
+        let mut part = Desired::default();
+        let mut targets = BTreeMap::new();
+        for component in &application.providers {
+            let mut provider = self.resolve_provider(component)?;
+            provider.applications = BTreeSet::from([application.name.clone()]);
+            targets.insert(component.name.as_str(), provider.clone());
+            let key = (provider.public_key.clone(), provider.link_name.clone());
+            if part.providers.insert(key, provider).is_some() {
+                return Err(Error::conflict(format!(
+                    "the component {} asks for {} with link name {} a second time: give it another link_name",
+                    component.name, component.reference, component.link_name
+                )));
+            }
+        }
+        for component in &application.actors {
+            let actor = self
+                .resolve_actor(component, &application.name)
+                .await
+                .map_err(|error| error.context(&component.name))?;
+            for link in &component.links {
+                let provider = targets.get(link.target.as_str()).ok_or_else(|| {
+                    Error::not_found(format!("{}: there is no capability component {}", component.name, link.target))
+                })?;
+                let link = LinkDefinition {
+                    id: link_id(&actor.public_key, &provider.contract_id, &provider.link_name),
+                    actor_id: actor.public_key.clone(),
+                    provider_id: provider.public_key.clone(),
+                    link_name: provider.link_name.clone(),
+                    contract_id: provider.contract_id.clone(),
+                    values: link.values.clone(),
+                };
+                part.links.insert(link.id.clone(), DesiredLink { link, application: application.name.clone() });
+            }
+            if component.max_concurrent == 0 {
+                continue;
+            }
+            let key = actor.public_key.clone();
+            if let Some(other) = part.actors.insert(key.clone(), actor) {
+                return Err(Error::conflict(format!(
+                    "the component {} is the actor {key}, which {} brings already: one module needs one component",
+                    component.name, other.reference
+                )));
+            }
+        }
+        Ok(part)
+    }
+
+    fn resolve_provider(&self, component: &ProviderComponent) -> Result<DesiredProvider> {
+        let reference = Reference::parse(&component.reference)?;
+        let Source::Builtin(name) = reference.source() else {
+            return Err(reference.cannot_give("a provider").context(&component.name));
+        };
+        let builtin = self.builtins.find(name).map_err(|error| error.context(&component.name))?;
+        if !component.contract_id.is_empty() && component.contract_id != builtin.contract_id {
+            return Err(Error::config(format!(
+                "{}: builtin:{name} serves {}, the manifest says {}",
+                component.name, builtin.contract_id, component.contract_id
+            )));
+        }
+        Ok(DesiredProvider {
+            reference: component.reference.clone(),
+            public_key: builtin.public_key(),
+            link_name: component.link_name.clone(),
+            contract_id: builtin.contract_id.to_owned(),
+            configuration: component.configuration.clone(),
+            annotations: BTreeMap::new(),
+            applications: BTreeSet::new(),
+        })
+    }
+
+    /// Reads the module of `component`, checks it and keeps its bytes.
+    async fn resolve_actor(&self, component: &ActorComponent, application: &str) -> Result<DesiredActor> {
+        let reference = Reference::parse(&component.reference)?;
+        let Source::File(path) = reference.source() else {
+            return Err(reference.cannot_give("an actor"));
+        };
+        let limit = Limit { bytes: self.engine.settings().module_bytes as u64, setting: "WASMCLOUD_ACTOR_MODULE_BYTES" };
+        let bytes = read_file(path, Path::new(""), limit).await?;
+        let (blobs, policy) = (self.store.blobs(), self.policy());
+        let (public_key, digest) = smol::unblock(move || {
+            let module = claims::verify_actor(&bytes, &policy)?;
+            Ok::<_, Error>((module.subject, blobs.put_blocking(&bytes)?))
+        })
+        .await
+        .map_err(|error| error.context(reference.text()))?;
+        Ok(DesiredActor {
+            reference: component.reference.clone(),
+            public_key,
+            digest,
+            groups: vec![Group {
+                count: component.max_concurrent,
+                annotations: BTreeMap::new(),
+                application: application.to_owned(),
+            }],
+        })
+    }
+}

@@ -1,0 +1,181 @@
+//! One host: its parts, its life from start to drained stop, and the one way its desired state changes.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
+
+use smol::{channel, future, lock};
+
+use crate::{
+    actor::Engine,
+    claims::{self, KeyPair},
+    error::Result,
+    host::{
+        Router,
+        builtin::Builtins,
+        desired::Desired,
+        event::{Event, Events},
+        reconcile::Reconciler,
+    },
+    log,
+    store::Store,
+};
+
+/// What a host is told about itself.
+pub struct Settings {
+    /// Name of the lattice it belongs to.
+    pub lattice: String,
+    /// `adjective-noun-1234`.
+    pub friendly_name: String,
+    /// Labels, built-in ones included.
+    pub labels: BTreeMap<String, String>,
+    /// How long in-flight work may take when the host stops.
+    pub drain: Duration,
+    /// Who may sign what runs here.
+    pub issuers: claims::AllowedIssuers,
+}
+
+/// What a host is made of.
+pub struct Parts {
+    /// The host's own key.
+    pub key: KeyPair,
+    /// What survives a power cut.
+    pub store: Store,
+    /// Where guests run.
+    pub engine: Engine,
+    /// Providers this process can start.
+    pub builtins: Builtins,
+    /// Contracts every actor reaches without a link: names of built-ins.
+    pub intrinsics: &'static [&'static str],
+    /// Who listens.
+    pub events: Vec<Arc<dyn Events>>,
+    /// What the time is, as far as the board knows.
+    pub clock: Box<dyn Clock>,
+}
+
+/// The time as far as it can be trusted; boards without a clock chip wake up in 1970.
+pub trait Clock: Send + Sync + 'static {
+    /// Now.
+    fn now(&self) -> claims::Now;
+}
+
+/// A running host.
+pub struct Host {
+    pub(super) settings: Settings,
+    pub(super) key: KeyPair,
+    pub(super) store: Store,
+    pub(super) engine: Engine,
+    pub(super) builtins: Builtins,
+    pub(super) router: Arc<Router>,
+    pub(super) started: Instant,
+    /// What could not be read at the start.
+    pub(super) damage: Vec<String>,
+    events: Vec<Arc<dyn Events>>,
+    clock: Box<dyn Clock>,
+    desired: Mutex<Arc<Desired>>,
+    /// Changes one at a time: each is computed from the state the one before left on disk.
+    changing: lock::Mutex<()>,
+    pub(super) reconciler: Reconciler,
+    stop: (channel::Sender<()>, channel::Receiver<()>),
+}
+
+impl Host {
+    /// Brings the host up with what its store says should run. Work begins with [`Host::run`].
+    ///
+    /// # Errors
+    /// The store cannot be read, or a built-in the host itself needs cannot start.
+    pub fn new(settings: Settings, parts: Parts) -> Result<Arc<Self>> {
+        let (desired, damage) = Desired::load(&parts.store)?;
+        for problem in &damage {
+            log::warn!("{problem}");
+        }
+        let router = Router::new(&settings.lattice);
+        let host = Arc::new(Self {
+            settings,
+            key: parts.key,
+            store: parts.store,
+            engine: parts.engine,
+            builtins: parts.builtins,
+            router,
+            started: Instant::now(),
+            damage,
+            events: parts.events,
+            clock: parts.clock,
+            desired: Mutex::new(Arc::new(desired)),
+            changing: lock::Mutex::new(()),
+            reconciler: Reconciler::default(),
+            stop: channel::bounded(1),
+        });
+        for name in parts.intrinsics {
+            host.start_intrinsic(name)?;
+        }
+        Ok(host)
+    }
+
+    /// The road for invocations.
+    pub fn router(&self) -> &Arc<Router> {
+        &self.router
+    }
+
+    /// `N…`.
+    pub fn id(&self) -> String {
+        self.key.public_key().to_string()
+    }
+
+    /// Works until somebody asks for a stop, then drains: listeners first, then guests, then the providers they used.
+    pub async fn run(self: &Arc<Self>) {
+        self.tell(&Event::HostStarted { host_id: self.id(), friendly_name: self.settings.friendly_name.clone() });
+        let reconciling = self.reconcile_for_ever();
+        let stopped = async {
+            // An error means that every sender is gone, which cannot be while the host itself holds one.
+            let _ = self.stop.1.recv().await;
+        };
+        future::or(stopped, reconciling).await;
+        self.drain().await;
+        self.tell(&Event::HostStopped);
+    }
+
+    /// Asks for a stop; the second time makes no difference.
+    pub fn request_stop(&self) {
+        // Full means that somebody asked before.
+        let _ = self.stop.0.try_send(());
+    }
+
+    /// What should run now.
+    pub fn desired(&self) -> Arc<Desired> {
+        self.lock_desired().clone()
+    }
+
+    /// Changes what should run: on disk first, then in memory, then what runs is asked to follow.
+    ///
+    /// # Errors
+    /// Those of `change`, and the disk's; nothing was changed then.
+    pub async fn change(&self, change: impl FnOnce(&Desired) -> Result<Desired>) -> Result<()> {
+        let _one_at_a_time = self.changing.lock().await;
+        let before = self.desired();
+        let after = change(&before)?;
+        if after != *before {
+            self.store.commit(before.changes(&after)?).await?;
+        }
+        *self.lock_desired() = Arc::new(after);
+        self.reconciler.wake();
+        Ok(())
+    }
+
+    /// What modules are checked against now.
+    pub(super) fn policy(&self) -> claims::Policy {
+        claims::Policy { issuers: self.settings.issuers.clone(), ..claims::Policy::new(self.clock.now()) }
+    }
+
+    pub(super) fn tell(&self, event: &Event) {
+        for listener in &self.events {
+            listener.happened(event);
+        }
+    }
+
+    fn lock_desired(&self) -> MutexGuard<'_, Arc<Desired>> {
+        self.desired.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}

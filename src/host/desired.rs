@@ -1,0 +1,246 @@
+//! What should run on this host, as it is kept on disk.
+//!
+//! Everything a command or a manifest asks for becomes records here first; what runs follows from them (`reconcile`),
+//! so a cold boot needs nothing but this table. Pure except for [`Desired::load`], which reads the store.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    error::{Error, Result},
+    host::links::MAX_LINKS,
+    store::{Batch, Digest, Store, Table},
+    wire::LinkDefinition,
+};
+
+/// Distinct actors and distinct providers a host takes on at most: ten times what a 512 MB board can usefully hold.
+/// One more is refused with an error that says so.
+pub const MAX_ENTITIES: usize = 1024;
+
+/// An actor that should run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DesiredActor {
+    /// Where it comes from, as the operator wrote it; a relative file is written out in full.
+    pub reference: String,
+    /// `M…`, from the claims of the module.
+    pub public_key: String,
+    /// The module's bytes in the blob store.
+    #[serde(with = "digest_text")]
+    pub digest: Digest,
+    /// Who asked for how many instances; never empty.
+    pub groups: Vec<Group>,
+}
+
+/// Instances of one actor that were asked for together. An instance is a place for one invocation at a time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// How many.
+    pub count: u16,
+    /// Free text of whoever asked for them; stops and scales may select by it.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+    /// The application they belong to, `""` for a command.
+    #[serde(default)]
+    pub application: String,
+}
+
+impl DesiredActor {
+    /// Invocations that may run at once.
+    pub fn max_concurrent(&self) -> u16 {
+        self.groups.iter().fold(0, |sum, group| sum.saturating_add(group.count))
+    }
+}
+
+/// A provider that should run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DesiredProvider {
+    /// `builtin:NAME`, or where its archive comes from.
+    pub reference: String,
+    /// `V…`.
+    pub public_key: String,
+    /// Link name it serves.
+    pub link_name: String,
+    /// Contract it serves.
+    pub contract_id: String,
+    /// Start configuration, opaque.
+    #[serde(default)]
+    pub configuration: Option<String>,
+    /// Free text of whoever asked for it.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+    /// The applications that need it, `""` for a command. It stops when the last one lets go: applications share a
+    /// built-in provider as lattices share a released one.
+    #[serde(default)]
+    pub applications: BTreeSet<String>,
+}
+
+/// A link that should exist.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DesiredLink {
+    /// The link itself.
+    pub link: LinkDefinition,
+    /// The application it belongs to, `""` for one put by itself.
+    #[serde(default)]
+    pub application: String,
+}
+
+/// Everything that should run here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// By public key.
+    pub actors: BTreeMap<String, DesiredActor>,
+    /// By public key and link name.
+    pub providers: BTreeMap<(String, String), DesiredProvider>,
+    /// By link identity.
+    pub links: BTreeMap<String, DesiredLink>,
+}
+
+/// Record names: one letter for the kind, then the identity.
+fn actor_name(key: &str) -> Vec<u8> {
+    format!("a/{key}").into_bytes()
+}
+
+fn provider_name((key, link_name): &(String, String)) -> Vec<u8> {
+    format!("p/{key}/{link_name}").into_bytes()
+}
+
+fn link_name(id: &str) -> Vec<u8> {
+    format!("l/{id}").into_bytes()
+}
+
+impl Desired {
+    /// Reads the table, and says in words what of it could not be read; such a record is left where it is.
+    ///
+    /// # Errors
+    /// The store cannot be read at all.
+    pub fn load(store: &Store) -> Result<(Self, Vec<String>)> {
+        let mut desired = Self::default();
+        let mut problems = Vec::new();
+        for (name, value) in store.scan(Table::Desired, b"")? {
+            let text = String::from_utf8_lossy(&name).into_owned();
+            let read = match text.split_once('/').map(|(kind, _)| kind) {
+                Some("a") => decode::<DesiredActor>(&value).map(|actor| {
+                    desired.actors.insert(actor.public_key.clone(), actor);
+                }),
+                Some("p") => decode::<DesiredProvider>(&value).map(|provider| {
+                    desired.providers.insert((provider.public_key.clone(), provider.link_name.clone()), provider);
+                }),
+                Some("l") => decode::<DesiredLink>(&value).map(|link| {
+                    desired.links.insert(link.link.id.clone(), link);
+                }),
+                _ => Err("unknown kind of record".to_owned()),
+            };
+            if let Err(cause) = read {
+                problems.push(format!("desired state: the record {text} cannot be used and was left alone: {cause}"));
+            }
+        }
+        Ok((desired, problems))
+    }
+
+    /// The writes that turn `self` into `wanted` on disk, all or nothing.
+    pub fn changes(&self, wanted: &Self) -> Result<Batch> {
+        let batch = difference(Batch::new(), &self.actors, &wanted.actors, |key| actor_name(key))?;
+        let batch = difference(batch, &self.providers, &wanted.providers, provider_name)?;
+        difference(batch, &self.links, &wanted.links, |id| link_name(id))
+    }
+
+    /// Refuses more than this host takes on.
+    pub fn check_limits(&self) -> Result<()> {
+        for (what, count, limit) in [
+            ("actors", self.actors.len(), MAX_ENTITIES),
+            ("providers", self.providers.len(), MAX_ENTITIES),
+            ("links", self.links.len(), MAX_LINKS),
+        ] {
+            if count > limit {
+                return Err(Error::limit(format!("{count} {what} asked for, a host takes on {limit}: remove some first")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces everything that belongs to the application `name` by what `new` holds.
+    ///
+    /// # Errors
+    /// Something of `new` belongs to another application already, or is there under another reference.
+    pub fn replace_application(&self, name: &str, new: Desired) -> Result<Self> {
+        let mut next = self.clone();
+        next.actors.retain(|_, actor| {
+            actor.groups.retain(|group| group.application != name);
+            !actor.groups.is_empty()
+        });
+        next.providers.retain(|_, provider| !(provider.applications.remove(name) && provider.applications.is_empty()));
+        next.links.retain(|_, link| link.application != name);
+        for (key, actor) in new.actors {
+            match next.actors.get_mut(&key) {
+                None => drop(next.actors.insert(key, actor)),
+                Some(other) if other.reference == actor.reference => {
+                    other.digest = actor.digest;
+                    other.groups.extend(actor.groups);
+                }
+                Some(other) => {
+                    return Err(Error::conflict(format!(
+                        "the actor {key} of {name} already runs from {}: stop it there first, or use that reference",
+                        other.reference
+                    )));
+                }
+            }
+        }
+        for (key, provider) in new.providers {
+            let kept = next.providers.entry(key).or_insert(provider);
+            kept.applications.insert(name.to_owned());
+        }
+        for (id, link) in new.links {
+            if let Some(other) = next.links.get(&id).filter(|other| other.link != link.link) {
+                let owner = match other.application.as_str() {
+                    "" => "a command".to_owned(),
+                    application => format!("the application {application}"),
+                };
+                return Err(Error::conflict(format!(
+                    "{name} links the actor {} under {} with link name {}, which {owner} did with other values: \
+                     remove that link first",
+                    link.link.actor_id, link.link.contract_id, link.link.link_name
+                )));
+            }
+            next.links.insert(id, link);
+        }
+        next.check_limits()?;
+        Ok(next)
+    }
+}
+
+fn difference<K: Ord, V: PartialEq + Serialize>(
+    mut batch: Batch,
+    old: &BTreeMap<K, V>,
+    new: &BTreeMap<K, V>,
+    name: impl Fn(&K) -> Vec<u8>,
+) -> Result<Batch> {
+    for key in old.keys().filter(|key| !new.contains_key(key)) {
+        batch = batch.delete(Table::Desired, name(key));
+    }
+    for (key, value) in new.iter().filter(|(key, value)| old.get(key) != Some(value)) {
+        let text = serde_json::to_vec(value)
+            .map_err(|cause| Error::internal(format!("cannot write a desired state record: {cause}")))?;
+        batch = batch.put(Table::Desired, name(key), text);
+    }
+    Ok(batch)
+}
+
+fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(value).map_err(|cause| cause.to_string())
+}
+
+/// A digest as its hexadecimal text.
+mod digest_text {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+
+    use crate::store::Digest;
+
+    pub fn serialize<S: Serializer>(digest: &Digest, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(digest)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}

@@ -1,0 +1,232 @@
+//! What must be done so that what runs becomes what should run. A plain function of the two, without I/O or clock.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    host::desired::{Desired, DesiredActor, DesiredProvider},
+    wire::LinkDefinition,
+};
+
+/// One step. The order of the variants is the order of execution: what goes away goes first, a provider is there before
+/// its links, and a link that lets requests in comes after the actor that answers them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Take a link away from its provider.
+    Unlink(Arc<LinkDefinition>),
+    /// Stop an actor.
+    StopActor(String),
+    /// Stop a provider.
+    StopProvider((String, String)),
+    /// Start a provider.
+    StartProvider(DesiredProvider),
+    /// Start an actor, or put another module in the place of the running one.
+    StartActor(DesiredActor),
+    /// Let another number of invocations run at once.
+    Scale(DesiredActor),
+    /// Give a link to its provider.
+    Link(Arc<LinkDefinition>),
+}
+
+impl Step {
+    /// What the step is about, to remember its failures by.
+    pub fn subject(&self) -> String {
+        match self {
+            Step::Unlink(link) | Step::Link(link) => format!("link {}", link.id),
+            Step::StopActor(key) => format!("actor {key}"),
+            Step::StartActor(actor) | Step::Scale(actor) => format!("actor {}", actor.public_key),
+            Step::StopProvider((key, link_name)) => format!("provider {key}/{link_name}"),
+            Step::StartProvider(provider) => format!("provider {}/{}", provider.public_key, provider.link_name),
+        }
+    }
+}
+
+/// What runs, as far as the plan needs to know.
+#[derive(Clone, Debug, Default)]
+pub struct Running {
+    /// By public key.
+    pub actors: BTreeMap<String, DesiredActor>,
+    /// By public key and link name.
+    pub providers: BTreeMap<(String, String), DesiredProvider>,
+    /// Links their providers have taken, by identity.
+    pub links: BTreeMap<String, Arc<LinkDefinition>>,
+}
+
+/// The steps from `running` to `desired`.
+pub fn plan(desired: &Desired, running: &Running) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let restarts = |key: &(String, String)| match (desired.providers.get(key), running.providers.get(key)) {
+        (Some(wanted), Some(there)) => {
+            (&wanted.reference, &wanted.configuration) != (&there.reference, &there.configuration)
+        }
+        _ => true,
+    };
+    let provider_of = |link: &LinkDefinition| (link.provider_id.clone(), link.link_name.clone());
+
+    for (id, link) in &running.links {
+        let wanted = desired.links.get(id).is_some_and(|wanted| wanted.link == **link);
+        if !wanted || restarts(&provider_of(link)) {
+            steps.push(Step::Unlink(link.clone()));
+        }
+    }
+    for key in running.actors.keys().filter(|key| !desired.actors.contains_key(*key)) {
+        steps.push(Step::StopActor(key.clone()));
+    }
+    for key in running.providers.keys().filter(|key| restarts(key)) {
+        steps.push(Step::StopProvider(key.clone()));
+    }
+    for (key, provider) in &desired.providers {
+        if restarts(key) {
+            steps.push(Step::StartProvider(provider.clone()));
+        }
+    }
+    for (key, actor) in &desired.actors {
+        match running.actors.get(key) {
+            None => steps.push(Step::StartActor(actor.clone())),
+            Some(there) if there.digest != actor.digest => steps.push(Step::StartActor(actor.clone())),
+            Some(there) if there != actor => steps.push(Step::Scale(actor.clone())),
+            Some(_) => {}
+        }
+    }
+    for (id, wanted) in &desired.links {
+        let link = &wanted.link;
+        // A link to a provider that does not run here is for another host to deliver.
+        if !desired.providers.contains_key(&provider_of(link)) {
+            continue;
+        }
+        let there = running.links.get(id).is_some_and(|there| **there == *link);
+        if !there || restarts(&provider_of(link)) {
+            steps.push(Step::Link(Arc::new(link.clone())));
+        }
+    }
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::{host::desired::{DesiredLink, Group}, store::Digest, wire::link::link_id};
+
+    fn actor(key: &str, module: &[u8], max_concurrent: u16) -> DesiredActor {
+        DesiredActor {
+            reference: format!("file:///{key}.wasm"),
+            public_key: key.into(),
+            digest: Digest::of(module),
+            groups: vec![Group { count: max_concurrent, application: "app".into(), ..Group::default() }],
+        }
+    }
+
+    fn provider(name: &str) -> DesiredProvider {
+        DesiredProvider {
+            reference: format!("builtin:{name}"),
+            public_key: format!("V{name}"),
+            link_name: "default".into(),
+            contract_id: format!("wasmcloud:{name}"),
+            configuration: None,
+            annotations: BTreeMap::new(),
+            applications: BTreeSet::from(["app".to_owned()]),
+        }
+    }
+
+    fn link(actor: &str, provider: &DesiredProvider, value: &str) -> LinkDefinition {
+        LinkDefinition {
+            id: link_id(actor, &provider.contract_id, &provider.link_name),
+            actor_id: actor.into(),
+            provider_id: provider.public_key.clone(),
+            link_name: provider.link_name.clone(),
+            contract_id: provider.contract_id.clone(),
+            values: BTreeMap::from([("port".to_owned(), value.to_owned())]),
+        }
+    }
+
+    fn desired(actors: &[DesiredActor], providers: &[DesiredProvider], links: &[LinkDefinition]) -> Desired {
+        Desired {
+            actors: actors.iter().map(|actor| (actor.public_key.clone(), actor.clone())).collect(),
+            providers: providers
+                .iter()
+                .map(|provider| ((provider.public_key.clone(), provider.link_name.clone()), provider.clone()))
+                .collect(),
+            links: links
+                .iter()
+                .map(|link| (link.id.clone(), DesiredLink { link: link.clone(), application: "app".into() }))
+                .collect(),
+        }
+    }
+
+    /// Performs steps as the reconciler does when nothing fails.
+    fn perform(running: &mut Running, steps: &[Step]) {
+        for step in steps {
+            match step.clone() {
+                Step::Unlink(link) => drop(running.links.remove(&link.id)),
+                Step::StopActor(key) => drop(running.actors.remove(&key)),
+                Step::StopProvider(key) => drop(running.providers.remove(&key)),
+                Step::StartProvider(provider) => drop(
+                    running.providers.insert((provider.public_key.clone(), provider.link_name.clone()), provider),
+                ),
+                Step::StartActor(actor) | Step::Scale(actor) => {
+                    drop(running.actors.insert(actor.public_key.clone(), actor));
+                }
+                Step::Link(link) => drop(running.links.insert(link.id.clone(), link)),
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_host_gets_providers_then_actors_then_links_and_then_rests() {
+        let http = provider("httpserver");
+        let wanted = desired(&[actor("M1", b"one", 1)], std::slice::from_ref(&http), &[link("M1", &http, "8080")]);
+        let mut running = Running::default();
+        let steps = plan(&wanted, &running);
+        assert!(
+            matches!(steps[..], [Step::StartProvider(_), Step::StartActor(_), Step::Link(_)]),
+            "unexpected order: {steps:?}"
+        );
+        perform(&mut running, &steps);
+        assert_eq!(plan(&wanted, &running), []);
+    }
+
+    #[test]
+    fn a_changed_link_is_taken_away_and_given_anew() {
+        let http = provider("httpserver");
+        let before = desired(&[actor("M1", b"one", 1)], std::slice::from_ref(&http), &[link("M1", &http, "8080")]);
+        let mut running = Running::default();
+        perform(&mut running, &plan(&before, &Running::default()));
+        let after = desired(&[actor("M1", b"one", 1)], std::slice::from_ref(&http), &[link("M1", &http, "9090")]);
+        let steps = plan(&after, &running);
+        assert!(matches!(steps[..], [Step::Unlink(_), Step::Link(_)]), "unexpected steps: {steps:?}");
+        perform(&mut running, &steps);
+        assert_eq!(plan(&after, &running), []);
+    }
+
+    #[test]
+    fn another_module_is_a_start_another_count_a_scale_and_absence_a_stop() {
+        let mut running = Running::default();
+        perform(&mut running, &plan(&desired(&[actor("M1", b"one", 1), actor("M2", b"two", 1)], &[], &[]), &running));
+        let steps = plan(&desired(&[actor("M1", b"new", 1)], &[], &[]), &running);
+        assert_eq!(steps, [Step::StopActor("M2".into()), Step::StartActor(actor("M1", b"new", 1))]);
+        perform(&mut running, &steps);
+        let steps = plan(&desired(&[actor("M1", b"new", 7)], &[], &[]), &running);
+        assert_eq!(steps, [Step::Scale(actor("M1", b"new", 7))]);
+    }
+
+    #[test]
+    fn a_provider_with_a_new_configuration_restarts_with_its_links() {
+        let (http, mut other) = (provider("httpserver"), provider("httpserver"));
+        let links = [link("M1", &http, "8080")];
+        let mut running = Running::default();
+        perform(&mut running, &plan(&desired(&[], std::slice::from_ref(&http), &links), &running));
+        other.configuration = Some("{}".into());
+        let steps = plan(&desired(&[], &[other], &links), &running);
+        assert!(
+            matches!(steps[..], [Step::Unlink(_), Step::StopProvider(_), Step::StartProvider(_), Step::Link(_)]),
+            "unexpected steps: {steps:?}"
+        );
+    }
+
+    #[test]
+    fn a_link_to_a_provider_elsewhere_is_left_to_the_host_that_runs_it() {
+        let elsewhere = provider("keyvalue");
+        assert_eq!(plan(&desired(&[], &[], &[link("M1", &elsewhere, "x")]), &Running::default()), []);
+    }
+}

@@ -1,0 +1,373 @@
+//! Makes what runs follow what should run, step by step, and tries again what failed.
+//!
+//! One task runs this, so steps never overlap. The plan is made anew after each change; a failed step is left out of
+//! it until its wait is over (`retry`).
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
+
+use event_listener::Event as Signal;
+use smol::{Timer, future};
+
+use crate::{
+    actor::ModuleSource,
+    claims,
+    error::{Error, Result},
+    host::{
+        Call, Capability, Host, Invoke, ProviderContext,
+        desired::{DesiredActor, DesiredProvider},
+        event::Event,
+        plan::{Running, Step, plan},
+        retry::Failures,
+        router::Counters,
+        routes::{RunningActor, RunningProvider},
+    },
+    store::{Blobs, Digest},
+    wire::LinkDefinition,
+};
+
+/// How long a capability may take over a link or a stop. Ten seconds: a TLS listener on a slow board needs one.
+/// Past it the step counts as failed and is tried again.
+const CAPABILITY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the reconciler remembers between passes.
+#[derive(Default)]
+pub struct Reconciler {
+    state: Mutex<State>,
+    /// Something changed.
+    changed: Signal,
+    /// A pass ended.
+    passed: Signal,
+}
+
+#[derive(Default)]
+struct State {
+    /// Changes asked for and changes seen to: equal when what runs has followed.
+    asked: u64,
+    done: u64,
+    links: BTreeMap<String, Arc<LinkDefinition>>,
+    failures: Failures,
+}
+
+impl Reconciler {
+    /// Asks for a pass with every past failure forgiven.
+    pub fn wake(&self) {
+        {
+            let mut state = self.state();
+            state.asked += 1;
+            state.failures.clear();
+        }
+        self.changed.notify(usize::MAX);
+    }
+
+    /// One sentence for each step that failed last time.
+    pub fn problems(&self) -> Vec<String> {
+        self.state().failures.texts().collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// The bytes of a module, from the blob store.
+struct BlobSource {
+    blobs: Blobs,
+    digest: Digest,
+}
+
+impl ModuleSource for BlobSource {
+    fn read(&self) -> Result<Vec<u8>> {
+        self.blobs.read_blocking(self.digest)
+    }
+}
+
+impl Host {
+    /// Waits until what runs has followed every change made so far, and tells what could not be done.
+    pub async fn settle(&self) -> Vec<String> {
+        loop {
+            let passed = self.reconciler.passed.listen();
+            {
+                let state = self.reconciler.state();
+                if state.done == state.asked && state.asked > 0 {
+                    return state.failures.texts().collect();
+                }
+            }
+            passed.await;
+        }
+    }
+
+    pub(super) async fn reconcile_for_ever(self: &Arc<Self>) {
+        self.reconciler.wake();
+        loop {
+            let changed = self.reconciler.changed.listen();
+            let (asked, done) = {
+                let state = self.reconciler.state();
+                (state.asked, state.done)
+            };
+            let due = self.reconciler.state().failures.next();
+            if asked == done && due.is_none_or(|due| due > Instant::now()) {
+                let retry = async {
+                    match due {
+                        Some(due) => drop(Timer::at(due).await),
+                        None => future::pending().await,
+                    }
+                };
+                future::or(changed, retry).await;
+                continue;
+            }
+            self.reconcile_once().await;
+            self.reconciler.state().done = asked;
+            self.reconciler.passed.notify(usize::MAX);
+        }
+    }
+
+    async fn reconcile_once(self: &Arc<Self>) {
+        let desired = self.desired();
+        {
+            // Calls may use a link as soon as it is known; the provider's part of it follows as a step.
+            let mut routes = self.router.routes_mut();
+            let gone: Vec<String> =
+                routes.links.iter().map(|link| link.id.clone()).filter(|id| !desired.links.contains_key(id)).collect();
+            for id in gone {
+                routes.links.remove(&id);
+            }
+            for wanted in desired.links.values() {
+                routes.links.put(Arc::new(wanted.link.clone()));
+            }
+        }
+        for step in plan(&desired, &self.running()) {
+            let subject = step.subject();
+            if !self.reconciler.state().failures.may_try(&subject, Instant::now()) {
+                continue;
+            }
+            match self.perform(&step).await {
+                Ok(()) => self.reconciler.state().failures.succeeded(&subject),
+                Err(error) => {
+                    self.tell_failure(&step, &error);
+                    self.reconciler.state().failures.failed(subject, error, Instant::now());
+                }
+            }
+        }
+    }
+
+    fn running(&self) -> Running {
+        let routes = self.router.routes();
+        let actors = routes.actors().map(|actor| (actor.desired.public_key.clone(), actor.desired.clone())).collect();
+        let providers = routes
+            .providers()
+            .map(|provider| provider.desired.clone())
+            .map(|desired| ((desired.public_key.clone(), desired.link_name.clone()), desired))
+            .collect();
+        Running { actors, providers, links: self.reconciler.state().links.clone() }
+    }
+
+    async fn perform(self: &Arc<Self>, step: &Step) -> Result<()> {
+        match step {
+            Step::StartActor(actor) => self.start_actor(actor).await,
+            Step::Scale(actor) => {
+                self.scale(actor);
+                Ok(())
+            }
+            Step::StopActor(key) => {
+                self.stop_actor(key).await;
+                Ok(())
+            }
+            Step::StartProvider(provider) => self.start_provider(provider),
+            Step::StopProvider(key) => {
+                self.stop_provider(key, "no longer wanted").await;
+                Ok(())
+            }
+            Step::Link(link) => self.link(link).await,
+            Step::Unlink(link) => {
+                self.unlink(link).await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn start_actor(self: &Arc<Self>, desired: &DesiredActor) -> Result<()> {
+        let source = BlobSource { blobs: self.store.blobs(), digest: desired.digest };
+        let policy = self.policy();
+        let source = Arc::new(source);
+        let reader = source.clone();
+        let claims = smol::unblock(move || {
+            let bytes = reader.read()?;
+            claims::verify_actor(&bytes, &policy)
+        })
+        .await?;
+        let actor = self.engine.load(&desired.public_key, &claims.name, source, self.router.clone()).await?;
+        actor.set_max_concurrent(desired.max_concurrent());
+        let (name, revision) = (claims.name.clone(), claims.revision);
+        let before = self.router.routes_mut().put_actor(RunningActor { desired: desired.clone(), claims, actor });
+        match before {
+            // Invocations in flight end on the module they began with.
+            Some(before) => {
+                before.actor.stop(self.settings.drain).await;
+                self.tell(&Event::ActorUpdated { public_key: desired.public_key.clone(), revision });
+            }
+            None => self.tell(&Event::ActorStarted {
+                public_key: desired.public_key.clone(),
+                name,
+                image_ref: desired.reference.clone(),
+                max_concurrent: desired.max_concurrent(),
+            }),
+        }
+        Ok(())
+    }
+
+    fn scale(&self, desired: &DesiredActor) {
+        let mut routes = self.router.routes_mut();
+        if let Some(there) = routes.actor(&desired.public_key) {
+            there.actor.set_max_concurrent(desired.max_concurrent());
+            routes.put_actor(RunningActor {
+                desired: desired.clone(),
+                claims: there.claims.clone(),
+                actor: there.actor.clone(),
+            });
+        }
+    }
+
+    async fn stop_actor(&self, key: &str) {
+        let gone = self.router.routes_mut().remove_actor(key);
+        if let Some(gone) = gone {
+            gone.actor.stop(self.settings.drain).await;
+            self.tell(&Event::ActorStopped { public_key: key.to_owned() });
+        }
+    }
+
+    pub(super) fn start_intrinsic(self: &Arc<Self>, name: &str) -> Result<()> {
+        let builtin = self.builtins.find(name)?;
+        let capability = (builtin.start)(self.context(builtin.public_key(), "default", None))?;
+        self.router.routes_mut().add_intrinsic(builtin.contract_id, capability);
+        Ok(())
+    }
+
+    fn context(&self, public_key: String, link_name: &str, configuration: Option<String>) -> ProviderContext {
+        let invoke: Arc<dyn Invoke> = self.router.clone();
+        ProviderContext { public_key, link_name: link_name.to_owned(), configuration, invoke }
+    }
+
+    fn start_provider(self: &Arc<Self>, desired: &DesiredProvider) -> Result<()> {
+        let name = desired.reference.strip_prefix("builtin:").ok_or_else(|| {
+            Error::config(format!("{} is not a provider this version can start: use builtin:NAME", desired.reference))
+        })?;
+        let builtin = self.builtins.find(name)?;
+        let context = self.context(desired.public_key.clone(), &desired.link_name, desired.configuration.clone());
+        let capability = (builtin.start)(context)?;
+        self.router.routes_mut().put_provider(RunningProvider {
+            desired: desired.clone(),
+            capability,
+            counters: Counters::default(),
+        });
+        self.tell(&Event::ProviderStarted {
+            public_key: desired.public_key.clone(),
+            image_ref: desired.reference.clone(),
+            contract_id: desired.contract_id.clone(),
+            link_name: desired.link_name.clone(),
+        });
+        Ok(())
+    }
+
+    pub(super) async fn stop_provider(&self, key: &(String, String), reason: &str) {
+        let gone = self.router.routes_mut().remove_provider(key);
+        if let Some(gone) = gone {
+            // A listener waits for requests in flight, so it gets the drain time and a little more to close.
+            let patience = self.settings.drain + CAPABILITY_PATIENCE;
+            let stopped = async { Some(gone.capability.stop().await) };
+            let reason = match patient(patience, stopped).await {
+                Some(()) => reason.to_owned(),
+                None => format!("{reason}; it did not stop within {} s and was left behind", patience.as_secs()),
+            };
+            self.reconciler.state().links.retain(|_, link| (&link.provider_id, &link.link_name) != (&key.0, &key.1));
+            self.tell(&Event::ProviderStopped {
+                public_key: key.0.clone(),
+                contract_id: gone.desired.contract_id.clone(),
+                link_name: key.1.clone(),
+                reason,
+            });
+        }
+    }
+
+    fn capability(&self, link: &LinkDefinition) -> Option<Arc<dyn Capability>> {
+        self.router.routes().provider(&link.provider_id, &link.link_name).map(|provider| provider.capability.clone())
+    }
+
+    async fn link(&self, link: &Arc<LinkDefinition>) -> Result<()> {
+        let capability = self.capability(link).ok_or_else(|| {
+            Error::unavailable(format!("the provider {} with link name {} does not run", link.provider_id, link.link_name))
+        })?;
+        let taken = async { Some(capability.link(link.clone()).await) };
+        let outcome = patient(CAPABILITY_PATIENCE, taken).await.unwrap_or_else(|| {
+            Err(Error::timeout(format!("the provider did not take the link within {} s", CAPABILITY_PATIENCE.as_secs())))
+        });
+        outcome?;
+        self.reconciler.state().links.insert(link.id.clone(), link.clone());
+        self.tell(&Event::LinkSet(link.clone()));
+        Ok(())
+    }
+
+    async fn unlink(&self, link: &Arc<LinkDefinition>) {
+        if let Some(capability) = self.capability(link) {
+            patient(self.settings.drain + CAPABILITY_PATIENCE, async { Some(capability.unlink(link.clone()).await) }).await;
+        }
+        self.reconciler.state().links.remove(&link.id);
+        self.tell(&Event::LinkDeleted(link.clone()));
+    }
+
+    /// Stops everything: first the providers that let work in, then guests, then the providers they used.
+    pub(super) async fn drain(&self) {
+        let mut providers: Vec<_> = {
+            let routes = self.router.routes();
+            routes.providers().map(|provider| (provider.capability.originates(), provider.desired.clone())).collect()
+        };
+        providers.sort_by_key(|(originates, _)| !originates);
+        let split = providers.partition_point(|(originates, _)| *originates);
+        for (_, provider) in &providers[..split] {
+            self.stop_provider(&(provider.public_key.clone(), provider.link_name.clone()), "host stops").await;
+        }
+        let actors: Vec<String> =
+            self.router.routes().actors().map(|actor| actor.desired.public_key.clone()).collect();
+        for key in actors {
+            self.stop_actor(&key).await;
+        }
+        for (_, provider) in &providers[split..] {
+            self.stop_provider(&(provider.public_key.clone(), provider.link_name.clone()), "host stops").await;
+        }
+    }
+
+    fn tell_failure(&self, step: &Step, error: &Error) {
+        let error = error.text().to_owned();
+        match step {
+            Step::StartActor(actor) | Step::Scale(actor) => self.tell(&Event::ActorStartFailed {
+                public_key: actor.public_key.clone(),
+                image_ref: actor.reference.clone(),
+                error,
+            }),
+            Step::StartProvider(provider) => self.tell(&Event::ProviderStartFailed {
+                provider_ref: provider.reference.clone(),
+                link_name: provider.link_name.clone(),
+                error,
+            }),
+            Step::Link(link) => self.tell(&Event::LinkFailed(link.clone(), error)),
+            Step::Unlink(_) | Step::StopActor(_) | Step::StopProvider(_) => {}
+        }
+    }
+
+    /// Calls `call` from outside, as the admin socket does.
+    pub fn call(&self, call: Call) -> crate::host::BoxFuture<'static, Result<Vec<u8>>> {
+        self.router.invoke(call)
+    }
+}
+
+/// Waits for `outcome` at most `patience`.
+async fn patient<T>(patience: Duration, outcome: impl Future<Output = Option<T>>) -> Option<T> {
+    future::or(outcome, async {
+        Timer::after(patience).await;
+        None
+    })
+    .await
+}

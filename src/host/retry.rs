@@ -1,0 +1,90 @@
+//! When a step that failed is tried again. Pure: the caller brings the time.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use crate::error::{Error, Kind};
+
+/// Wait after the first failure.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+
+/// Longest wait. Five minutes: an operator who mends the cause (a busy port, a full disk) need not do anything more,
+/// and a board whose cause stays wakes up 12 times an hour for it.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
+/// One step's bad record.
+#[derive(Clone, Debug)]
+struct Failure {
+    error: Error,
+    attempts: u32,
+    next: Option<Instant>,
+}
+
+/// Failed steps by subject. Bounded by the desired state: a subject that is no longer wanted is forgotten.
+#[derive(Debug, Default)]
+pub struct Failures(BTreeMap<String, Failure>);
+
+impl Failures {
+    /// Whether `subject` may be tried at `now`.
+    pub fn may_try(&self, subject: &str, now: Instant) -> bool {
+        self.0.get(subject).is_none_or(|failure| failure.next.is_some_and(|next| next <= now))
+    }
+
+    /// Remembers that `subject` failed at `now`. Waiting cures no malformed module or missing right: those are tried
+    /// again only when a command changes them.
+    pub fn failed(&mut self, subject: String, error: Error, now: Instant) {
+        let attempts = self.0.get(&subject).map_or(0, |failure| failure.attempts) + 1;
+        let curable = !matches!(error.kind(), Kind::Invalid | Kind::Denied | Kind::Config | Kind::Usage | Kind::Limit);
+        let wait = FIRST_WAIT.saturating_mul(1 << (attempts - 1).min(16)).min(LONGEST_WAIT);
+        self.0.insert(subject, Failure { error, attempts, next: curable.then_some(now + wait) });
+    }
+
+    /// Forgets `subject`: it went well.
+    pub fn succeeded(&mut self, subject: &str) {
+        self.0.remove(subject);
+    }
+
+    /// Forgets everything: a command changed what is wanted, so each step deserves a fresh try.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// When the next retry is due.
+    pub fn next(&self) -> Option<Instant> {
+        self.0.values().filter_map(|failure| failure.next).min()
+    }
+
+    /// One sentence for each failure.
+    pub fn texts(&self) -> impl Iterator<Item = String> {
+        self.0.iter().map(|(subject, failure)| match failure.attempts {
+            1 => format!("{subject}: {}", failure.error),
+            attempts => format!("{subject}: {} (tried {attempts} times)", failure.error),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_a_ceiling_and_incurable_ones_wait_for_a_command() {
+        let (mut failures, start) = (Failures::default(), Instant::now());
+        let mut waits = Vec::new();
+        for _ in 0..20 {
+            failures.failed("link x".into(), Error::unavailable("port busy"), start);
+            waits.push(failures.next().expect("a curable failure is retried") - start);
+        }
+        assert_eq!(waits[..4], [1, 2, 4, 8].map(Duration::from_secs));
+        assert_eq!(waits[19], LONGEST_WAIT);
+        assert!(!failures.may_try("link x", start + Duration::from_secs(299)));
+        assert!(failures.may_try("link x", start + LONGEST_WAIT));
+
+        failures.failed("actor y".into(), Error::denied("issuer"), start);
+        assert!(!failures.may_try("actor y", start + Duration::from_secs(1_000_000)));
+        failures.clear();
+        assert!(failures.may_try("actor y", start));
+    }
+}

@@ -1,0 +1,232 @@
+//! The one road: every invocation, whoever makes it, passes here, and here claims, links, limits and counting happen.
+//!
+//! The router holds what runs ([`Routes`]); the reconciler alone changes it. It decides and hands over: guests run in
+//! `actor`, contracts are served behind [`Capability`]. It never waits without the caller's deadline.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use smol::future;
+
+use crate::{
+    actor::{self, HostCall, Outcalls},
+    error::{Error, Kind, Result},
+    host::{
+        BoxFuture, Call, Capability, Invoke,
+        routes::Routes,
+    },
+    log,
+    wire::{Entity, LinkDefinition},
+};
+
+/// What a guest reads when a call out took longer than it may, also when nobody answers (`protocol/invocation.md §5.1`).
+const REQUEST_TIMEOUT: &str = "Failed to perform RPC call: request timeout";
+
+/// The router of one host.
+pub struct Router {
+    lattice: String,
+    routes: RwLock<Routes>,
+    /// The router itself, for the futures it hands out.
+    this: OnceLock<std::sync::Weak<Router>>,
+}
+
+/// Calls and failures of one entity.
+#[derive(Debug, Default)]
+pub struct Counters {
+    calls: AtomicU64,
+    errors: AtomicU64,
+}
+
+impl Counters {
+    fn count<T>(&self, outcome: &Result<T>) {
+        self.calls.fetch_add(1, Relaxed);
+        if outcome.is_err() {
+            self.errors.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Calls so far.
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Relaxed)
+    }
+
+    /// Failed calls so far.
+    pub fn errors(&self) -> u64 {
+        self.errors.load(Relaxed)
+    }
+}
+
+impl Router {
+    /// A router of the lattice `lattice` with nothing running.
+    pub fn new(lattice: &str) -> Arc<Self> {
+        let router =
+            Arc::new(Self { lattice: lattice.to_owned(), routes: RwLock::default(), this: OnceLock::new() });
+        router.this.set(Arc::downgrade(&router)).expect("nobody else has seen the router yet");
+        router
+    }
+
+    /// What runs, to read.
+    pub fn routes(&self) -> RwLockReadGuard<'_, Routes> {
+        self.routes.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// What runs, to change; for the reconciler.
+    pub(super) fn routes_mut(&self) -> RwLockWriteGuard<'_, Routes> {
+        self.routes.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn this(&self) -> Arc<Router> {
+        self.this.get().and_then(std::sync::Weak::upgrade).expect("a method runs, so somebody holds the router")
+    }
+
+    /// Runs `call` against the actor it names.
+    async fn call_actor(&self, call: Call) -> Result<Vec<u8>> {
+        let running = self.routes().actor(&call.target.public_key).ok_or_else(|| not_running(&call.target.public_key))?;
+        if !call.origin.is_actor() && !running.claims.may_use(&call.origin.contract_id) {
+            return Err(Error::denied(format!(
+                "Invocation source does not have the required capability claim {}",
+                call.origin.contract_id
+            )));
+        }
+        let context = actor::Context { deadline: call.deadline, depth: call.depth };
+        running.actor.invoke(&call.operation, call.payload, context).await
+    }
+
+    /// Runs `call` of an actor against the provider behind `link`.
+    async fn call_provider(&self, link: Arc<LinkDefinition>, call: Call) -> Result<Vec<u8>> {
+        let provider = self.routes().provider(&link.provider_id, &link.link_name).ok_or_else(|| {
+            Error::unavailable(format!(
+                "the provider {} with link name {} is not running on this host",
+                link.provider_id, link.link_name
+            ))
+        })?;
+        let deadline = call.deadline;
+        let outcome = within(deadline, provider.capability.call(link, call)).await;
+        provider.counters.count(&outcome);
+        outcome
+    }
+
+    /// Resolves and runs what the guest of `caller` asked for, in the order of `protocol/invocation.md §5.1`.
+    async fn call_out(&self, caller: String, call: HostCall) -> Result<Vec<u8>> {
+        let route = self.resolve(&caller, &call)?;
+        let HostCall { binding, namespace, operation, payload, deadline, depth } = call;
+        let origin = Entity::actor(caller);
+        let call = |target| Call { origin, target, operation, payload, deadline, depth: depth + 1 };
+        match route {
+            Route::Intrinsic(capability, link) => {
+                let target = Entity::provider("", namespace, binding);
+                within(deadline, capability.call(link, call(target))).await
+            }
+            Route::Provider(link) => {
+                let target = Entity::provider(link.provider_id.clone(), namespace, binding);
+                self.call_provider(link, call(target)).await
+            }
+            Route::Actor(key) => self.call_actor(call(Entity::actor(key))).await,
+        }
+    }
+
+    fn resolve(&self, caller: &str, call: &HostCall) -> Result<Route> {
+        let routes = self.routes();
+        let claimed = |contract: &str| routes.actor(caller).is_some_and(|actor| actor.claims.may_use(contract));
+        if let Some(capability) = routes.intrinsic(&call.namespace) {
+            // Every host of this protocol answers these without a claim; refusing would break actors that work there.
+            if !claimed(&call.namespace) {
+                log::debug!("the actor uses {} without claiming it", call.namespace; actor_id = caller);
+            }
+            let link = LinkDefinition {
+                actor_id: caller.to_owned(),
+                link_name: call.binding.clone(),
+                contract_id: call.namespace.clone(),
+                ..LinkDefinition::default()
+            };
+            return Ok(Route::Intrinsic(capability, Arc::new(link)));
+        }
+        if let Some(link) = routes.links.find(caller, &call.namespace, &call.binding) {
+            if !claimed(&call.namespace) {
+                return Err(Error::denied(format!(
+                    "Invocation not authorized: missing capability claim for {}",
+                    call.namespace
+                )));
+            }
+            return Ok(Route::Provider(link));
+        }
+        if let Some(key) = routes.resolve_actor(&call.namespace) {
+            return Ok(Route::Actor(key));
+        }
+        Err(Error::denied(format!(
+            "Invocation not authorized: missing link definition for {} on {}",
+            call.namespace, self.lattice
+        )))
+    }
+}
+
+/// Where a call of a guest goes.
+enum Route {
+    /// A contract every host serves itself.
+    Intrinsic(Arc<dyn Capability>, Arc<LinkDefinition>),
+    Provider(Arc<LinkDefinition>),
+    Actor(String),
+}
+
+fn not_running(key: &str) -> Error {
+    Error::unavailable(format!("Invocation received for actor {key} that is not running"))
+}
+
+/// Waits for `outcome` until `deadline`.
+async fn within(deadline: Instant, outcome: impl Future<Output = Result<Vec<u8>>>) -> Result<Vec<u8>> {
+    future::or(outcome, async {
+        smol::Timer::at(deadline).await;
+        Err(Error::timeout(REQUEST_TIMEOUT))
+    })
+    .await
+}
+
+impl Invoke for Router {
+    fn invoke(&self, call: Call) -> BoxFuture<'static, Result<Vec<u8>>> {
+        let router = self.this();
+        Box::pin(async move {
+            if call.target.is_actor() {
+                return router.call_actor(call).await;
+            }
+            let target = &call.target;
+            let link = router.routes().links.find(&call.origin.public_key, &target.contract_id, &target.link_name);
+            let link = link.ok_or_else(|| {
+                Error::denied(format!(
+                    "Invocation not authorized: missing link definition for {} on {}",
+                    target.contract_id, router.lattice
+                ))
+            })?;
+            router.call_provider(link, call).await
+        })
+    }
+}
+
+impl Outcalls for Router {
+    fn host_call(
+        &self,
+        caller: &str,
+        call: HostCall,
+    ) -> Pin<Box<dyn Future<Output = Result<Vec<u8>, String>> + Send + 'static>> {
+        let (router, caller) = (self.this(), caller.to_owned());
+        Box::pin(async move {
+            let namespace = call.namespace.clone();
+            router.call_out(caller.clone(), call).await.map_err(|error| {
+                if error.kind() != Kind::Guest {
+                    log::debug!("call out to {namespace} failed: {error}"; actor_id = caller);
+                }
+                error.text().to_owned()
+            })
+        })
+    }
+
+    fn console(&self, caller: &str, text: &str) {
+        log::guest(caller, log::Level::Debug, text);
+    }
+}

@@ -1,0 +1,116 @@
+//! What runs on this host: the tables behind the router. Pure data; the reconciler changes it, everybody else reads.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use crate::{
+    actor::Actor,
+    claims::SignedModule,
+    host::{Capability, desired::DesiredActor, desired::DesiredProvider, links::Links, router::Counters},
+};
+
+/// One actor that runs.
+pub struct RunningActor {
+    /// What it was started from.
+    pub desired: DesiredActor,
+    /// What its token says.
+    pub claims: SignedModule,
+    /// The guest.
+    pub actor: Actor,
+}
+
+/// One provider that runs.
+pub struct RunningProvider {
+    /// What it was started from.
+    pub desired: DesiredProvider,
+    /// Where calls go.
+    pub capability: Arc<dyn Capability>,
+    /// Calls from actors.
+    pub counters: Counters,
+}
+
+/// Everything that runs.
+#[derive(Default)]
+pub struct Routes {
+    actors: BTreeMap<String, Arc<RunningActor>>,
+    providers: BTreeMap<(String, String), Arc<RunningProvider>>,
+    intrinsics: HashMap<&'static str, Arc<dyn Capability>>,
+    aliases: HashMap<String, String>,
+    /// Links in force for calls, whether or not their provider has taken them yet.
+    pub links: Links,
+}
+
+/// Length of a public key's text.
+const KEY_CHARACTERS: usize = 56;
+
+impl Routes {
+    /// The actor with this key.
+    pub fn actor(&self, key: &str) -> Option<Arc<RunningActor>> {
+        self.actors.get(key).cloned()
+    }
+
+    /// All actors, by key.
+    pub fn actors(&self) -> impl Iterator<Item = &Arc<RunningActor>> {
+        self.actors.values()
+    }
+
+    /// The provider with this key under this link name.
+    pub fn provider(&self, key: &str, link_name: &str) -> Option<Arc<RunningProvider>> {
+        self.providers.get(&(key.to_owned(), link_name.to_owned())).cloned()
+    }
+
+    /// All providers, by key and link name.
+    pub fn providers(&self) -> impl Iterator<Item = &Arc<RunningProvider>> {
+        self.providers.values()
+    }
+
+    /// The capability every actor reaches without a link under `contract`.
+    pub fn intrinsic(&self, contract: &str) -> Option<Arc<dyn Capability>> {
+        self.intrinsics.get(contract).cloned()
+    }
+
+    /// The key of the actor that `name` means: a key as it is, else a call alias.
+    pub fn resolve_actor(&self, name: &str) -> Option<String> {
+        if name.len() == KEY_CHARACTERS && name.starts_with('M') {
+            return Some(name.to_owned());
+        }
+        self.aliases.get(name).cloned()
+    }
+
+    pub(super) fn add_intrinsic(&mut self, contract: &'static str, capability: Arc<dyn Capability>) {
+        self.intrinsics.insert(contract, capability);
+    }
+
+    /// Puts `actor` in force; its call alias means it from now on (the last start wins, `protocol/invocation.md §5.4`).
+    pub(super) fn put_actor(&mut self, actor: RunningActor) -> Option<Arc<RunningActor>> {
+        let key = actor.desired.public_key.clone();
+        self.aliases.retain(|_, owner| *owner != key);
+        if let Some(alias) = actor.claims.call_alias.clone().filter(|alias| alias.len() > 1) {
+            self.aliases.insert(alias, key.clone());
+        }
+        self.actors.insert(key, Arc::new(actor))
+    }
+
+    pub(super) fn remove_actor(&mut self, key: &str) -> Option<Arc<RunningActor>> {
+        let gone = self.actors.remove(key)?;
+        self.aliases.retain(|_, owner| owner != key);
+        // Another actor may claim the alias too and have lost it to this one.
+        for (other, actor) in &self.actors {
+            if let Some(alias) = actor.claims.call_alias.as_ref().filter(|alias| gone.claims.call_alias.as_ref() == Some(alias)) {
+                self.aliases.insert(alias.clone(), other.clone());
+            }
+        }
+        Some(gone)
+    }
+
+    pub(super) fn put_provider(&mut self, provider: RunningProvider) {
+        let key = (provider.desired.public_key.clone(), provider.desired.link_name.clone());
+        self.providers.insert(key, Arc::new(provider));
+    }
+
+    pub(super) fn remove_provider(&mut self, key: &(String, String)) -> Option<Arc<RunningProvider>> {
+        self.providers.remove(key)
+    }
+}

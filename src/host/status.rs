@@ -1,0 +1,110 @@
+//! The host as its managers see it: [`Control`] on top of the parts.
+
+use std::{fs, time::{Duration, Instant}};
+
+use crate::{
+    error::{Error, Result},
+    host::{
+        ActorStatus, BoxFuture, Call, Control, Host, HostStatus, Invoke, MemoryStatus, ProviderStatus,
+    },
+    wire::Entity,
+};
+
+impl Control for Host {
+    fn status(&self) -> HostStatus {
+        let routes = self.router.routes();
+        let actors = routes
+            .actors()
+            .map(|running| {
+                let counters = running.actor.counts();
+                ActorStatus {
+                    public_key: running.desired.public_key.clone(),
+                    name: running.claims.name.clone(),
+                    image_ref: running.desired.reference.clone(),
+                    revision: running.claims.revision,
+                    version: running.claims.version.clone(),
+                    max_concurrent: running.desired.max_concurrent(),
+                    instances: counters.running,
+                    queued: counters.queued,
+                    calls: counters.calls,
+                    errors: counters.errors,
+                    fuel: counters.fuel,
+                    compiled: counters.compiled,
+                    state: "running".to_owned(),
+                }
+            })
+            .collect();
+        let providers = routes
+            .providers()
+            .map(|running| ProviderStatus {
+                public_key: running.desired.public_key.clone(),
+                name: running.desired.reference.trim_start_matches("builtin:").to_owned(),
+                image_ref: running.desired.reference.clone(),
+                contract_id: running.desired.contract_id.clone(),
+                link_name: running.desired.link_name.clone(),
+                calls: running.counters.calls(),
+                errors: running.counters.errors(),
+                state: "running".to_owned(),
+                detail: running.capability.detail(),
+            })
+            .collect();
+        let mut links: Vec<_> = routes.links.iter().map(|link| (**link).clone()).collect();
+        links.sort_by(|one, other| one.id.cmp(&other.id));
+        let mut problems = self.damage.clone();
+        problems.extend(self.reconciler.problems());
+        HostStatus {
+            host_id: self.id(),
+            friendly_name: self.settings.friendly_name.clone(),
+            lattice: self.settings.lattice.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            labels: self.settings.labels.clone(),
+            memory: MemoryStatus { module_cache_bytes: self.engine.module_cache_bytes() as u64, ..memory() },
+            actors,
+            providers,
+            links,
+            problems,
+        }
+    }
+
+    fn call(
+        &self,
+        actor: String,
+        operation: String,
+        payload: Vec<u8>,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Vec<u8>>> {
+        let key = self.router.routes().resolve_actor(&actor);
+        let Some(key) = key else {
+            return Box::pin(async move {
+                Err(Error::not_found(format!("{actor} is neither the key nor the call alias of an actor on this host")))
+            });
+        };
+        self.router.invoke(Call {
+            origin: Entity::default(),
+            target: Entity::actor(key),
+            operation,
+            payload,
+            deadline: Instant::now() + timeout,
+            depth: 0,
+        })
+    }
+
+    fn request_stop(&self) {
+        Host::request_stop(self);
+    }
+}
+
+/// Memory of this process as the kernel accounts it; zeros where it does not tell.
+pub fn memory() -> MemoryStatus {
+    let text = fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
+    let bytes = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim_start_matches(':').split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+    };
+    MemoryStatus {
+        pss_bytes: bytes("Pss").unwrap_or_default(),
+        rss_bytes: bytes("Rss").unwrap_or_default(),
+        module_cache_bytes: 0,
+    }
+}
