@@ -85,7 +85,8 @@ fn echo_behind_http() -> Application {
 fn get(url: &str) -> String {
     let address = url.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).expect("the listener answers");
-    write!(stream, "GET /hello?x=1 HTTP/1.1\r\nHost: board\r\nConnection: close\r\n\r\n").expect("the request goes out");
+    write!(stream, "GET /hello?x=1 HTTP/1.1\r\nHost: board\r\nConnection: close\r\n\r\n")
+        .expect("the request goes out");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("the answer is text");
     answer

@@ -159,7 +159,8 @@ impl Host {
         let Source::File(path) = reference.source() else {
             return Err(reference.cannot_give("an actor"));
         };
-        let limit = Limit { bytes: self.engine.settings().module_bytes as u64, setting: "WASMCLOUD_ACTOR_MODULE_BYTES" };
+        let limit =
+            Limit { bytes: self.engine.settings().module_bytes as u64, setting: "WASMCLOUD_ACTOR_MODULE_BYTES" };
         let bytes = read_file(path, Path::new(""), limit).await?;
         let (blobs, policy) = (self.store.blobs(), self.policy());
         let (public_key, digest) = smol::unblock(move || {

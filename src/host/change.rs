@@ -53,12 +53,7 @@ impl Desired {
         self.with_group(module, annotations, |_| count)
     }
 
-    fn with_group(
-        &self,
-        module: &Module,
-        annotations: &Annotations,
-        count: impl FnOnce(u16) -> u16,
-    ) -> Result<Self> {
+    fn with_group(&self, module: &Module, annotations: &Annotations, count: impl FnOnce(u16) -> u16) -> Result<Self> {
         let mut next = self.clone();
         let actor = next.actors.entry(module.public_key.clone()).or_insert_with(|| DesiredActor {
             reference: module.reference.clone(),
@@ -116,9 +111,10 @@ impl Desired {
     /// The actor does not run here.
     pub fn update_actor(&self, module: &Module) -> Result<Self> {
         let mut next = self.clone();
-        let actor = next.actors.get_mut(&module.public_key).ok_or_else(|| {
-            Error::not_found(format!("the actor {} is not running on this host", module.public_key))
-        })?;
+        let actor = next
+            .actors
+            .get_mut(&module.public_key)
+            .ok_or_else(|| Error::not_found(format!("the actor {} is not running on this host", module.public_key)))?;
         actor.reference = module.reference.clone();
         actor.digest = module.digest;
         Ok(next)

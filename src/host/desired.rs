@@ -153,7 +153,9 @@ impl Desired {
             ("links", self.links.len(), MAX_LINKS),
         ] {
             if count > limit {
-                return Err(Error::limit(format!("{count} {what} asked for, a host takes on {limit}: remove some first")));
+                return Err(Error::limit(format!(
+                    "{count} {what} asked for, a host takes on {limit}: remove some first"
+                )));
             }
         }
         Ok(())

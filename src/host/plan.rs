@@ -106,7 +106,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::{host::desired::{DesiredLink, Group}, store::Digest, wire::link::link_id};
+    use crate::{
+        host::desired::{DesiredLink, Group},
+        store::Digest,
+        wire::link::link_id,
+    };
 
     fn actor(key: &str, module: &[u8], max_concurrent: u16) -> DesiredActor {
         DesiredActor {
@@ -161,9 +165,9 @@ mod tests {
                 Step::Unlink(link) => drop(running.links.remove(&link.id)),
                 Step::StopActor(key) => drop(running.actors.remove(&key)),
                 Step::StopProvider(key) => drop(running.providers.remove(&key)),
-                Step::StartProvider(provider) => drop(
-                    running.providers.insert((provider.public_key.clone(), provider.link_name.clone()), provider),
-                ),
+                Step::StartProvider(provider) => {
+                    drop(running.providers.insert((provider.public_key.clone(), provider.link_name.clone()), provider))
+                }
                 Step::StartActor(actor) | Step::Scale(actor) => {
                     drop(running.actors.insert(actor.public_key.clone(), actor));
                 }
@@ -202,7 +206,10 @@ mod tests {
     #[test]
     fn another_module_is_a_start_another_count_a_scale_and_absence_a_stop() {
         let mut running = Running::default();
-        perform(&mut running, &plan(&desired(&[actor("M1", b"one", 1), actor("M2", b"two", 1)], &[], &[]), &running));
+        perform(
+            &mut running,
+            &plan(&desired(&[actor("M1", b"one", 1), actor("M2", b"two", 1)], &[], &[]), &Running::default()),
+        );
         let steps = plan(&desired(&[actor("M1", b"new", 1)], &[], &[]), &running);
         assert_eq!(steps, [Step::StopActor("M2".into()), Step::StartActor(actor("M1", b"new", 1))]);
         perform(&mut running, &steps);
@@ -215,7 +222,7 @@ mod tests {
         let (http, mut other) = (provider("httpserver"), provider("httpserver"));
         let links = [link("M1", &http, "8080")];
         let mut running = Running::default();
-        perform(&mut running, &plan(&desired(&[], std::slice::from_ref(&http), &links), &running));
+        perform(&mut running, &plan(&desired(&[], std::slice::from_ref(&http), &links), &Running::default()));
         other.configuration = Some("{}".into());
         let steps = plan(&desired(&[], &[other], &links), &running);
         assert!(

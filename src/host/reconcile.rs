@@ -25,6 +25,7 @@ use crate::{
         router::Counters,
         routes::{RunningActor, RunningProvider},
     },
+    log,
     store::{Blobs, Digest},
     wire::LinkDefinition,
 };
@@ -199,6 +200,7 @@ impl Host {
             claims::verify_actor(&bytes, &policy)
         })
         .await?;
+        log::name(&desired.public_key, &claims.name);
         let actor = self.engine.load(&desired.public_key, &claims.name, source, self.router.clone()).await?;
         actor.set_max_concurrent(desired.max_concurrent());
         let (name, revision) = (claims.name.clone(), claims.revision);
@@ -252,6 +254,7 @@ impl Host {
     }
 
     fn start_provider(self: &Arc<Self>, desired: &DesiredProvider) -> Result<()> {
+        log::name(&desired.public_key, desired.reference.trim_start_matches("builtin:"));
         let name = desired.reference.strip_prefix("builtin:").ok_or_else(|| {
             Error::config(format!("{} is not a provider this version can start: use builtin:NAME", desired.reference))
         })?;
@@ -277,8 +280,7 @@ impl Host {
         if let Some(gone) = gone {
             // A listener waits for requests in flight, so it gets the drain time and a little more to close.
             let patience = self.settings.drain + CAPABILITY_PATIENCE;
-            let stopped = async { Some(gone.capability.stop().await) };
-            let reason = match patient(patience, stopped).await {
+            let reason = match patient(patience, gone.capability.stop()).await {
                 Some(()) => reason.to_owned(),
                 None => format!("{reason}; it did not stop within {} s and was left behind", patience.as_secs()),
             };
@@ -298,11 +300,16 @@ impl Host {
 
     async fn link(&self, link: &Arc<LinkDefinition>) -> Result<()> {
         let capability = self.capability(link).ok_or_else(|| {
-            Error::unavailable(format!("the provider {} with link name {} does not run", link.provider_id, link.link_name))
+            Error::unavailable(format!(
+                "the provider {} with link name {} does not run",
+                link.provider_id, link.link_name
+            ))
         })?;
-        let taken = async { Some(capability.link(link.clone()).await) };
-        let outcome = patient(CAPABILITY_PATIENCE, taken).await.unwrap_or_else(|| {
-            Err(Error::timeout(format!("the provider did not take the link within {} s", CAPABILITY_PATIENCE.as_secs())))
+        let outcome = patient(CAPABILITY_PATIENCE, capability.link(link.clone())).await.unwrap_or_else(|| {
+            Err(Error::timeout(format!(
+                "the provider did not take the link within {} s",
+                CAPABILITY_PATIENCE.as_secs()
+            )))
         });
         outcome?;
         self.reconciler.state().links.insert(link.id.clone(), link.clone());
@@ -312,7 +319,7 @@ impl Host {
 
     async fn unlink(&self, link: &Arc<LinkDefinition>) {
         if let Some(capability) = self.capability(link) {
-            patient(self.settings.drain + CAPABILITY_PATIENCE, async { Some(capability.unlink(link.clone()).await) }).await;
+            patient(self.settings.drain + CAPABILITY_PATIENCE, capability.unlink(link.clone())).await;
         }
         self.reconciler.state().links.remove(&link.id);
         self.tell(&Event::LinkDeleted(link.clone()));
@@ -329,8 +336,7 @@ impl Host {
         for (_, provider) in &providers[..split] {
             self.stop_provider(&(provider.public_key.clone(), provider.link_name.clone()), "host stops").await;
         }
-        let actors: Vec<String> =
-            self.router.routes().actors().map(|actor| actor.desired.public_key.clone()).collect();
+        let actors: Vec<String> = self.router.routes().actors().map(|actor| actor.desired.public_key.clone()).collect();
         for key in actors {
             self.stop_actor(&key).await;
         }
@@ -364,8 +370,8 @@ impl Host {
 }
 
 /// Waits for `outcome` at most `patience`.
-async fn patient<T>(patience: Duration, outcome: impl Future<Output = Option<T>>) -> Option<T> {
-    future::or(outcome, async {
+async fn patient<T>(patience: Duration, outcome: impl Future<Output = T>) -> Option<T> {
+    future::or(async { Some(outcome.await) }, async {
         Timer::after(patience).await;
         None
     })

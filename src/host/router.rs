@@ -18,10 +18,7 @@ use smol::future;
 use crate::{
     actor::{self, HostCall, Outcalls},
     error::{Error, Kind, Result},
-    host::{
-        BoxFuture, Call, Capability, Invoke,
-        routes::Routes,
-    },
+    host::{BoxFuture, Call, Capability, Invoke, routes::Routes},
     log,
     wire::{Entity, LinkDefinition},
 };
@@ -66,8 +63,7 @@ impl Counters {
 impl Router {
     /// A router of the lattice `lattice` with nothing running.
     pub fn new(lattice: &str) -> Arc<Self> {
-        let router =
-            Arc::new(Self { lattice: lattice.to_owned(), routes: RwLock::default(), this: OnceLock::new() });
+        let router = Arc::new(Self { lattice: lattice.to_owned(), routes: RwLock::default(), this: OnceLock::new() });
         router.this.set(Arc::downgrade(&router)).expect("nobody else has seen the router yet");
         router
     }
@@ -88,7 +84,8 @@ impl Router {
 
     /// Runs `call` against the actor it names.
     async fn call_actor(&self, call: Call) -> Result<Vec<u8>> {
-        let running = self.routes().actor(&call.target.public_key).ok_or_else(|| not_running(&call.target.public_key))?;
+        let running =
+            self.routes().actor(&call.target.public_key).ok_or_else(|| not_running(&call.target.public_key))?;
         if !call.origin.is_actor() && !running.claims.may_use(&call.origin.contract_id) {
             return Err(Error::denied(format!(
                 "Invocation source does not have the required capability claim {}",

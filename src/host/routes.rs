@@ -98,7 +98,9 @@ impl Routes {
         self.aliases.retain(|_, owner| owner != key);
         // Another actor may claim the alias too and have lost it to this one.
         for (other, actor) in &self.actors {
-            if let Some(alias) = actor.claims.call_alias.as_ref().filter(|alias| gone.claims.call_alias.as_ref() == Some(alias)) {
+            if let Some(alias) =
+                actor.claims.call_alias.as_ref().filter(|alias| gone.claims.call_alias.as_ref() == Some(alias))
+            {
                 self.aliases.insert(alias.clone(), other.clone());
             }
         }

@@ -1,12 +1,13 @@
 //! The host as its managers see it: [`Control`] on top of the parts.
 
-use std::{fs, time::{Duration, Instant}};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use crate::{
     error::{Error, Result},
-    host::{
-        ActorStatus, BoxFuture, Call, Control, Host, HostStatus, Invoke, MemoryStatus, ProviderStatus,
-    },
+    host::{ActorStatus, BoxFuture, Call, Control, Host, HostStatus, Invoke, MemoryStatus, ProviderStatus},
     wire::Entity,
 };
 
