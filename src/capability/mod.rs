@@ -1,3 +1,4 @@
 //! Providers inside the process, each started by a reference `builtin:NAME`.
 
+pub mod http_client;
 pub mod http_server;

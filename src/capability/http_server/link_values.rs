@@ -357,3 +357,167 @@ fn content_length(text: &str) -> Result<usize> {
     let number: usize = digits.trim_end().parse().map_err(|_| refuse())?;
     number.checked_mul(unit).filter(|bytes| *bytes <= MAX_CONTENT_LEN_LIMIT_BYTES).ok_or_else(refuse)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use data_encoding::{BASE64, BASE64_NOPAD};
+    use proptest::prelude::*;
+
+    use super::{DEFAULT_ADDRESS, Level, LinkDefinition, Options, Settings, content_length};
+    use crate::error::{Kind, Result};
+
+    fn link(values: &[(&str, &str)]) -> LinkDefinition {
+        let values = values.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        LinkDefinition { values, ..LinkDefinition::default() }
+    }
+
+    fn read(values: &[(&str, &str)]) -> Result<(Options, Vec<String>)> {
+        Options::from_link(&Settings::default(), &link(values), None)
+    }
+
+    fn refused(values: &[(&str, &str)], parts: &[&str]) {
+        let error = read(values).unwrap_err();
+        assert_eq!(error.kind(), Kind::Config);
+        for part in parts {
+            assert!(error.text().contains(part), "{values:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn without_values_the_defaults_of_the_contract_hold() {
+        let (options, warnings) = read(&[]).unwrap();
+        let settings = Settings::default();
+        assert_eq!(options.address, DEFAULT_ADDRESS);
+        assert_eq!((options.timeout, options.max_body_bytes), (settings.timeout, settings.max_body_bytes));
+        assert!(options.tls.is_none() && options.cache_control.is_none() && !options.readonly);
+        assert_eq!(options.log, Some(Level::Debug));
+        assert!(warnings.is_empty());
+    }
+
+    #[test]
+    fn the_later_source_wins_whatever_the_case_of_its_key() {
+        let json = |port: u16| format!(r#"{{"address":"0.0.0.0:{port}"}}"#);
+        let b64 = BASE64_NOPAD.encode(json(2).as_bytes());
+        let (file, json) = (json(1), json(3));
+        let mut values = vec![("Config_File", "x.json")];
+        let mut port = |value: Option<(&'static str, String)>| {
+            let owned = value.map(|(key, value)| (key, &*Box::leak(value.into_boxed_str())));
+            values.extend(owned);
+            Options::from_link(&Settings::default(), &link(&values), Some(&file)).unwrap().0.address.to_string()
+        };
+        assert_eq!(port(None), "0.0.0.0:1");
+        assert_eq!(port(Some(("CONFIG_B64", b64))), "0.0.0.0:2");
+        assert_eq!(port(Some(("config_JSON", json))), "0.0.0.0:3");
+        assert_eq!(port(Some(("ADDRESS", "[::]:4".into()))), "[::]:4");
+        assert_eq!(port(Some(("Port", "5".into()))), "127.0.0.1:5");
+    }
+
+    #[test]
+    fn every_setting_of_the_contract_is_read_from_json_and_toml() {
+        let json = r#"{"address":"0.0.0.0:8080","tls":{"cert_file":"/c","priv_key_file":"/k"},
+            "cors":{"allowed_origins":["https://a.example"],"allowed_headers":["x-a"],"allowed_methods":["GET"],
+            "exposed_headers":["x-b"],"max_age_secs":9},"timeout_ms":1500,"max_content_len":"100M",
+            "cache_control":"no-store","readonly_mode":true,"log":{"level":"info"}}"#;
+        let toml = r#"
+            address = "0.0.0.0:8080"
+            timeout_ms = 1500
+            max_content_len = "100M"
+            cache_control = "no-store"
+            readonly_mode = true
+            [tls]
+            cert_file = "/c"
+            priv_key_file = "/k"
+            [cors]
+            allowed_origins = ["https://a.example"]
+            allowed_headers = ["x-a"]
+            allowed_methods = ["GET"]
+            exposed_headers = ["x-b"]
+            max_age_secs = 9
+            [log]
+            level = "info"
+        "#;
+        let from_file =
+            |name, text| Options::from_link(&Settings::default(), &link(&[("config_file", name)]), Some(text)).unwrap();
+        let both = [read(&[("config_json", json)]).unwrap(), from_file("a.json", json), from_file("b.TOML", toml)];
+        let padded = BASE64.encode(json.as_bytes());
+        for (options, warnings) in both.into_iter().chain([read(&[("config_b64", &padded)]).unwrap()]) {
+            assert_eq!(options.address.to_string(), "0.0.0.0:8080");
+            let tls = options.tls.unwrap();
+            assert_eq!((tls.cert_file.to_str(), tls.priv_key_file.to_str()), (Some("/c"), Some("/k")));
+            assert_eq!(options.timeout, Duration::from_millis(1500));
+            assert_eq!(options.max_body_bytes, 100 * 1024 * 1024);
+            assert_eq!(options.cache_control.unwrap(), "no-store");
+            assert!(options.readonly);
+            assert_eq!(options.log, Some(Level::Info));
+            assert!(warnings.is_empty(), "{warnings:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_as_the_contract_writes_them() {
+        for (text, bytes) in [
+            ("500", 500),
+            ("5k", 5120),
+            ("5K", 5120),
+            ("100M", 104_857_600),
+            (" 1g ", 1 << 30),
+            ("0", 0),
+            ("2 M", 2 << 20),
+        ] {
+            assert_eq!(content_length(text).unwrap(), bytes, "{text}");
+        }
+        for text in ["", "M", "-1", "1.5M", "2G", "99999999999999999999", "18446744073709551615G", "5kb", "\u{fc}"] {
+            assert!(content_length(text).is_err(), "{text}");
+        }
+        assert_eq!(read(&[("config_json", r#"{"max_content_len":1000}"#)]).unwrap().0.max_body_bytes, 1000);
+        assert_eq!(read(&[("MAX_CONTENT_LEN", "1k")]).unwrap().0.max_body_bytes, 1024);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named_with_what_it_should_be() {
+        refused(&[("address", "localhost:80")], &["localhost:80", "127.0.0.1:8080"]);
+        refused(&[("port", "99999")], &["99999", "65535"]);
+        refused(&[("readonly_mode", "ture")], &["ture", "true or false"]);
+        refused(&[("timeout_ms", "0")], &["timeout_ms"]);
+        refused(&[("config_json", r#"{"timeout_ms":3600001}"#)], &["timeout_ms", "3600000"]);
+        refused(&[("config_json", "{")], &["config_json"]);
+        refused(&[("config_json", "[]")], &["config_json", "object"]);
+        refused(&[("config_b64", "!!")], &["config_b64", "base64"]);
+        refused(&[("config_json", r#"{"address":1}"#)], &["address"]);
+        refused(&[("config_json", r#"{"tls":{"cert_file":"/c"}}"#)], &["priv_key_file"]);
+        refused(&[("config_json", r#"{"cors":{"allowed_origins":["ftp://x"]}}"#)], &["ftp://x"]);
+        refused(&[("config_json", r#"{"cors":{"allowed_origins":["https://x/y"]}}"#)], &["https://x/y"]);
+        refused(&[("config_json", r#"{"cors":{"allowed_headers":["a b"]}}"#)], &["a b"]);
+        refused(&[("config_json", r#"{"cors":{"allowed_methods":["G T"]}}"#)], &["G T"]);
+        refused(&[("config_json", r#"{"cors":{"max_age_secs":-1}}"#)], &["max_age_secs"]);
+        refused(&[("config_json", r#"{"log":{"level":"loud"}}"#)], &["loud", "debug"]);
+        refused(&[("cache_control", "a\r\nb")], &["cache_control"]);
+        refused(&[("port", "1"), ("PORT", "2")], &["twice"]);
+        for name in ["settings.yaml", "settings"] {
+            let error =
+                Options::from_link(&Settings::default(), &link(&[("config_file", name)]), Some("{}")).unwrap_err();
+            assert!(error.text().contains(name) && error.text().contains(".toml"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_means_nothing_is_said_and_null_means_absent() {
+        let json = r#"{"adress":"x","tls":{"ca":"y","cert_file":null},"cors":{"creds":1,"max_age_secs":null},
+            "log":{"file":"z"},"address":null}"#;
+        let (options, warnings) = read(&[("config_json", json), ("prot", "1")]).unwrap();
+        assert_eq!(options.address, DEFAULT_ADDRESS);
+        for name in ["`adress`", "`tls.ca`", "`cors.creds`", "`log.file`", "`prot`"] {
+            assert!(warnings.iter().any(|warning| warning.contains(name)), "{name}: {warnings:?}");
+        }
+        assert_eq!(warnings.len(), 5);
+    }
+
+    proptest! {
+        #[test]
+        fn no_value_panics(key in prop::sample::select(super::KEYS.to_vec()), value in "\\PC{0,40}") {
+            let _ = Options::from_link(&Settings::default(), &link(&[(key, &value)]), Some(&value));
+        }
+    }
+}

@@ -197,3 +197,70 @@ pub fn watch_interval(settings: &Settings) -> Duration {
     let shortest = settings.head_timeout.min(settings.keep_alive).min(settings.stall_timeout);
     (shortest / 4).max(Duration::from_millis(10))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{OVERDUE, Pace, Phase, Settings, Verdict, milliseconds, watch_interval};
+
+    fn after(pace: &Pace, waited: Duration) -> Verdict {
+        pace.verdict(pace.since() + milliseconds(waited), &Settings::default())
+    }
+
+    #[test]
+    fn each_phase_has_its_limit() {
+        let settings = Settings::default();
+        let pace = Pace::default();
+        let moment = Duration::from_millis(1);
+        for (phase, limit) in [
+            (Phase::Opening, settings.head_timeout),
+            (Phase::Head, settings.head_timeout),
+            (Phase::Idle, settings.keep_alive),
+            (Phase::Responding, settings.stall_timeout),
+        ] {
+            pace.enter(phase);
+            assert_eq!(after(&pace, limit), Verdict::Keep, "{phase:?}");
+            assert_eq!(after(&pace, limit + moment), Verdict::Close, "{phase:?}");
+        }
+        pace.enter(Phase::Body);
+        assert_eq!(after(&pace, settings.stall_timeout + moment), Verdict::StopReading);
+        pace.enter_handling(Duration::from_secs(60));
+        assert_eq!(after(&pace, Duration::from_secs(60) + OVERDUE - 10 * moment), Verdict::Keep);
+        assert_eq!(after(&pace, Duration::from_secs(61) + OVERDUE), Verdict::Close);
+    }
+
+    #[test]
+    fn a_body_must_keep_its_average_though_it_never_stalls() {
+        let settings = Settings::default();
+        let pace = Pace::default();
+        pace.enter(Phase::Body);
+        pace.received(1000);
+        let in_20_seconds = pace.since() + 20_000;
+        pace.progress.store(in_20_seconds, super::Relaxed);
+        assert_eq!(pace.verdict(in_20_seconds, &settings), Verdict::StopReading, "50 bytes per second");
+        pace.moved.store(20 * settings.slowest_bytes_per_second, super::Relaxed);
+        assert_eq!(pace.verdict(in_20_seconds, &settings), Verdict::Keep);
+    }
+
+    #[test]
+    fn bytes_begin_a_request_and_its_answer_ends_in_waiting() {
+        let pace = Pace::default();
+        pace.received(1);
+        assert_eq!(pace.phase(), Phase::Head);
+        pace.flushed();
+        assert_eq!(pace.phase(), Phase::Head, "nothing was answered yet");
+        pace.enter(Phase::Responding);
+        pace.flushed();
+        assert_eq!(pace.phase(), Phase::Idle);
+        pace.received(1);
+        assert_eq!(pace.phase(), Phase::Head);
+    }
+
+    #[test]
+    fn the_watch_looks_often_enough_for_its_shortest_limit_and_no_more() {
+        assert_eq!(watch_interval(&Settings::default()), Duration::from_millis(2500));
+        let none = Settings { head_timeout: Duration::ZERO, ..Settings::default() };
+        assert_eq!(watch_interval(&none), Duration::from_millis(10), "never a busy loop");
+    }
+}

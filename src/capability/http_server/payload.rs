@@ -255,3 +255,142 @@ fn belongs_to_the_connection(name: &HeaderName) -> bool {
     ];
     NAMES.contains(name) || matches!(name.as_str(), "keep-alive" | "proxy-connection")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use data_encoding::HEXLOWER;
+    use hyper::{
+        Request,
+        body::Bytes,
+        header::{HeaderName, HeaderValue},
+    };
+    use proptest::prelude::*;
+
+    use super::{Answer, RequestPayload};
+    use crate::wire::{
+        codec,
+        interface::{HttpRequest, HttpResponse},
+    };
+
+    fn vector(name: &str) -> Vec<u8> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/interfaces.json");
+        let text = std::fs::read_to_string(path).expect("the vectors");
+        let vectors: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        HEXLOWER.decode(vectors["HttpServer.HandleRequest"][name].as_str().expect("a text").as_bytes()).expect("hex")
+    }
+
+    #[test]
+    fn the_request_of_the_contract_is_written_byte_for_byte() {
+        let expected = vector("request_hex");
+        let request: HttpRequest = codec::decode("request", &expected).unwrap();
+        assert_eq!(codec::encode(&request).unwrap(), expected);
+        let (parts, ()) = Request::builder()
+            .method(request.method.as_str())
+            .uri(format!("{}?{}", request.path, request.query_string))
+            .header("content-type", "text/plain")
+            .body(())
+            .unwrap()
+            .into_parts();
+        assert_eq!(RequestPayload::new(&parts, Some(0), 0).finish(), expected);
+    }
+
+    #[test]
+    fn the_response_of_the_contract_is_read() {
+        let bytes = vector("response_hex");
+        let response: HttpResponse = codec::decode("response", &bytes).unwrap();
+        assert_eq!(codec::encode(&response).unwrap(), bytes);
+        let answer = Answer::decode(bytes).unwrap();
+        assert_eq!(answer.status, response.status_code);
+        assert!(answer.headers.is_empty());
+        assert_eq!(answer.body, response.body);
+    }
+
+    #[test]
+    fn the_body_of_an_answer_is_read_in_every_form_and_not_copied() {
+        let payload =
+            codec::encode(&HttpResponse { status_code: 200, body: vec![7; 1000], ..Default::default() }).unwrap();
+        let range = payload.as_ptr() as usize..payload.as_ptr() as usize + payload.len();
+        let answer = Answer::decode(payload).unwrap();
+        assert_eq!(answer.body, vec![7; 1000]);
+        assert!(range.contains(&(answer.body.as_ptr() as usize)));
+        let forms: [(&str, &[u8]); 5] =
+            [("a26869", b"hi"), ("920205", &[2, 5]), ("c402ffee", &[0xff, 0xee]), ("a0", b""), ("90", b"")];
+        for (body, expected) in forms {
+            let payload = format!("82aa737461747573436f6465ccc8a4626f6479{body}");
+            let answer = Answer::decode(HEXLOWER.decode(payload.as_bytes()).unwrap()).unwrap();
+            assert_eq!(answer.body, expected, "{body}");
+        }
+        let missing = HEXLOWER.decode(b"81aa737461747573436f6465ccc8").unwrap();
+        assert_eq!(Answer::decode(missing).unwrap().body, Bytes::new());
+    }
+
+    fn token() -> impl Strategy<Value = String> {
+        "[a-z][a-z0-9-]{0,12}"
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_what_the_wire_type_reads(
+            method in "[A-Z]{1,8}",
+            path in "/[a-zA-Z0-9/%._~-]{0,40}",
+            query in "[a-zA-Z0-9=&%._~-]{0,40}",
+            headers in prop::collection::vec((token(), "[ -~]{0,20}"), 0..30),
+            body in prop::collection::vec(any::<u8>(), 0..300),
+            known: bool,
+        ) {
+            let mut builder = Request::builder().method(method.as_str()).uri(format!("{path}?{query}"));
+            let mut expected: BTreeMap<String, Vec<String>> = BTreeMap::new();
+            for (name, value) in &headers {
+                let value = value.trim();
+                builder = builder.header(name, value);
+                expected.entry(name.clone()).or_default().push(value.to_owned());
+            }
+            let (parts, ()) = builder.body(()).unwrap().into_parts();
+            let mut payload = RequestPayload::new(&parts, known.then_some(body.len() as u32), body.len() / 2);
+            for piece in body.chunks(7) {
+                payload.push(piece);
+            }
+            prop_assert_eq!(payload.body_len(), body.len());
+            let read: HttpRequest = codec::decode("request", &payload.finish()).unwrap();
+            prop_assert_eq!(read, HttpRequest { method, path, query_string: query, header: expected, body });
+        }
+
+        #[test]
+        fn an_answer_is_read_as_the_wire_type_wrote_it(
+            status_code in 200u16..600,
+            headers in prop::collection::btree_map(
+                token().prop_map(|name| format!("x-{name}")),
+                prop::collection::vec("[!-~]{0,20}", 0..4),
+                0..10,
+            ),
+            body in prop::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let response = HttpResponse { status_code, header: headers.clone(), body: body.clone() };
+            let answer = Answer::decode(codec::encode(&response).unwrap()).unwrap();
+            prop_assert_eq!(answer.status.as_u16(), status_code);
+            prop_assert_eq!(answer.body, body);
+            prop_assert_eq!(answer.headers.len(), headers.values().map(Vec::len).sum::<usize>());
+            for (name, values) in headers {
+                let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+                let read: Vec<_> = answer.headers.get_all(&name).iter().map(HeaderValue::as_bytes).collect();
+                prop_assert_eq!(read, values.iter().map(String::as_bytes).collect::<Vec<_>>());
+            }
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Answer::decode(bytes);
+        }
+
+        #[test]
+        fn no_damage_panics(at in 0usize..60, byte: u8) {
+            let header = BTreeMap::from([("x-a".to_owned(), vec!["1".to_owned(), "2".to_owned()])]);
+            let mut bytes = codec::encode(&HttpResponse { status_code: 200, header, body: vec![1, 2, 3] }).unwrap();
+            let at = at % bytes.len();
+            bytes[at] = byte;
+            let _ = Answer::decode(bytes);
+        }
+    }
+}

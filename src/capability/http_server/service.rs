@@ -10,7 +10,7 @@ use std::{
 
 use http_body_util::{BodyExt, Full};
 use hyper::{
-    Method, Request, Response, StatusCode,
+    Method, Request, Response, StatusCode, Version,
     body::{Body, Bytes, Incoming},
     header::{self, HeaderValue},
     http::request::Parts,
@@ -94,6 +94,10 @@ async fn handle(shared: &Shared, pace: &Pace, parts: &Parts, body: Incoming) -> 
     let options = &shared.options;
     if shared.closing.load(Relaxed) {
         return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping\n").retry().close());
+    }
+    // RFC 9112 §3.2: a request without its one `Host` is malformed, and tells caches on the way different things.
+    if parts.version == Version::HTTP_11 && parts.headers.get_all(header::HOST).iter().count() != 1 {
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "a request must have one Host header\n").close());
     }
     match options.cors.judge(&parts.method, &parts.headers) {
         Preflight::No => {}

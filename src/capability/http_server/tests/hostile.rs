@@ -128,6 +128,8 @@ fn malformed_requests_are_answered_with_400_and_never_reach_the_actor() {
     let (server, address) = impatient(Settings::default());
     for request in [
         "NONSENSE\r\n\r\n",
+        "GET / HTTP/1.1\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: x\r\nhost: y\r\n\r\n",
         "GET / HTTP/1.1\r\nhost x\r\n\r\n",
         "GET / HTTP/1.1\r\nbad name: x\r\n\r\n",
         "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",

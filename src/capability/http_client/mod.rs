@@ -1,0 +1,223 @@
+//! `wasmcloud:httpclient` inside the process (`protocol/interfaces.md §3`): actors ask the web, within limits.
+//!
+//! The host starts it by [`start`] and speaks to it as to any [`Capability`]. Requests run on blocking threads, a bounded
+//! number at once; a call is answered at its deadline at the latest, whatever its thread still waits for. It never reaches
+//! a host that the link does not allow ([`allowed`]), never uses a proxy of the environment, never decodes a body.
+//!
+//! # Link values
+//!
+//! The contract has none, so manifests work without; these are this host's own, their case ignored.
+//!
+//! * `allowed_hosts`: see [`allowed`]. Without it every host with a public address.
+//! * `tls_ca_file`: a PEM file with more roots than the platform's.
+//! * `proxy`: `http://[user:password@]host:port`. A proxy resolves names by itself, so addresses cannot be checked here:
+//!   it works only with hosts listed one by one.
+
+pub mod allowed;
+mod exchange;
+mod location;
+pub mod settings;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use smol::{Timer, future, lock::Semaphore};
+use ureq::Proxy;
+
+pub use self::settings::Settings;
+use self::{allowed::AllowedHosts, exchange::Exchange, tls::Trust};
+use crate::{
+    error::{Error, Result},
+    host::{BoxFuture, Call, Capability, ProviderContext},
+    log,
+    wire::{LinkDefinition, codec, interface, interface::HttpClientRequest},
+};
+
+/// The operation of the contract.
+const OPERATION: &str = "HttpClient.Request";
+
+/// Link values that mean something here, in lower case.
+const KEYS: [&str; 3] = ["allowed_hosts", "tls_ca_file", "proxy"];
+
+/// Starts an HTTP client with the default limits.
+pub fn start(context: ProviderContext) -> Arc<dyn Capability> {
+    start_with(context, Settings::default())
+}
+
+/// Starts an HTTP client with limits of the caller's.
+pub fn start_with(context: ProviderContext, settings: Settings) -> Arc<dyn Capability> {
+    Arc::new(HttpClient {
+        context,
+        places: Arc::new(Semaphore::new(settings.concurrent_max)),
+        waiting: AtomicUsize::new(0),
+        settings: Arc::new(settings),
+        trust: Arc::default(),
+        links: Mutex::default(),
+    })
+}
+
+/// Actor and link name: what tells the links of one contract apart.
+type LinkKey = (String, String);
+
+struct HttpClient {
+    context: ProviderContext,
+    settings: Arc<Settings>,
+    /// Places for requests at once. A request keeps its own until its thread is done, even when nobody waits any more.
+    places: Arc<Semaphore>,
+    /// Requests that wait for a place.
+    waiting: AtomicUsize,
+    /// The platform's roots, shared by all links without a file of their own.
+    trust: Arc<Trust>,
+    links: Mutex<BTreeMap<LinkKey, Linked>>,
+}
+
+struct Linked {
+    values: BTreeMap<String, String>,
+    exchange: Arc<Exchange>,
+}
+
+impl HttpClient {
+    fn links(&self) -> MutexGuard<'_, BTreeMap<LinkKey, Linked>> {
+        // The table is whole after each statement, so a panic elsewhere does not spoil it.
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn open(&self, link: Arc<LinkDefinition>) -> Result<()> {
+        let key = key(&link);
+        if self.links().get(&key).is_some_and(|linked| linked.values == link.values) {
+            return Ok(());
+        }
+        for name in link.values.keys().filter(|name| !KEYS.iter().any(|known| name.eq_ignore_ascii_case(known))) {
+            log::warn!(
+                "the link value `{name}` means nothing to the HTTP client";
+                actor_id = link.actor_id, link_name = link.link_name, provider_id = self.context.public_key
+            );
+        }
+        let (settings, trust) = (Arc::clone(&self.settings), Arc::clone(&self.trust));
+        let read = Arc::clone(&link);
+        let exchange = smol::unblock(move || prepare(settings, trust, &read))
+            .await
+            .map_err(|error| error.context(format_args!("the HTTP client link of actor {}", link.actor_id)))?;
+        self.links().insert(key, Linked { values: link.values.clone(), exchange: Arc::new(exchange) });
+        Ok(())
+    }
+
+    async fn request(&self, link: &LinkDefinition, call: Call) -> Result<Vec<u8>> {
+        if call.operation != OPERATION {
+            return Err(Error::usage(format!(
+                "{} is no operation of the HTTP client: it has only {OPERATION}",
+                call.operation
+            )));
+        }
+        let exchange = self.links().get(&key(link)).map(|linked| Arc::clone(&linked.exchange));
+        let Some(exchange) = exchange else {
+            return Err(Error::not_found(format!(
+                "the HTTP client has no link of actor {} named {}",
+                link.actor_id, link.link_name
+            )));
+        };
+        let request: HttpClientRequest = codec::decode("HttpClient.Request", &call.payload)?;
+        drop(call.payload);
+        let deadline = call.deadline.min(Instant::now() + self.settings.total_timeout);
+        let work = async {
+            let place = {
+                let _waits = Waits::enter(&self.waiting, self.settings.waiting_max)?;
+                self.places.acquire_arc().await
+            };
+            let answer = smol::unblock(move || {
+                let _place = place;
+                exchange.run(request, deadline)
+            });
+            codec::encode(&answer.await?)
+        };
+        let time_is_up = async {
+            Timer::at(deadline).await;
+            Err(Error::timeout("the HTTP request took longer than its deadline allows"))
+        };
+        future::or(work, time_is_up).await
+    }
+}
+
+/// A request that waits for a place.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl<'a> Waits<'a> {
+    fn enter(waiting: &'a AtomicUsize, limit: usize) -> Result<Self> {
+        if waiting.fetch_add(1, Relaxed) >= limit {
+            waiting.fetch_sub(1, Relaxed);
+            return Err(Error::limit(format!("{limit} HTTP requests wait for a place already: try again later")));
+        }
+        Ok(Self(waiting))
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Capability for HttpClient {
+    fn contract_id(&self) -> &str {
+        interface::HTTP_CLIENT
+    }
+
+    fn link(&self, link: Arc<LinkDefinition>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.open(link))
+    }
+
+    fn unlink(&self, link: Arc<LinkDefinition>) -> BoxFuture<'_, ()> {
+        self.links().remove(&key(&link));
+        Box::pin(std::future::ready(()))
+    }
+
+    fn call(&self, link: Arc<LinkDefinition>, call: Call) -> BoxFuture<'_, Result<Vec<u8>>> {
+        Box::pin(async move { self.request(&link, call).await })
+    }
+
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        // Requests in flight belong to their calls, which end at their deadlines; threads do not keep the process.
+        self.links().clear();
+        Box::pin(std::future::ready(()))
+    }
+}
+
+fn key(link: &LinkDefinition) -> LinkKey {
+    (link.actor_id.clone(), link.link_name.clone())
+}
+
+/// Everything about a link that needs files. Runs on a blocking thread.
+fn prepare(settings: Arc<Settings>, platform: Arc<Trust>, link: &LinkDefinition) -> Result<Exchange> {
+    let allowed = link.value("allowed_hosts").map(AllowedHosts::parse).transpose()?.unwrap_or_default();
+    let trust = match link.value("tls_ca_file") {
+        Some(path) => Arc::new(Trust::with_file(path.as_ref())?),
+        None => platform,
+    };
+    let proxy = link.value("proxy").map(parse_proxy).transpose()?;
+    if proxy.is_some() && !allowed.names_hosts() {
+        return Err(Error::config(
+            "a `proxy` resolves names by itself, so their addresses cannot be checked here: list the hosts one by one in \
+             `allowed_hosts`, without `*`",
+        ));
+    }
+    Ok(Exchange::new(settings, allowed, trust, proxy))
+}
+
+/// Never shows the value: it may hold a password.
+fn parse_proxy(text: &str) -> Result<Proxy> {
+    let refuse =
+        || Error::config("the link value `proxy` must look like http://host:port or http://user:password@host:port");
+    if !text.starts_with("http://") {
+        return Err(refuse());
+    }
+    Proxy::new(text).map_err(|_| refuse())
+}

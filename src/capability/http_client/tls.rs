@@ -1,0 +1,152 @@
+//! TLS for outgoing connections: the platform's roots, loaded once and only when the first HTTPS request comes.
+//!
+//! ureq's own connector would build its configuration, roots and all, anew for each connection whose request sets a
+//! time-out of its own; this one keeps one configuration for every link (and one more for each link with a CA file).
+//! Runs on blocking threads only.
+
+use std::{
+    fmt,
+    io::{Read, Write},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    crypto::ring,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport, TransportAdapter,
+};
+
+use super::settings::BUFFER_BYTES;
+use crate::error::{Error, Result};
+
+/// The roots a link trusts, made into a configuration when first needed.
+#[derive(Default)]
+pub struct Trust {
+    extra: Vec<CertificateDer<'static>>,
+    config: Mutex<Option<Arc<ClientConfig>>>,
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Trust({} extra)", self.extra.len())
+    }
+}
+
+impl Trust {
+    /// The platform's roots and those in the PEM file at `path`.
+    ///
+    /// # Errors
+    /// The file cannot be read or holds no certificate.
+    pub fn with_file(path: &Path) -> Result<Self> {
+        let refuse = |why: &dyn fmt::Display| {
+            let path = path.display();
+            Error::config(format!(
+                "`tls_ca_file` {path} gives no certificate ({why}): it must be a PEM file readable by this process"
+            ))
+        };
+        let extra: Vec<_> =
+            CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|cause| refuse(&cause))?;
+        if extra.is_empty() {
+            return Err(refuse(&"it holds none"));
+        }
+        Ok(Self { extra, config: Mutex::default() })
+    }
+
+    /// The configuration, made on the first call. Others wait meanwhile rather than make it twice.
+    fn config(&self) -> Result<Arc<ClientConfig>> {
+        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(config) = &*config {
+            return Ok(Arc::clone(config));
+        }
+        let platform = rustls_native_certs::load_native_certs();
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(platform.certs);
+        roots.add_parsable_certificates(self.extra.iter().cloned());
+        if roots.is_empty() {
+            let why = platform.errors.first().map(|cause| format!(" ({cause})")).unwrap_or_default();
+            return Err(Error::unavailable(format!(
+                "this machine has no root certificates{why}: install the package ca-certificates, or name a PEM file in \
+                 the link value `tls_ca_file`"
+            )));
+        }
+        let made = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|cause| Error::internal(format!("TLS versions: {cause}")))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Arc::clone(config.insert(Arc::new(made))))
+    }
+}
+
+/// Wraps a connection in TLS when the URL wants it.
+#[derive(Debug)]
+pub struct TlsConnector(pub Arc<Trust>);
+
+impl<In: Transport> Connector<In> for TlsConnector {
+    type Out = Either<In, TlsTransport>;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails<'_>,
+        chained: Option<In>,
+    ) -> std::result::Result<Option<Self::Out>, ureq::Error> {
+        let Some(transport) = chained else { return Ok(None) };
+        if !details.needs_tls() || transport.is_tls() {
+            return Ok(Some(Either::A(transport)));
+        }
+        let config = self.0.config().map_err(|error| ureq::Error::Other(Box::new(error)))?;
+        let host = details.uri.host().unwrap_or_default();
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let name =
+            ServerName::try_from(bare.to_owned()).map_err(|_| ureq::Error::Tls("the host is no name for TLS"))?;
+        let mut connection = ClientConnection::new(config, name)?;
+        let mut socket = TransportAdapter::new(transport.boxed(), Arc::clone(&details.current_time));
+        socket.set_timeout(details.timeout);
+        connection.complete_io(&mut socket)?;
+        let buffers = LazyBuffers::new(BUFFER_BYTES, BUFFER_BYTES);
+        Ok(Some(Either::B(TlsTransport { buffers, stream: StreamOwned::new(connection, socket) })))
+    }
+}
+
+/// A TLS connection as ureq reads and writes it.
+pub struct TlsTransport {
+    buffers: LazyBuffers,
+    stream: StreamOwned<ClientConnection, TransportAdapter>,
+}
+
+impl fmt::Debug for TlsTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TlsTransport")
+    }
+}
+
+impl Transport for TlsTransport {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> std::result::Result<(), ureq::Error> {
+        self.stream.get_mut().set_timeout(timeout);
+        self.stream.write_all(&self.buffers.output()[..amount])?;
+        Ok(())
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> std::result::Result<bool, ureq::Error> {
+        self.stream.get_mut().set_timeout(timeout);
+        let amount = self.stream.read(self.buffers.input_append_buf())?;
+        self.buffers.input_appended(amount);
+        Ok(amount > 0)
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.stream.get_mut().get_mut().is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        true
+    }
+}
