@@ -1,1 +1,279 @@
-//! Where a setting can come from and in which order it wins; application manifests.
+//! Where a setting can come from, in which order it wins, and what comes out: one [`Config`].
+//!
+//! Called by the commands that start or check a host. The rooms below get settings structs of their own from it and
+//! never learn where a value came from. Reading is [`Sources::gather`]; everything else here is pure but for
+//! [`host_config::write`].
+
+pub mod dotenv;
+mod friendly;
+pub mod host_config;
+pub mod labels;
+mod secret;
+pub mod settings;
+mod sources;
+pub mod suggest;
+mod surroundings;
+pub mod value;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub use friendly::friendly_name;
+pub use secret::Secret;
+pub use sources::{Effective, Given, Origin, Sources};
+pub use surroundings::Surroundings;
+
+use crate::{
+    claims::{AllowedIssuers, KeyPair},
+    error::{Error, Result},
+    log,
+};
+
+/// Every setting in effect, typed, and where each value came from.
+#[derive(Clone)]
+pub struct Config {
+    /// Name of the lattice.
+    pub lattice: String,
+    /// Seed of this host's key, already checked; without one the host keeps a key of its own.
+    pub host_seed: Option<Secret>,
+    /// Seed of the cluster key, already checked.
+    pub cluster_seed: Option<Secret>,
+    /// `C…` keys whose invocations are accepted, beside our own.
+    pub cluster_issuers: Vec<String>,
+    /// Connection for invocations.
+    pub rpc: Nats,
+    /// How long an invocation over the lattice may take.
+    pub rpc_timeout: Duration,
+    /// Connection for the control interface.
+    pub ctl: Nats,
+    /// Beginning of its subjects.
+    pub ctl_topic_prefix: String,
+    /// Connection that providers are told.
+    pub provider_rpc: Nats,
+    /// How long a provider may take to stop.
+    pub provider_delay: Duration,
+    /// Whether remote commands may name files; the manifest on the command line always may.
+    pub allow_file_load: bool,
+    /// Whose actors and providers may run.
+    pub allowed_issuers: AllowedIssuers,
+    /// Where everything is kept.
+    pub state_directory: PathBuf,
+    /// Where commands reach the host.
+    pub admin_socket: PathBuf,
+    /// Where to write `host_config.json` at start, if at all.
+    pub host_config: Option<PathBuf>,
+    /// How long work in flight may take when the host stops.
+    pub drain: Duration,
+    /// The log.
+    pub log: log::Settings,
+    /// `HOST_*`, given and built-in labels.
+    pub labels: BTreeMap<String, String>,
+    /// What the operator should know; log them once the log is set up.
+    pub warnings: Vec<String>,
+    values: Vec<Effective>,
+}
+
+/// One connection to NATS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nats {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Seed of the user.
+    pub seed: Option<Secret>,
+    /// Token of the user.
+    pub jwt: Option<Secret>,
+    /// Whether to connect with TLS.
+    pub tls: bool,
+}
+
+impl Config {
+    /// Reads all sources from the current directory. `given` and `labels` come from the command line.
+    ///
+    /// # Errors
+    /// `Config`: a file or value cannot be used; `NotFound`: a `host_config` that was asked for does not exist.
+    pub fn load(host_config: Option<&Path>, given: Vec<Given>, labels: &[(String, String)]) -> Result<Self> {
+        Self::from_sources(&Sources::gather(Path::new("."), host_config, given)?, labels)
+    }
+
+    /// The configuration that `sources` and `labels` of the command line come to.
+    ///
+    /// # Errors
+    /// `Config`: a value cannot be used.
+    pub fn from_sources(sources: &Sources, labels: &[(String, String)]) -> Result<Self> {
+        let (values, mut warnings) = sources.resolve()?;
+        let read = Values(&values);
+        let (labels, more) = labels::labels(sources.with_prefix(labels::PREFIX), labels);
+        warnings.extend(more);
+        Ok(Self {
+            lattice: read.text("WASMCLOUD_LATTICE_PREFIX").to_owned(),
+            host_seed: read.secret("WASMCLOUD_HOST_SEED"),
+            cluster_seed: read.secret("WASMCLOUD_CLUSTER_SEED"),
+            cluster_issuers: read.list("WASMCLOUD_CLUSTER_ISSUERS"),
+            rpc: read.nats([
+                "WASMCLOUD_RPC_HOST",
+                "WASMCLOUD_RPC_PORT",
+                "WASMCLOUD_RPC_SEED",
+                "WASMCLOUD_RPC_JWT",
+                "WASMCLOUD_RPC_TLS",
+            ]),
+            rpc_timeout: read.millis("WASMCLOUD_RPC_TIMEOUT_MS"),
+            ctl: read.nats([
+                "WASMCLOUD_CTL_HOST",
+                "WASMCLOUD_CTL_PORT",
+                "WASMCLOUD_CTL_SEED",
+                "WASMCLOUD_CTL_JWT",
+                "WASMCLOUD_CTL_TLS",
+            ]),
+            ctl_topic_prefix: read.text("WASMCLOUD_CTL_TOPIC_PREFIX").to_owned(),
+            provider_rpc: read.nats([
+                "WASMCLOUD_PROV_RPC_HOST",
+                "WASMCLOUD_PROV_RPC_PORT",
+                "WASMCLOUD_PROV_RPC_SEED",
+                "WASMCLOUD_PROV_RPC_JWT",
+                "WASMCLOUD_PROV_RPC_TLS",
+            ]),
+            provider_delay: read.millis("WASMCLOUD_PROV_SHUTDOWN_DELAY_MS"),
+            allow_file_load: read.flag("WASMCLOUD_ALLOW_FILE_LOAD"),
+            allowed_issuers: AllowedIssuers::parse(read.text("WASMCLOUD_ALLOWED_ISSUERS"))?,
+            state_directory: read.path("WASMCLOUD_STATE_DIR").ok_or_else(|| {
+                Error::config("WASMCLOUD_STATE_DIR is not set, and without HOME there is no default for it")
+            })?,
+            admin_socket: read
+                .path("WASMCLOUD_ADMIN_SOCKET")
+                .ok_or_else(|| Error::config("WASMCLOUD_ADMIN_SOCKET is not set"))?,
+            host_config: read.path("HOST_CONFIG"),
+            drain: read.millis("WASMCLOUD_DRAIN_MS"),
+            log: log::Settings {
+                level: log::Level::parse(read.text("WASMCLOUD_LOG_LEVEL")).unwrap_or(log::Level::Info),
+                structured: read.flag("WASMCLOUD_STRUCTURED_LOGGING_ENABLED"),
+            },
+            labels,
+            warnings,
+            values,
+        })
+    }
+
+    /// Every setting with its value and origin, in the order of the table.
+    pub fn values(&self) -> &[Effective] {
+        &self.values
+    }
+
+    /// The host key that was set, if any.
+    ///
+    /// # Errors
+    /// Never in practice: seeds are checked when they are read.
+    pub fn host_key(&self) -> Result<Option<KeyPair>> {
+        self.host_seed.as_ref().map(|seed| KeyPair::from_seed(seed.expose())).transpose()
+    }
+
+    /// The cluster key that was set, if any.
+    ///
+    /// # Errors
+    /// Never in practice: seeds are checked when they are read.
+    pub fn cluster_key(&self) -> Result<Option<KeyPair>> {
+        self.cluster_seed.as_ref().map(|seed| KeyPair::from_seed(seed.expose())).transpose()
+    }
+}
+
+/// Typed access to values that are already checked against the table.
+struct Values<'a>(&'a [Effective]);
+
+impl Values<'_> {
+    fn text(&self, name: &str) -> &str {
+        let found = self.0.iter().find(|found| found.setting.name == name);
+        debug_assert!(found.is_some(), "{name} is not in the table");
+        found.map_or("", |found| found.value.as_str())
+    }
+
+    fn secret(&self, name: &str) -> Option<Secret> {
+        Some(self.text(name)).filter(|text| !text.is_empty()).map(Secret::new)
+    }
+
+    fn list(&self, name: &str) -> Vec<String> {
+        self.text(name).split(',').filter(|item| !item.is_empty()).map(str::to_owned).collect()
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        Some(self.text(name)).filter(|text| !text.is_empty()).map(PathBuf::from)
+    }
+
+    fn flag(&self, name: &str) -> bool {
+        self.text(name) == "true"
+    }
+
+    /// A number that the table bounds to the range of its type.
+    fn number<T: TryFrom<u64>>(&self, name: &str) -> T {
+        let number: u64 = self.text(name).parse().expect("the table's kind and default are numbers");
+        T::try_from(number).ok().expect("the table's bounds fit the type")
+    }
+
+    fn millis(&self, name: &str) -> Duration {
+        Duration::from_millis(self.number(name))
+    }
+
+    fn nats(&self, [host, port, seed, jwt, tls]: [&str; 5]) -> Nats {
+        Nats {
+            host: self.text(host).to_owned(),
+            port: self.number(port),
+            seed: self.secret(seed),
+            jwt: self.secret(jwt),
+            tls: self.flag(tls),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::claims::Role;
+
+    fn config(environment: &[(&str, &str)]) -> Result<Config> {
+        let environment = environment.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let sources = Sources { environment, surroundings: Surroundings::of_root(), ..Sources::default() };
+        Config::from_sources(&sources, &[])
+    }
+
+    #[test]
+    fn an_empty_environment_gives_the_documented_defaults() {
+        let config = config(&[]).expect("defaults are good");
+        assert_eq!(config.lattice, "default");
+        assert_eq!(config.state_directory, Path::new("/var/lib/latticed"));
+        let local = Nats { host: "127.0.0.1".into(), port: 4222, seed: None, jwt: None, tls: false };
+        assert!([&config.rpc, &config.ctl, &config.provider_rpc].iter().all(|nats| **nats == local));
+        assert_eq!((config.rpc_timeout, config.provider_delay), (Duration::from_secs(2), Duration::from_millis(400)));
+        assert_eq!(config.ctl_topic_prefix, "wasmbus.ctl");
+        assert!(!config.allow_file_load && config.allowed_issuers.is_any() && config.host_config.is_none());
+        assert_eq!(config.log, log::Settings::default());
+        assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    }
+
+    #[test]
+    fn values_reach_their_fields() {
+        let host = KeyPair::generate(Role::Server).expect("random numbers");
+        let config = config(&[
+            ("WASMCLOUD_HOST_SEED", host.seed().expose()),
+            ("WASMCLOUD_RPC_SEED", "SUABC"),
+            ("WASMCLOUD_CLUSTER_ISSUERS", "CA, CB"),
+            ("WASMCLOUD_LOG_LEVEL", "WARN"),
+            ("WASMCLOUD_STRUCTURED_LOGGING_ENABLED", "1"),
+            ("HOST_REGION", "eu"),
+        ])
+        .expect("good settings");
+        assert_eq!(config.host_key().expect("checked").map(|key| key.public_key()), Some(host.public_key()));
+        assert_eq!(config.rpc.seed.as_ref().map(Secret::expose), Some("SUABC"));
+        assert_eq!(config.cluster_issuers, ["CA", "CB"]);
+        assert_eq!(config.log, log::Settings { level: log::Level::Warn, structured: true });
+        assert_eq!(config.labels.get("region").map(String::as_str), Some("eu"));
+    }
+
+    #[test]
+    fn bad_issuers_are_refused() {
+        let error = config(&[("WASMCLOUD_ALLOWED_ISSUERS", "nobody")]).err().expect("not a key");
+        assert!(error.text().starts_with("WASMCLOUD_ALLOWED_ISSUERS"), "{error}");
+    }
+}

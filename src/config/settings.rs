@@ -1,0 +1,400 @@
+//! The one table of settings: names, kinds, defaults, a line of help each (`protocol/config.md §2`).
+//!
+//! Everything that speaks of settings reads this table: the sources, the errors, `latticed check`, the man page and the
+//! README. Names are those of hosts of this protocol where there is one; aliases are other spellings in use.
+
+use std::fmt::Write as _;
+
+use super::{surroundings::Surroundings, value::Kind};
+use crate::claims::{Role, issuer};
+use crate::web::socket;
+
+/// One setting.
+#[derive(Debug)]
+pub struct Setting {
+    /// Environment variable, the name people use.
+    pub name: &'static str,
+    /// Other variables that mean the same; the one above wins.
+    pub aliases: &'static [&'static str],
+    /// Member of `host_config.json`, `""` where there is none.
+    pub json: &'static str,
+    /// What it may hold.
+    pub kind: Kind,
+    /// What holds where nothing is set.
+    pub default: Default,
+    /// One line for people.
+    pub help: &'static str,
+}
+
+/// What a setting is where no source sets it.
+#[derive(Clone, Copy, Debug)]
+pub enum Default {
+    /// This text; `""` is "not set".
+    Text(&'static str),
+    /// This number, from the room that enforces it.
+    Number(fn() -> u64),
+    /// What follows from the machine and its environment, and how people are told.
+    Derived(&'static str, fn(&Surroundings) -> String),
+}
+
+impl Default {
+    /// The default on this machine.
+    pub fn value(self, surroundings: &Surroundings) -> String {
+        match self {
+            Default::Text(text) => text.to_owned(),
+            Default::Number(number) => number().to_string(),
+            Default::Derived(_, derive) => derive(surroundings),
+        }
+    }
+
+    /// The default in words that hold for every machine.
+    fn words(self, kind: Kind) -> String {
+        match self {
+            Default::Text("") => "not set".into(),
+            Default::Text(text) => format!("`{text}`"),
+            Default::Number(number) => format!("`{}`", kind.show(&number().to_string())),
+            Default::Derived(words, _) => words.to_owned(),
+        }
+    }
+}
+
+const fn setting(name: &'static str, json: &'static str, kind: Kind, default: Default, help: &'static str) -> Setting {
+    Setting { name, aliases: &[], json, kind, default, help }
+}
+
+const fn alias(aliases: &'static [&'static str], setting: Setting) -> Setting {
+    Setting { aliases, ..setting }
+}
+
+const UNSET: Default = Default::Text("");
+const OFF: Default = Default::Text("false");
+const PORT: Kind = Kind::Count { min: 1, max: 65_535 };
+/// Longest time-out that can be set: an hour. Longer waits are a mistake in the unit.
+const MAX_MILLIS: u64 = 3_600_000;
+const SOCKET_DEFAULT: &str =
+    "`$RUNTIME_DIRECTORY/admin.sock`, `$XDG_RUNTIME_DIR/latticed/admin.sock`, or as root `/run/latticed/admin.sock`";
+const STATE_DEFAULT: &str =
+    "`$STATE_DIRECTORY`, as root `/var/lib/latticed`, else `$XDG_STATE_HOME/latticed` or `~/.local/state/latticed`";
+
+/// Every setting, in the order people see.
+pub static SETTINGS: &[Setting] = &[
+    // This host.
+    setting(
+        "WASMCLOUD_STATE_DIR",
+        "",
+        Kind::Path,
+        Default::Derived(STATE_DEFAULT, Surroundings::state_directory),
+        "Directory of everything that survives a power cut",
+    ),
+    setting(
+        socket::SETTING,
+        "",
+        Kind::Path,
+        Default::Derived(SOCKET_DEFAULT, Surroundings::admin_socket),
+        "Socket of `latticed call`, `status` and `stop`; mode 0600",
+    ),
+    setting(
+        "WASMCLOUD_HOST_SEED",
+        "host_seed",
+        Kind::Seed(Role::Server),
+        UNSET,
+        "Key of this host; a bad one is reported and not used. Made and kept in the state directory where not set",
+    ),
+    setting(
+        "WASMCLOUD_DRAIN_MS",
+        "",
+        Kind::Millis { min: 0, max: MAX_MILLIS },
+        Default::Text("5000"),
+        "How long work in flight may take when the host stops",
+    ),
+    setting(
+        "WASMCLOUD_ALLOW_FILE_LOAD",
+        "enable_start_from_fs",
+        Kind::Flag,
+        OFF,
+        "Let remote commands start actors and providers from files of this machine; a manifest given to `latticed run` always may",
+    ),
+    setting(
+        "HOST_CONFIG",
+        "host_config",
+        Kind::Path,
+        UNSET,
+        "Write the settings in effect to this file at start, mode 0600, secrets included, for `wash`; not set writes nothing, to keep secrets off the SD card",
+    ),
+    // Whom it trusts.
+    setting(
+        issuer::SETTING,
+        "",
+        Kind::List,
+        UNSET,
+        "Accounts (`A…`) whose actors and providers may run; not set allows all",
+    ),
+    alias(
+        &["WASMCLOUD_CLUSTER_KEY_SEED"],
+        setting(
+            "WASMCLOUD_CLUSTER_SEED",
+            "cluster_seed",
+            Kind::Seed(Role::Cluster),
+            UNSET,
+            "Key that signs invocations of this lattice",
+        ),
+    ),
+    setting(
+        "WASMCLOUD_CLUSTER_ISSUERS",
+        "cluster_issuers",
+        Kind::List,
+        UNSET,
+        "Cluster keys (`C…`) whose invocations are accepted, beside our own",
+    ),
+    // Log.
+    alias(
+        &["WASMCLOUD_STRUCTURED_LOG_LEVEL", "RUST_LOG"],
+        setting(
+            "WASMCLOUD_LOG_LEVEL",
+            "log_level",
+            Kind::Level,
+            Default::Text("info"),
+            "Least grave level that is logged",
+        ),
+    ),
+    setting(
+        "WASMCLOUD_STRUCTURED_LOGGING_ENABLED",
+        "structured_logging_enabled",
+        Kind::Flag,
+        OFF,
+        "Log JSON, one object a line",
+    ),
+    // Lattice.
+    alias(
+        &["WASMCLOUD_LATTICE"],
+        setting(
+            "WASMCLOUD_LATTICE_PREFIX",
+            "lattice_prefix",
+            Kind::Text,
+            Default::Text("default"),
+            "Name of the lattice",
+        ),
+    ),
+    alias(
+        &["NATS_HOST", "WASMCLOUD_NATS_HOST"],
+        setting(
+            "WASMCLOUD_RPC_HOST",
+            "rpc_host",
+            Kind::Text,
+            Default::Text("127.0.0.1"),
+            "NATS server for invocations",
+        ),
+    ),
+    alias(
+        &["NATS_PORT", "WASMCLOUD_NATS_PORT"],
+        setting("WASMCLOUD_RPC_PORT", "rpc_port", PORT, Default::Text("4222"), "Its port"),
+    ),
+    alias(
+        &["WASMCLOUD_NATS_SEED", "WASMCOULD_NATS_SEED"],
+        setting(
+            "WASMCLOUD_RPC_SEED",
+            "rpc_seed",
+            Kind::Secret,
+            UNSET,
+            "Seed of the user (`SU…`); alone it is nkey authentication",
+        ),
+    ),
+    alias(
+        &["WASMCLOUD_NATS_JWT"],
+        setting("WASMCLOUD_RPC_JWT", "rpc_jwt", Kind::Secret, UNSET, "Token of the user, together with its seed"),
+    ),
+    setting("WASMCLOUD_RPC_TLS", "rpc_tls", Kind::Flag, OFF, "Connect with TLS"),
+    setting(
+        "WASMCLOUD_RPC_TIMEOUT_MS",
+        "rpc_timeout_ms",
+        Kind::Millis { min: 1, max: MAX_MILLIS },
+        Default::Text("2000"),
+        "How long an invocation over the lattice may take",
+    ),
+    alias(
+        &["NATS_HOST", "WASMCLOUD_NATS_HOST"],
+        setting(
+            "WASMCLOUD_CTL_HOST",
+            "ctl_host",
+            Kind::Text,
+            Default::Text("127.0.0.1"),
+            "NATS server for the control interface",
+        ),
+    ),
+    alias(
+        &["NATS_PORT", "WASMCLOUD_NATS_PORT"],
+        setting("WASMCLOUD_CTL_PORT", "ctl_port", PORT, Default::Text("4222"), "Its port"),
+    ),
+    alias(
+        &["WASMCLOUD_NATS_SEED", "WASMCOULD_NATS_SEED"],
+        setting("WASMCLOUD_CTL_SEED", "ctl_seed", Kind::Secret, UNSET, "Seed of the user"),
+    ),
+    alias(&["WASMCLOUD_NATS_JWT"], setting("WASMCLOUD_CTL_JWT", "ctl_jwt", Kind::Secret, UNSET, "Token of the user")),
+    setting("WASMCLOUD_CTL_TLS", "ctl_tls", Kind::Flag, OFF, "Connect with TLS"),
+    setting(
+        "WASMCLOUD_CTL_TOPIC_PREFIX",
+        "ctl_topic_prefix",
+        Kind::Text,
+        Default::Text("wasmbus.ctl"),
+        "Beginning of the subjects of the control interface",
+    ),
+    setting(
+        "WASMCLOUD_PROV_RPC_HOST",
+        "prov_rpc_host",
+        Kind::Text,
+        Default::Text("127.0.0.1"),
+        "NATS server that providers are told",
+    ),
+    setting("WASMCLOUD_PROV_RPC_PORT", "prov_rpc_port", PORT, Default::Text("4222"), "Its port"),
+    setting("WASMCLOUD_PROV_RPC_SEED", "prov_rpc_seed", Kind::Secret, UNSET, "Seed that providers are given"),
+    setting("WASMCLOUD_PROV_RPC_JWT", "prov_rpc_jwt", Kind::Secret, UNSET, "Token that providers are given"),
+    setting("WASMCLOUD_PROV_RPC_TLS", "prov_rpc_tls", Kind::Flag, OFF, "Providers connect with TLS"),
+    setting(
+        "WASMCLOUD_PROV_SHUTDOWN_DELAY_MS",
+        "provider_delay",
+        Kind::Millis { min: 0, max: MAX_MILLIS },
+        Default::Text("400"),
+        "How long a provider may take to stop",
+    ),
+    setting("WASMCLOUD_ENABLE_IPV6", "enable_ipv6", Kind::Flag, OFF, "Reach NATS over IPv6"),
+    setting("WASMCLOUD_JS_DOMAIN", "js_domain", Kind::Text, UNSET, "JetStream domain"),
+    setting(
+        "WASMCLOUD_CONFIG_SERVICE",
+        "config_service_enabled",
+        Kind::Flag,
+        OFF,
+        "Ask the lattice's configuration service at start",
+    ),
+    // Policy.
+    setting(
+        "WASMCLOUD_POLICY_TOPIC",
+        "policy_topic",
+        Kind::Text,
+        UNSET,
+        "Subject of the policy service; not set allows all",
+    ),
+    setting(
+        "WASMCLOUD_POLICY_CHANGES_TOPIC",
+        "policy_changes_topic",
+        Kind::Text,
+        UNSET,
+        "Subject on which decisions are revoked",
+    ),
+    setting(
+        "WASMCLOUD_POLICY_TIMEOUT",
+        "policy_timeout_ms",
+        Kind::Millis { min: 1, max: MAX_MILLIS },
+        Default::Text("1000"),
+        "How long a policy decision may take",
+    ),
+    // Registries.
+    setting("WASMCLOUD_OCI_ALLOW_LATEST", "allow_latest", Kind::Flag, OFF, "Allow references with the tag `latest`"),
+    setting(
+        "WASMCLOUD_OCI_ALLOWED_INSECURE",
+        "allowed_insecure",
+        Kind::List,
+        UNSET,
+        "Registries reached without TLS, with their ports",
+    ),
+    alias(
+        &["WASMCLOUD_OCI_REGISTRY"],
+        setting("OCI_REGISTRY", "", Kind::Text, UNSET, "Registry that the next two are for"),
+    ),
+    alias(&["WASMCLOUD_OCI_REGISTRY_USER"], setting("OCI_REGISTRY_USER", "", Kind::Text, UNSET, "User name there")),
+    alias(
+        &["WASMCLOUD_OCI_REGISTRY_PASSWORD"],
+        setting("OCI_REGISTRY_PASSWORD", "", Kind::Secret, UNSET, "Password there"),
+    ),
+];
+
+/// Names that belong to hosts of this protocol and mean nothing to this one: no reason to warn of a mistyped name.
+pub static FOREIGN: &[&str] =
+    &["WASMCLOUD_DASHBOARD_PORT", "WASMCLOUD_DASHBOARD_HOST", "WASMCLOUD_HOST_PATH", "WASMCLOUD_TEST_LIMIT"];
+
+/// The setting called `name`, by its name or an alias.
+pub fn find(name: &str) -> Option<&'static Setting> {
+    SETTINGS
+        .iter()
+        .find(|setting| setting.name == name)
+        .or_else(|| SETTINGS.iter().find(|setting| setting.aliases.contains(&name)))
+}
+
+/// The table as Markdown, for the README.
+pub fn markdown() -> String {
+    let mut text =
+        String::from("| variable | `host_config.json` | value | default | what it does |\n|---|---|---|---|---|\n");
+    for setting in SETTINGS {
+        let mut names = format!("`{}`", setting.name);
+        for alias in setting.aliases {
+            names.push_str(&format!(", `{alias}`"));
+        }
+        let json = if setting.json.is_empty() { String::new() } else { format!("`{}`", setting.json) };
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "| {names} | {json} | {} | {} | {} |",
+            setting.kind.describe(),
+            setting.default.words(setting.kind),
+            setting.help
+        );
+    }
+    text
+}
+
+/// The table as plain text, for the man page.
+pub fn plain() -> String {
+    let mut text = String::new();
+    for setting in SETTINGS {
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "{} ({})\n    {}\n    Default: {}",
+            setting.name,
+            setting.kind.describe(),
+            setting.help,
+            setting.default.words(setting.kind)
+        );
+    }
+    text.replace('`', "")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_distinct_and_helped() {
+        let names: BTreeSet<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
+        assert_eq!(names.len(), SETTINGS.len());
+        let members: Vec<&str> = SETTINGS.iter().map(|setting| setting.json).filter(|json| !json.is_empty()).collect();
+        assert_eq!(members.iter().collect::<BTreeSet<_>>().len(), members.len());
+        for setting in SETTINGS {
+            assert!(
+                !setting.help.is_empty() && !setting.help.ends_with('.') && !setting.help.contains('|'),
+                "{}",
+                setting.name
+            );
+            assert!(!setting.aliases.iter().any(|alias| names.contains(alias)), "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn defaults_are_valid() {
+        let surroundings = Surroundings::of_root();
+        for setting in SETTINGS {
+            let value = setting.default.value(&surroundings);
+            if !value.is_empty() {
+                assert_eq!(setting.kind.normalise(&value).as_deref(), Ok(value.as_str()), "{}", setting.name);
+            }
+        }
+    }
+
+    #[test]
+    fn the_markdown_has_a_row_for_each() {
+        let table = markdown();
+        assert_eq!(table.lines().count(), SETTINGS.len() + 2);
+        assert!(table.lines().all(|row| row.matches('|').count() == 6), "{table}");
+    }
+}
