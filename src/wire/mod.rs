@@ -1,9 +1,17 @@
 //! The words of the lattice: messages, names, codecs. Pure data; nothing here does I/O or keeps state.
 
+pub mod cache;
+pub mod chunk;
 pub mod codec;
+pub mod control;
 pub mod entity;
+pub mod event;
 pub mod interface;
+pub mod invocation;
+pub mod json;
 pub mod link;
+pub mod subject;
 
 pub use entity::Entity;
+pub use invocation::{Invocation, InvocationResponse};
 pub use link::LinkDefinition;
