@@ -246,6 +246,11 @@ impl KeyPair {
         SeedText(text)
     }
 
+    /// The 32 secret bytes, for another implementation of the same signature; the caller wipes them.
+    pub(super) fn raw_seed(&self) -> [u8; nkey::KEY_BYTES] {
+        *self.pair.sk.seed()
+    }
+
     /// Signs `message`; the same message always gives the same signature.
     pub fn sign(&self, message: &[u8]) -> [u8; PublicKey::SIGNATURE_BYTES] {
         *self.pair.sk.sign(message, None)

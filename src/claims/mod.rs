@@ -9,6 +9,7 @@
 pub mod archive;
 pub mod archive_writer;
 pub mod body;
+pub mod invocation;
 pub mod issuer;
 pub mod keys;
 pub mod module;
@@ -20,6 +21,7 @@ pub mod token;
 pub mod verify;
 
 pub use body::{Account, Actor, Body, Cluster, Invocation, Operator, Provider};
+pub use invocation::AntiForgery;
 pub use issuer::AllowedIssuers;
 pub use keys::{KeyPair, PublicKey, Role, SeedText, builtin_provider_key};
 pub use time::Now;

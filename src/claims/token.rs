@@ -177,13 +177,21 @@ impl<B: Body> Token<B> {
             claims.subject_key().map_err(|cause| Error::usage(cause.text()))?;
         }
         claims.iss = issuer.public_key().to_string();
+        Self::sign_with(claims, |signed| issuer.sign(signed))
+    }
+
+    /// Writes a token whose `iss` is filled in, and signs it with `sign`.
+    pub(super) fn sign_with(
+        claims: Claims<B>,
+        sign: impl FnOnce(&[u8]) -> [u8; PublicKey::SIGNATURE_BYTES],
+    ) -> Result<Self> {
         let payload = serde_json::to_vec(&claims).context(Kind::Internal, "cannot write the token's payload")?;
 
         let mut text = BASE64URL_NOPAD.encode(HEADER);
         text.push('.');
         BASE64URL_NOPAD.encode_append(&payload, &mut text);
         let signed_bytes = text.len();
-        let signature = issuer.sign(text.as_bytes());
+        let signature = sign(text.as_bytes());
         text.push('.');
         BASE64URL_NOPAD.encode_append(&signature, &mut text);
         Ok(Self { text, signed_bytes, signature, claims })
@@ -199,13 +207,23 @@ impl<B: Body> Token<B> {
         &self.text
     }
 
+    /// The token as it travels, the token itself given up.
+    pub fn into_text(self) -> String {
+        self.text
+    }
+
+    /// What was signed, and the signature.
+    pub(super) fn signed_part(&self) -> (&[u8], &[u8; PublicKey::SIGNATURE_BYTES]) {
+        (&self.text.as_bytes()[..self.signed_bytes], &self.signature)
+    }
+
     /// Whether the issuer it names signed it.
     ///
     /// # Errors
     /// [`Kind::Invalid`]: the issuer is not a key.
     pub fn is_signed(&self) -> Result<bool> {
-        let signed = &self.text.as_bytes()[..self.signed_bytes];
-        Ok(self.claims.issuer_key()?.verify(signed, &self.signature))
+        let (signed, signature) = self.signed_part();
+        Ok(self.claims.issuer_key()?.verify(signed, signature))
     }
 
     /// Looks at dates and signature in the order and with the texts of `protocol/claims.md §3.2`.
