@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    wire::Invocation,
+    wire::{Invocation, text},
 };
 
 /// Cluster keys accepted besides our own at most. Real clusters have one or two; the list travels in every ping reply.
@@ -214,7 +214,7 @@ fn hash(origin_url: &str, target_url: &str, operation: &str, body: &[u8]) -> Str
 
 /// The beginning of a text from outside, so that a refusal is never longer than what it refuses deserves.
 fn shown(text: &str) -> &str {
-    &text[..text.floor_char_boundary(2 * KEY_CHARS)]
+    text::prefix(text, 2 * KEY_CHARS)
 }
 
 #[cfg(test)]

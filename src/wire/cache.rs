@@ -222,17 +222,17 @@ fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Er
 fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i32, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum Number {
+    enum Revision {
         Text(String),
         // Revisions taken from issue dates were cast to 32 bits by some writers and not by others.
-        Number(i64),
+        Plain(i64),
         Nothing(()),
     }
-    Ok(match Number::deserialize(deserializer)? {
-        Number::Text(text) if text.is_empty() => 0,
-        Number::Text(text) => text.parse::<i64>().map_err(de::Error::custom)? as i32,
-        Number::Number(number) => number as i32,
-        Number::Nothing(()) => 0,
+    Ok(match Revision::deserialize(deserializer)? {
+        Revision::Text(text) if text.is_empty() => 0,
+        Revision::Text(text) => text.parse::<i64>().map_err(de::Error::custom)? as i32,
+        Revision::Plain(number) => number as i32,
+        Revision::Nothing(()) => 0,
     })
 }
 

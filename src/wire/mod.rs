@@ -11,6 +11,7 @@ pub mod invocation;
 pub mod json;
 pub mod link;
 pub mod subject;
+pub mod text;
 
 pub use entity::Entity;
 pub use invocation::{Invocation, InvocationResponse};

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::error::Result;
+use crate::{error::Result, wire::text};
 
 /// Longest ack, bytes. Sized so that an error text of some lines fits; a longer text is cut, never the ack lost.
 pub const MAX_ACK_BYTES: usize = 1024;
@@ -42,11 +42,8 @@ impl<'a> Ack<'a> {
         let mut ack = *self;
         loop {
             match serde_json_core::to_vec(&ack) {
-                Ok(text) => return text,
-                Err(_) => {
-                    let half = ack.error.len() / 2;
-                    ack.error = &ack.error[..ack.error.floor_char_boundary(half)];
-                }
+                Ok(bytes) => return bytes,
+                Err(_) => ack.error = text::prefix(ack.error, ack.error.len() / 2),
             }
         }
     }
