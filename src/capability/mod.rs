@@ -2,3 +2,6 @@
 
 pub mod http_client;
 pub mod http_server;
+pub mod key_value;
+pub mod logging;
+pub mod numbers;

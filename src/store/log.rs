@@ -270,6 +270,7 @@ impl Shared {
         let mut writer = lock(&self.writer);
         let mut overlay = Overlay::default();
         let mut decided = Vec::new();
+        let mut refused = false;
         {
             let state = self.state();
             for mut job in waiting.by_ref() {
@@ -279,14 +280,19 @@ impl Shared {
                 } else if let Err(error) = self.check_limits(&transaction) {
                     transaction.undo();
                     job.refuse(error);
+                    // The next decision must not build on what this one remembers: it goes to the next group.
+                    refused = true;
                 }
                 decided.push(job);
-                if overlay.bytes >= GROUP_BYTES {
+                if overlay.bytes >= GROUP_BYTES || refused {
                     break;
                 }
             }
         }
         let written = if overlay.changes.is_empty() { Ok(()) } else { writer.write(self, &overlay) };
+        if refused || written.is_err() {
+            self.state_mut().failed_writes += 1;
+        }
         for job in decided {
             job.answer(&written);
         }

@@ -45,6 +45,8 @@ pub(super) struct State {
     pub(super) segments: BTreeMap<u32, Segment>,
     /// Bytes of operations that count, over all segments.
     pub(super) live_bytes: u64,
+    /// Changes that were decided on and then not made.
+    pub(super) failed_writes: u64,
 }
 
 impl State {
@@ -185,11 +187,35 @@ impl View<'_> {
 
     /// What `key` takes in the log, 0 if it does not exist.
     pub(super) fn cost(&self, key: &[u8]) -> u64 {
-        let value = match self.overlay.changes.get(key) {
+        self.value_len_full(key).map_or(0, |length| format::put_bytes(key.len(), length))
+    }
+
+    fn value_len_full(&self, key: &[u8]) -> Option<usize> {
+        match self.overlay.changes.get(key) {
             Some(change) => change.as_ref().map(Vec::len),
             None => self.state.index.get(key).map(|location| location.bytes as usize),
-        };
-        value.map_or(0, |length| format::put_bytes(key.len(), length))
+        }
+    }
+
+    /// Length of `key`'s value, if it exists. Reads nothing.
+    pub fn value_len(&self, table: super::Table, key: &[u8]) -> Option<usize> {
+        self.value_len_full(&table.full_key(key))
+    }
+
+    /// Changes that were decided on and then not made, since the store was opened. Whoever keeps in memory what a
+    /// [`Transaction`] did must forget it when this number has changed.
+    pub fn failed_writes(&self) -> u64 {
+        self.state.failed_writes
+    }
+
+    /// How many keys start with `prefix`. Reads nothing.
+    pub fn count(&self, table: super::Table, prefix: &[u8]) -> u64 {
+        let prefix = table.full_key(prefix);
+        let stored = self.state.range(&prefix).count() as u64;
+        let changes = self.changes(&prefix).fold(0_i64, |count, (key, value)| {
+            count + i64::from(value.is_some()) - i64::from(self.state.index.contains_key(key))
+        });
+        stored.saturating_add_signed(changes)
     }
 
     /// The keys that start with `prefix`, in order. Reads nothing.
