@@ -107,9 +107,9 @@ pub(super) fn encode(value: &str, expires_ms: Option<u64>) -> Vec<u8> {
 
 /// A kept string value: what it is, and when it expires. `None` when it is none.
 pub(super) fn decode(mut bytes: Vec<u8>) -> Option<(String, Option<u64>)> {
-    let (expires, start) = match bytes.first()? {
-        &FOR_EVER => (None, 1),
-        &EXPIRES => (Some(u64::from_be_bytes(*bytes.get(1..)?.first_chunk()?)), 9),
+    let (expires, start) = match *bytes.first()? {
+        FOR_EVER => (None, 1),
+        EXPIRES => (Some(u64::from_be_bytes(*bytes.get(1..)?.first_chunk()?)), 9),
         _ => return None,
     };
     bytes.drain(..start);
