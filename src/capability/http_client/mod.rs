@@ -4,6 +4,12 @@
 //! number at once; a call is answered at its deadline at the latest, whatever its thread still waits for. It never reaches
 //! a host that the link does not allow ([`allowed`]), never uses a proxy of the environment, never decodes a body.
 //!
+//! # Layout
+//!
+//! * [`settings`]: limits the host sets; [`allowed`]: which hosts a link lets through.
+//! * `exchange`: a request to its last answer; `hop`: one request of it; `location`: where a redirect leads.
+//! * `resolver`: names to the addresses that are allowed; `tls`: roots and the connector that uses them.
+//!
 //! # Link values
 //!
 //! The contract has none, so manifests work without; these are this host's own, their case ignored.
@@ -15,7 +21,9 @@
 
 pub mod allowed;
 mod exchange;
+mod hop;
 mod location;
+mod resolver;
 pub mod settings;
 #[cfg(test)]
 mod tests;

@@ -172,3 +172,70 @@ fn list<'a>(names: impl Iterator<Item = &'a str>) -> HeaderValue {
     let text = names.collect::<Vec<_>>().join(",");
     HeaderValue::from_str(&text).expect("method and header names are visible ASCII")
 }
+
+#[cfg(test)]
+mod tests {
+    use hyper::{HeaderMap, Method, header};
+
+    use super::{Cors, Preflight};
+
+    fn request(pairs: &[(header::HeaderName, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect()
+    }
+
+    fn preflight(origin: &str, method: &str) -> HeaderMap {
+        request(&[(header::ORIGIN, origin), (header::ACCESS_CONTROL_REQUEST_METHOD, method)])
+    }
+
+    #[test]
+    fn origins_are_compared_whole_and_without_case() {
+        let mut cors = Cors::default();
+        cors.allow_origins(&["HTTPS://Good.Example/", "http://localhost:3000"]).unwrap();
+        for (origin, allowed) in [
+            ("https://good.example", true),
+            ("http://localhost:3000", true),
+            ("http://localhost", false),
+            ("http://localhost:30000", false),
+            ("http://good.example", false),
+            ("https://good.example.evil.org", false),
+            ("https://evil.org/https://good.example", false),
+            ("null", false),
+            ("", false),
+        ] {
+            let verdict = cors.judge(&Method::OPTIONS, &preflight(origin, "GET"));
+            assert_eq!(verdict == Preflight::Allowed, allowed, "{origin}");
+            let mut response = HeaderMap::new();
+            cors.mark(&request(&[(header::ORIGIN, origin)]), &mut response);
+            assert_eq!(response.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN), allowed, "{origin}");
+            assert_eq!(response[header::VARY], "origin", "caches must know that the answer depends on it");
+        }
+    }
+
+    #[test]
+    fn a_star_and_an_empty_list_allow_all() {
+        for origins in [&["*"][..], &[]] {
+            let mut cors = Cors::default();
+            cors.allow_origins(origins).unwrap();
+            assert_eq!(cors.judge(&Method::OPTIONS, &preflight("https://any.example", "PUT")), Preflight::Allowed);
+        }
+    }
+
+    #[test]
+    fn only_an_options_request_that_asks_is_a_preflight() {
+        let cors = Cors::default();
+        assert_eq!(cors.judge(&Method::GET, &preflight("https://a.example", "GET")), Preflight::No);
+        assert_eq!(cors.judge(&Method::OPTIONS, &HeaderMap::new()), Preflight::No);
+        let no_method = request(&[(header::ORIGIN, "https://a.example")]);
+        assert_eq!(cors.judge(&Method::OPTIONS, &no_method), Preflight::No);
+        let lower_case = cors.judge(&Method::OPTIONS, &preflight("https://a.example", "put"));
+        assert!(matches!(lower_case, Preflight::Refused(_)), "methods have case");
+    }
+
+    #[test]
+    fn an_actor_that_decides_itself_is_left_alone() {
+        let mut response = request(&[(header::ACCESS_CONTROL_ALLOW_ORIGIN, "https://own.example")]);
+        Cors::default().mark(&request(&[(header::ORIGIN, "https://a.example")]), &mut response);
+        assert_eq!(response.get_all(header::ACCESS_CONTROL_ALLOW_ORIGIN).iter().count(), 1);
+        assert_eq!(response[header::ACCESS_CONTROL_ALLOW_ORIGIN], "https://own.example");
+    }
+}

@@ -1,5 +1,9 @@
 //! Link values to the options of one listener (`protocol/interfaces.md §2`): which key wins, what a value may be.
 //!
+//! Applied in this order, the later winning: `config_file` (.json or .toml), `config_b64`, `config_json`; then `address`,
+//! `port` (on 127.0.0.1), `cache_control`, `readonly_mode`, and of our own `max_content_len` and `timeout_ms`, which the
+//! JSON settings have too. Keys of link values are read in any case.
+//!
 //! Pure but for `config_file`, which the caller reads. Values of first-party manifests work unchanged; what they say and
 //! this server does not know is named in a warning, never dropped silently.
 
@@ -10,12 +14,13 @@ use std::{
 };
 
 use data_encoding::BASE64_NOPAD;
-use hyper::{Method, header::HeaderName, header::HeaderValue};
+use hyper::{Method, header::HeaderValue};
 use serde_json::Value;
 
 use super::{
     cors::Cors,
-    settings::{MAX_CONTENT_LEN_LIMIT_BYTES, Settings, TIMEOUT_MAX},
+    settings::Settings,
+    values::{address, content_length, header_value, names, object, switch, text, texts, timeout},
 };
 use crate::{
     error::{Error, Result},
@@ -285,79 +290,6 @@ fn parse_file(path: &str, text: &str) -> Result<Value> {
     )))
 }
 
-fn object<'a>(what: &str, value: &'a Value) -> Result<&'a serde_json::Map<String, Value>> {
-    value.as_object().ok_or_else(|| Error::config(format!("{what} must be a JSON object with named settings")))
-}
-
-fn text<'a>(key: &str, value: &'a Value) -> Result<&'a str> {
-    value.as_str().ok_or_else(|| Error::config(format!("`{key}` is {value}: it must be a text in quotes")))
-}
-
-fn texts<'a>(key: &str, value: &'a Value) -> Result<Vec<&'a str>> {
-    let list = value.as_array().ok_or_else(|| Error::config(format!("`{key}` must be a list of texts")))?;
-    list.iter().map(|item| text(key, item)).collect()
-}
-
-fn names(key: &str, value: &Value) -> Result<Vec<HeaderName>> {
-    let parse = |name: &str| {
-        HeaderName::from_bytes(name.as_bytes())
-            .map_err(|_| Error::config(format!("`{key}` holds `{name}`, which is no header name")))
-    };
-    texts(key, value)?.into_iter().map(parse).collect()
-}
-
-fn header_value(key: &str, text: &str) -> Result<HeaderValue> {
-    HeaderValue::from_str(text)
-        .map_err(|_| Error::config(format!("`{key}` holds characters that cannot stand in a header: use plain ASCII")))
-}
-
-fn address(text: &str) -> Result<SocketAddr> {
-    text.trim().parse().map_err(|_| {
-        Error::config(format!(
-            "`address` is `{text}`: it must be an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080"
-        ))
-    })
-}
-
-fn switch(text: &str) -> Result<bool> {
-    match text.trim().to_ascii_lowercase().as_str() {
-        "true" | "1" | "yes" | "on" => Ok(true),
-        "false" | "0" | "no" | "off" | "" => Ok(false),
-        // The first-party server reads a misspelt `true` as false, which would open what the operator wanted closed.
-        other => Err(Error::config(format!("`readonly_mode` is `{other}`: it must be true or false"))),
-    }
-}
-
-fn timeout(milliseconds: Option<u64>, text: &str) -> Result<Duration> {
-    let refuse = || {
-        let limit = TIMEOUT_MAX.as_millis();
-        Error::config(format!("`timeout_ms` is {text}: it must be a number of milliseconds from 1 to {limit}"))
-    };
-    let timeout = Duration::from_millis(milliseconds.ok_or_else(refuse)?);
-    if timeout.is_zero() || timeout > TIMEOUT_MAX {
-        return Err(refuse());
-    }
-    Ok(timeout)
-}
-
-/// A size such as `500`, `5k`, `100M` or `1G`; units are powers of 1024.
-fn content_length(text: &str) -> Result<usize> {
-    let refuse = || {
-        Error::config(format!(
-            "`max_content_len` is `{text}`: it must be a number of bytes, or one with K, M or G, up to 1G"
-        ))
-    };
-    let trimmed = text.trim();
-    let (digits, unit) = match trimmed.chars().last().map(|last| last.to_ascii_lowercase()) {
-        Some('k') => (&trimmed[..trimmed.len() - 1], 1024),
-        Some('m') => (&trimmed[..trimmed.len() - 1], 1024 * 1024),
-        Some('g') => (&trimmed[..trimmed.len() - 1], 1024 * 1024 * 1024),
-        _ => (trimmed, 1),
-    };
-    let number: usize = digits.trim_end().parse().map_err(|_| refuse())?;
-    number.checked_mul(unit).filter(|bytes| *bytes <= MAX_CONTENT_LEN_LIMIT_BYTES).ok_or_else(refuse)
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -365,7 +297,7 @@ mod tests {
     use data_encoding::{BASE64, BASE64_NOPAD};
     use proptest::prelude::*;
 
-    use super::{DEFAULT_ADDRESS, Level, LinkDefinition, Options, Settings, content_length};
+    use super::{DEFAULT_ADDRESS, Level, LinkDefinition, Options, Settings};
     use crate::error::{Kind, Result};
 
     fn link(values: &[(&str, &str)]) -> LinkDefinition {
@@ -456,21 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_read_as_the_contract_writes_them() {
-        for (text, bytes) in [
-            ("500", 500),
-            ("5k", 5120),
-            ("5K", 5120),
-            ("100M", 104_857_600),
-            (" 1g ", 1 << 30),
-            ("0", 0),
-            ("2 M", 2 << 20),
-        ] {
-            assert_eq!(content_length(text).unwrap(), bytes, "{text}");
-        }
-        for text in ["", "M", "-1", "1.5M", "2G", "99999999999999999999", "18446744073709551615G", "5kb", "\u{fc}"] {
-            assert!(content_length(text).is_err(), "{text}");
-        }
+    fn a_size_may_be_a_number_too() {
         assert_eq!(read(&[("config_json", r#"{"max_content_len":1000}"#)]).unwrap().0.max_body_bytes, 1000);
         assert_eq!(read(&[("MAX_CONTENT_LEN", "1k")]).unwrap().0.max_body_bytes, 1024);
     }

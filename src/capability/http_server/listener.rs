@@ -244,7 +244,8 @@ impl Shared {
         let mut connections = self.connections();
         if connections.open.len() >= self.settings.connections_max && !make_room(&mut connections) {
             if acceptor.is_none() {
-                // A fresh socket's buffer takes this much at once; if not, the client sees the end all the same.
+                // A fresh socket's buffer takes this much at once. A client that has sent its request already may see
+                // a reset instead: waiting for it to read would give it the place it cannot have.
                 let _ = rustix::io::write(&socket, FULL);
             }
             return;
@@ -326,7 +327,10 @@ async fn watch(shared: Arc<Shared>) {
         for connection in connections.open.values() {
             match connection.pace.verdict(now, &shared.settings) {
                 Verdict::Keep => {}
-                Verdict::StopReading => connection.shut(Shutdown::Read),
+                Verdict::StopReading => {
+                    connection.pace.stop_reading();
+                    connection.shut(Shutdown::Read);
+                }
                 Verdict::Close => connection.shut(Shutdown::Both),
             }
         }
@@ -384,5 +388,47 @@ async fn linger(socket: &mut TcpStream, pace: &Pace) {
             break;
         }
         future::yield_now().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::TcpStream, thread, time::Duration};
+
+    use super::*;
+    use crate::{
+        capability::http_server::tests::harness::{Nobody, link, run_executor},
+        log::Level,
+    };
+
+    #[test]
+    fn a_listener_without_connections_has_no_watch_and_no_timer() {
+        run_executor();
+        let settings = Arc::new(Settings { keep_alive: Duration::from_millis(100), ..Settings::default() });
+        let (options, _) = Options::from_link(&settings, &link(&[]), None).expect("the defaults");
+        assert_eq!(options.log, Some(Level::Debug));
+        let listener = Listener::open(Parts {
+            link: Arc::new(link(&[])),
+            options,
+            budget: Arc::new(Budget::new(0)),
+            invoke: Arc::new(Nobody),
+            origin: Entity::default(),
+            acceptor: None,
+            settings,
+        })
+        .expect("a free port");
+        let watched = || listener.shared.connections().watched;
+        assert!(!watched());
+        let end = Instant::now() + Duration::from_secs(20);
+        let client = TcpStream::connect(listener.bound).expect("it listens");
+        while !watched() {
+            assert!(Instant::now() < end);
+            thread::sleep(Duration::from_millis(1));
+        }
+        drop(client);
+        while watched() {
+            assert!(Instant::now() < end, "the watch ended with the last connection");
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 }

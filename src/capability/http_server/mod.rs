@@ -6,7 +6,8 @@
 //!
 //! # Layout
 //!
-//! * [`settings`]: limits the host sets; [`link_values`]: what a link may choose.
+//! * [`settings`]: limits the host sets; [`link_values`]: what a link may choose; `values`: one
+//!   of them.
 //! * `listener`: the socket, its connections, their orderly end; `pace`: when one is too slow; `stream`: its bytes.
 //! * `service`: one request; `payload`: its bytes on the way to the actor and back; `cors`, `budget`, `tls`.
 
@@ -22,6 +23,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod values;
 
 use std::{
     collections::BTreeMap,

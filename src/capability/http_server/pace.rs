@@ -71,6 +71,8 @@ pub struct Pace {
     requests: AtomicU32,
     /// The client may still be sending what nobody will read.
     linger: AtomicBool,
+    /// The watch ended the body because it was too slow.
+    stopped: AtomicBool,
 }
 
 impl Default for Pace {
@@ -84,6 +86,7 @@ impl Default for Pace {
             deadline: AtomicU64::new(0),
             requests: AtomicU32::new(0),
             linger: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
         }
     }
 }
@@ -150,6 +153,16 @@ impl Pace {
     /// Whether a polite end was asked for.
     pub fn lingers(&self) -> bool {
         self.linger.load(Relaxed)
+    }
+
+    /// The body was too slow and ends here.
+    pub fn stop_reading(&self) {
+        self.stopped.store(true, Relaxed);
+    }
+
+    /// Whether the body was too slow.
+    pub fn was_too_slow(&self) -> bool {
+        self.stopped.load(Relaxed)
     }
 
     fn progressed(&self, bytes: usize) {

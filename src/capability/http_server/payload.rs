@@ -188,7 +188,7 @@ impl<'de> Deserialize<'de> for ResponseHeaders {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
                 let mut headers = HeaderMap::new();
                 let mut bytes = 0;
-                while let Some(name) = map.next_key::<Cow<'de, str>>()? {
+                while let Some(name) = map.next_key::<&'de str>()? {
                     let parsed = HeaderName::from_bytes(name.as_bytes())
                         .map_err(|_| A::Error::custom(format_args!("{name:?} is not a header name")))?;
                     if belongs_to_the_connection(&parsed) {
@@ -226,8 +226,8 @@ impl<'de> Visitor<'de> for Values<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> std::result::Result<(), A::Error> {
-        while let Some(text) = values.next_element::<Cow<'de, str>>()? {
-            let value = HeaderValue::from_str(&text).map_err(|_| {
+        while let Some(text) = values.next_element::<&'de str>()? {
+            let value = HeaderValue::from_str(text).map_err(|_| {
                 A::Error::custom(format_args!("the value of {} holds characters no header may hold", self.name))
             })?;
             *self.bytes += self.name.as_str().len() + value.len();

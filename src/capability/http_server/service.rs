@@ -168,8 +168,12 @@ async fn receive<'a>(
     let mut payload = RequestPayload::new(parts, length, reserve);
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else {
-            // Whether the client stalled or left: if it is still there, this is what it did wrong.
-            return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "the request body did not arrive in time\n").close());
+            let (status, text) = if pace.was_too_slow() {
+                (StatusCode::REQUEST_TIMEOUT, "the request body did not arrive in time\n")
+            } else {
+                (StatusCode::BAD_REQUEST, "the request body is malformed or incomplete\n")
+            };
+            return Err(Refusal::new(status, text).close());
         };
         // Trailers have no place in the contract.
         let Ok(data) = frame.into_data() else { continue };

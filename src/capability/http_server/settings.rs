@@ -28,8 +28,9 @@ pub const DEFAULT_BODY_BUDGET_BYTES: usize = 64 * 1024 * 1024;
 /// newcomer is answered with 503.
 pub const DEFAULT_CONNECTIONS_MAX: usize = 256;
 
-/// Requests served on one connection before it is closed politely, so that one client cannot keep its place for ever.
-pub const DEFAULT_REQUESTS_PER_CONNECTION: u32 = 10_000;
+/// Requests served on one connection before it is closed politely, so that no client keeps its place for ever. A million:
+/// a new connection costs a client as much as a few requests, so it never notices.
+pub const DEFAULT_REQUESTS_PER_CONNECTION: u32 = 1_000_000;
 
 /// Bytes of request line and headers together. Browsers with many cookies stay below; more is answered with 431.
 pub const HEADER_BYTES_MAX: usize = 16 * 1024;

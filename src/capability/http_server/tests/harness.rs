@@ -39,6 +39,15 @@ impl Invoke for ClosureActor {
     }
 }
 
+/// A road on which nobody travels.
+pub struct Nobody;
+
+impl Invoke for Nobody {
+    fn invoke(&self, _call: Call) -> BoxFuture<'static, Result<Vec<u8>>> {
+        unreachable!("no request is made")
+    }
+}
+
 /// A started provider and what its actor saw.
 pub struct Server {
     pub provider: Arc<dyn Capability>,

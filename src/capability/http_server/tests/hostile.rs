@@ -136,6 +136,8 @@ fn malformed_requests_are_answered_with_400_and_never_reach_the_actor() {
         "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
         "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip\r\n\r\n",
         "GET / HTTP/1.1\r\nhost: x\r\nx: a\0b\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nnonsense\r\n",
+        "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nffffffffffffffffff\r\n",
     ] {
         let mut client = Client::connect(address);
         assert_eq!(client_status(&mut client, request), 400, "{request:?}");

@@ -1,6 +1,6 @@
 //! The server over real sockets, spoken to by a client made by hand so that it can be as rude as it likes.
 
-mod harness;
+pub mod harness;
 mod hostile;
 mod lifecycle;
 mod requests;
