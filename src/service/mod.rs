@@ -1,4 +1,5 @@
-//! The process among others: signals that end it, and the board's clock.
+//! The process among others: signals that end it, its memory, and the board's clock.
 
 pub mod clock;
+pub mod heap;
 pub mod signals;
