@@ -131,6 +131,12 @@ impl Inner {
         }
     }
 
+    /// Whether nothing new may start.
+    #[cfg(test)]
+    pub fn is_stopping(&self) -> bool {
+        self.accepting.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
     /// Whether what still runs is to end now.
     pub fn is_cut(&self) -> bool {
         self.cut.is_given()

@@ -18,6 +18,8 @@ use crate::{
 };
 
 mod hostile;
+mod lifecycle;
+mod scheduling;
 mod vectors;
 
 /// Imports and memory that most modules of these tests start with.
