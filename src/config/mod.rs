@@ -8,6 +8,7 @@ pub mod dotenv;
 mod friendly;
 pub mod host_config;
 pub mod labels;
+pub mod manifest;
 mod secret;
 pub mod settings;
 mod sources;

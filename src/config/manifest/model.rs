@@ -1,0 +1,465 @@
+//! What a manifest says, checked: actors, capabilities, links.
+//!
+//! The model is that of wadm 0.4 to 0.7 (`core.oam.dev/v1beta1`). What one board cannot honour becomes a warning, what
+//! makes no sense anywhere an error at its line and column.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    reader::{Map, Warnings, text},
+    tree::{Content, Flaw, Node, Position},
+};
+use crate::{
+    artifact::{Reference, Source},
+    config::suggest::hint,
+};
+
+const API_VERSION: &str = "core.oam.dev/v1beta1";
+const KIND: &str = "Application";
+/// Link name of a capability that gives none.
+const DEFAULT_LINK_NAME: &str = "default";
+/// Longest name of an application or component, bytes; names are shown in tables and logs.
+const MAX_NAME_BYTES: usize = 128;
+
+/// An application: actors, providers and links that belong together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Application {
+    /// Its name.
+    pub name: String,
+    /// The annotation `version`, `""` without one.
+    pub version: String,
+    /// The annotation `description`, `""` without one.
+    pub description: String,
+    /// Components of type `actor`.
+    pub actors: Vec<Actor>,
+    /// Components of type `capability`.
+    pub capabilities: Vec<Capability>,
+    /// What was read differently from what a wadm lattice would do, `FILE:LINE:COLUMN: text` each.
+    pub warnings: Vec<String>,
+}
+
+/// One actor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Actor {
+    /// Name inside the application.
+    pub name: String,
+    /// Where the component stands in the manifest.
+    pub position: Position,
+    /// The image, as it was written.
+    pub reference: Reference,
+    /// The module's file.
+    pub path: PathBuf,
+    /// Invocations that may run at once: the replicas of its scaler. Without one, the host's default.
+    pub max_concurrent: Option<u16>,
+    /// Links to capabilities of this application.
+    pub links: Vec<Link>,
+}
+
+/// One link, written as a trait of its actor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Link {
+    /// Name of a capability component.
+    pub target: String,
+    /// Where the target is named.
+    pub position: Position,
+    /// Values for the provider.
+    pub values: BTreeMap<String, String>,
+}
+
+/// One provider.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Capability {
+    /// Name inside the application.
+    pub name: String,
+    /// Where the component stands in the manifest.
+    pub position: Position,
+    /// The image, as it was written.
+    pub reference: Reference,
+    /// Contract it serves.
+    pub contract_id: String,
+    /// Link name it serves.
+    pub link_name: String,
+    /// Start configuration; an object was made JSON text.
+    pub configuration: Option<String>,
+}
+
+/// What the reader needs to know beside the text.
+pub struct Place<'a> {
+    /// Directory that relative files count from.
+    pub directory: &'a Path,
+    /// Labels of this host, to judge requirements by.
+    pub labels: &'a BTreeMap<String, String>,
+}
+
+/// Reads the document `root`. Warnings come without the file's name.
+pub fn application(root: &Node, place: &Place<'_>) -> Result<(Application, Warnings), Flaw> {
+    let mut warnings = Warnings::new();
+    let mut top = Map::of(root, "the manifest")?;
+    expect(&mut top, "apiVersion", API_VERSION, &mut warnings)?;
+    expect(&mut top, "kind", KIND, &mut warnings)?;
+
+    let mut metadata = Map::of(top.need("metadata")?, "metadata")?;
+    let (name, position) = metadata.need_text("name", &mut warnings)?;
+    check_name(&name, position)?;
+    let mut version = String::new();
+    let mut description = String::new();
+    if let Some(annotations) = metadata.take("annotations") {
+        let mut annotations = Map::of(annotations, "annotations")?;
+        version = annotations.take_text("version", &mut warnings)?.unwrap_or_default();
+        description = annotations.take_text("description", &mut warnings)?.unwrap_or_default();
+    }
+    metadata.take("labels");
+    metadata.finish(&["name", "annotations", "labels"], &mut warnings);
+
+    let mut specification = Map::of(top.need("spec")?, "spec")?;
+    let mut application =
+        Application { name, version, description, actors: vec![], capabilities: vec![], warnings: vec![] };
+    let components = specification.need("components")?;
+    let Content::List(items) = &components.content else {
+        return Err(Flaw::new(
+            components.position,
+            format!("components must be a list, this is {}", components.content.kind()),
+        ));
+    };
+    if items.is_empty() {
+        return Err(Flaw::new(components.position, "components is empty: there is nothing to run"));
+    }
+    for item in items {
+        component(item, place, &mut application, &mut warnings)?;
+    }
+    specification.finish(&["components"], &mut warnings);
+    top.finish(&["apiVersion", "kind", "metadata", "spec"], &mut warnings);
+    check_links(&application)?;
+    Ok((application, warnings))
+}
+
+/// Takes a member that may have one value only.
+fn expect(map: &mut Map<'_>, key: &str, value: &str, warnings: &mut Warnings) -> Result<(), Flaw> {
+    let (found, position) = map.need_text(key, warnings)?;
+    if found == value {
+        return Ok(());
+    }
+    Err(Flaw::new(
+        position,
+        format!("{key} must be {value}, this is {found:?}; only wadm application manifests are read"),
+    ))
+}
+
+fn check_name(name: &str, position: Position) -> Result<(), Flaw> {
+    if name.len() > MAX_NAME_BYTES {
+        return Err(Flaw::new(position, format!("a name has at most {MAX_NAME_BYTES} bytes, this one {}", name.len())));
+    }
+    if name.chars().any(char::is_control) {
+        return Err(Flaw::new(position, "a name has no control characters"));
+    }
+    Ok(())
+}
+
+fn component(node: &Node, place: &Place<'_>, into: &mut Application, warnings: &mut Warnings) -> Result<(), Flaw> {
+    let mut map = Map::of(node, "the component")?;
+    let (name, position) = map.need_text("name", warnings)?;
+    check_name(&name, position)?;
+    let mut others = into.actors.iter().map(|actor| (&actor.name, actor.position));
+    let mut more = into.capabilities.iter().map(|capability| (&capability.name, capability.position));
+    if let Some((_, first)) =
+        others.find(|(other, _)| **other == name).or_else(|| more.find(|(other, _)| **other == name))
+    {
+        return Err(Flaw::new(position, format!("the name {name:?} is taken by the component on line {}", first.line)));
+    }
+    let (kind, kind_position) = map.need_text("type", warnings)?;
+    let properties = map.need("properties")?;
+    let traits = map.take_list("traits")?;
+    map.finish(&["name", "type", "properties", "traits"], warnings);
+    match kind.as_str() {
+        "actor" => into.actors.push(actor(name, position, properties, traits, place, warnings)?),
+        "capability" => into.capabilities.push(capability(name, position, properties, traits, place, warnings)?),
+        "component" => {
+            let text = "type component belongs to wasmCloud 1.0, which runs WebAssembly components; here a signed module is an actor";
+            return Err(Flaw::new(kind_position, text));
+        }
+        other => {
+            let meant = hint(other, ["actor", "capability"]);
+            return Err(Flaw::new(
+                kind_position,
+                format!("type must be actor or capability, this is {other:?}{meant}"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn actor(
+    name: String,
+    position: Position,
+    properties: &Node,
+    traits: &[Node],
+    place: &Place<'_>,
+    warnings: &mut Warnings,
+) -> Result<Actor, Flaw> {
+    let mut map = Map::of(properties, "properties of the actor")?;
+    let (image, image_position) = map.need_text("image", warnings)?;
+    let reference = reference(&image, image_position)?;
+    let Some(path) = reference.path_from(place.directory) else {
+        return Err(Flaw::new(image_position, reference.cannot_give("an actor").text()));
+    };
+    if map.take("config").is_some() {
+        warnings.push(Flaw::new(
+            properties.position,
+            "config of an actor has no effect: actors of this protocol take none",
+        ));
+    }
+    map.take("annotations");
+    map.finish(&["image", "config", "annotations"], warnings);
+
+    let mut links: Vec<Link> = Vec::new();
+    let mut scaler = None;
+    for node in traits {
+        match component_trait(node, warnings)? {
+            Trait::Link(map) => links.push(link(map, warnings)?),
+            Trait::Scaler(map) => {
+                let scale = scale(map, place, warnings)?;
+                if scaler.replace(scale).is_some() {
+                    return Err(Flaw::new(
+                        node.position,
+                        format!("the actor {name:?} has a second scaler; one says it all"),
+                    ));
+                }
+            }
+        }
+    }
+    if scaler.is_none() {
+        warnings.push(Flaw::new(
+            position,
+            format!("the actor {name:?} has no scaler: it runs here with this host's default, wadm would not start it"),
+        ));
+    }
+    let max_concurrent = scaler.map(|scale| scale.replicas);
+    if max_concurrent == Some(0) {
+        warnings.push(Flaw::new(position, format!("the actor {name:?} has 0 replicas: it is not started")));
+    }
+    Ok(Actor { name, position, reference, path, max_concurrent, links })
+}
+
+fn capability(
+    name: String,
+    position: Position,
+    properties: &Node,
+    traits: &[Node],
+    place: &Place<'_>,
+    warnings: &mut Warnings,
+) -> Result<Capability, Flaw> {
+    let mut map = Map::of(properties, "properties of the capability")?;
+    let (image, image_position) = map.need_text("image", warnings)?;
+    let reference = reference(&image, image_position)?;
+    if !matches!(reference.source(), Source::Builtin(_)) {
+        return Err(Flaw::new(image_position, reference.cannot_give("a capability").text()));
+    }
+    let (contract_id, _) = map.need_text("contract", warnings)?;
+    let link_name = map.take_text("link_name", warnings)?.filter(|name| !name.is_empty());
+    let configuration = map.take("config").map(configuration).transpose()?;
+    map.take("annotations");
+    map.finish(&["image", "contract", "link_name", "config", "annotations"], warnings);
+
+    let mut scaled = false;
+    for node in traits {
+        match component_trait(node, warnings)? {
+            Trait::Link(map) => {
+                return Err(Flaw::new(map.position, "a linkdef is a trait of the actor; its target is the capability"));
+            }
+            Trait::Scaler(map) => {
+                let scale = scale(map, place, warnings)?;
+                if std::mem::replace(&mut scaled, true) {
+                    return Err(Flaw::new(
+                        node.position,
+                        format!("the capability {name:?} has a second scaler; one says it all"),
+                    ));
+                }
+                if scale.replicas != 1 {
+                    warnings.push(Flaw::new(
+                        scale.position,
+                        format!("the capability {name:?} runs once on this board, not {} times", scale.replicas),
+                    ));
+                }
+            }
+        }
+    }
+    let link_name = link_name.unwrap_or_else(|| DEFAULT_LINK_NAME.into());
+    Ok(Capability { name, position, reference, contract_id, link_name, configuration })
+}
+
+fn reference(image: &str, position: Position) -> Result<Reference, Flaw> {
+    Reference::parse(image).map_err(|error| Flaw::new(position, error.text()))
+}
+
+/// Text as it is; anything else as JSON.
+fn configuration(node: &Node) -> Result<String, Flaw> {
+    match &node.content {
+        Content::Text(text) => Ok(text.clone()),
+        Content::Map(_) | Content::List(_) => Ok(node.to_json()?.to_string()),
+        other => Err(Flaw::new(node.position, format!("config must be text or a map, this is {}", other.kind()))),
+    }
+}
+
+enum Trait<'a> {
+    Link(Map<'a>),
+    Scaler(Map<'a>),
+}
+
+fn component_trait<'a>(node: &'a Node, warnings: &mut Warnings) -> Result<Trait<'a>, Flaw> {
+    let mut map = Map::of(node, "the trait")?;
+    let (kind, position) = map.need_text("type", warnings)?;
+    let properties = map.take("properties");
+    map.finish(&["type", "properties"], warnings);
+    let properties = |what| {
+        let node = properties.ok_or_else(|| Flaw::new(node.position, format!("the {kind} has no properties")))?;
+        Map::of(node, what)
+    };
+    match kind.as_str() {
+        "linkdef" => Ok(Trait::Link(properties("properties of the linkdef")?)),
+        "spreadscaler" | "daemonscaler" => Ok(Trait::Scaler(properties("properties of the scaler")?)),
+        "link" => Err(Flaw::new(
+            position,
+            "the trait link belongs to wasmCloud 1.0; here it is a linkdef with target and values",
+        )),
+        other => {
+            let known = ["spreadscaler", "daemonscaler", "linkdef"];
+            Err(Flaw::new(
+                position,
+                format!("the trait {other:?} is not known{}; known are {}", hint(other, known), known.join(", ")),
+            ))
+        }
+    }
+}
+
+fn link(mut map: Map<'_>, warnings: &mut Warnings) -> Result<Link, Flaw> {
+    let (target, position) = map.need_text("target", warnings)?;
+    let mut values = BTreeMap::new();
+    if let Some(node) = map.take("values") {
+        let Content::Map(members) = &node.content else {
+            return Err(Flaw::new(
+                node.position,
+                format!("values of the linkdef must be a map, this is {}", node.content.kind()),
+            ));
+        };
+        for member in members {
+            values.insert(member.key.clone(), text(&member.value, &format!("the value {}", member.key), warnings)?);
+        }
+    }
+    map.finish(&["target", "values"], warnings);
+    Ok(Link { target, position, values })
+}
+
+struct Scale {
+    position: Position,
+    replicas: u16,
+}
+
+fn scale(mut map: Map<'_>, place: &Place<'_>, warnings: &mut Warnings) -> Result<Scale, Flaw> {
+    let position = map.position;
+    // The name that later versions of wadm use.
+    let replicas = match map.take("replicas").or_else(|| map.take("instances")) {
+        None => return Err(Flaw::new(position, "the scaler has no replicas")),
+        Some(node) => {
+            let count = match &node.content {
+                Content::Number(text) => text.parse::<u16>().ok(),
+                _ => None,
+            };
+            count.ok_or_else(|| {
+                Flaw::new(node.position, format!("replicas must be a whole number from 0 to {}", u16::MAX))
+            })?
+        }
+    };
+    let spread = map.take_list("spread")?;
+    map.finish(&["replicas", "spread"], warnings);
+    if spread.len() > 1 {
+        let groups = spread.len();
+        warnings.push(Flaw::new(
+            position,
+            format!(
+                "the spread over {groups} groups of hosts has no effect on one board: all {replicas} replicas run here"
+            ),
+        ));
+    }
+    for node in spread {
+        let mut group = Map::of(node, "the spread")?;
+        group.need_text("name", warnings)?;
+        if let Some(weight) = group.take("weight").filter(|node| !matches!(node.content, Content::Number(_))) {
+            return Err(Flaw::new(
+                weight.position,
+                format!("weight must be a number, this is {}", weight.content.kind()),
+            ));
+        }
+        if let Some(requirements) = group.take("requirements") {
+            let Content::Map(members) = &requirements.content else {
+                return Err(Flaw::new(
+                    requirements.position,
+                    format!("requirements must be a map of labels, this is {}", requirements.content.kind()),
+                ));
+            };
+            for member in members {
+                let wanted = text(&member.value, &format!("the requirement {}", member.key), warnings)?;
+                let found = place.labels.get(&member.key);
+                if found != Some(&wanted) {
+                    let found = found.map_or_else(|| "does not have".to_owned(), |found| format!("has as {found:?}"));
+                    warnings.push(Flaw::new(
+                        member.position,
+                        format!(
+                            "the label {} = {wanted:?} is required, which this host {found}; it runs here all the same",
+                            member.key
+                        ),
+                    ));
+                }
+            }
+        }
+        group.finish(&["name", "requirements", "weight"], warnings);
+    }
+    Ok(Scale { position, replicas })
+}
+
+/// Every link needs a capability, and no two may be the same link.
+fn check_links(application: &Application) -> Result<(), Flaw> {
+    for (index, capability) in application.capabilities.iter().enumerate() {
+        let same = |other: &&Capability| {
+            other.reference.text() == capability.reference.text() && other.link_name == capability.link_name
+        };
+        if let Some(other) = application.capabilities[..index].iter().find(same) {
+            return Err(Flaw::new(
+                capability.position,
+                format!(
+                    "{:?} is {} with link name {:?}, as {:?} on line {} is; give it another link_name",
+                    capability.name, capability.reference, capability.link_name, other.name, other.position.line
+                ),
+            ));
+        }
+    }
+    for actor in &application.actors {
+        let mut seen: Vec<(&str, &str, Position)> = Vec::new();
+        for link in &actor.links {
+            let target = application.capabilities.iter().find(|capability| capability.name == link.target);
+            let Some(target) = target else {
+                let names = application.capabilities.iter().map(|capability| capability.name.as_str());
+                let reason = if application.actors.iter().any(|actor| actor.name == link.target) {
+                    " is an actor; actors call each other without a link".to_owned()
+                } else {
+                    format!(" is no component of this manifest{}", hint(&link.target, names))
+                };
+                return Err(Flaw::new(link.position, format!("the target {:?}{reason}", link.target)));
+            };
+            let (contract, name) = (target.contract_id.as_str(), target.link_name.as_str());
+            if let Some((.., first)) = seen.iter().find(|(other, known, _)| (*other, *known) == (contract, name)) {
+                return Err(Flaw::new(
+                    link.position,
+                    format!(
+                        "the actor {:?} is linked to {contract} as {name:?} already on line {}; give one of the capabilities another link_name",
+                        actor.name, first.line
+                    ),
+                ));
+            }
+            seen.push((contract, name, link.position));
+        }
+    }
+    Ok(())
+}
