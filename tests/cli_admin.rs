@@ -328,6 +328,27 @@ fn without_a_host_the_remedy_is_named() {
 }
 
 #[test]
+fn the_socket_is_found_where_the_settings_say() {
+    let served = Served::start();
+    let status = |variable: Option<&str>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_latticed"));
+        command.arg("status").current_dir(served.directory.path()).env_remove("WASMCLOUD_ADMIN_SOCKET");
+        command.env("XDG_RUNTIME_DIR", served.directory.path());
+        command.envs(variable.map(|value| ("WASMCLOUD_ADMIN_SOCKET", value)));
+        command.output().expect("the binary starts")
+    };
+    fs::write(served.directory.path().join(".env"), "WASMCLOUD_ADMIN_SOCKET=admin.sock\nWASMCLOUD_RPC_PORT=x\n")
+        .expect("write");
+    assert!(status(None).status.success(), "{:?}", status(None));
+    assert_eq!(status(Some("other.sock")).status.code(), Some(10));
+    fs::remove_file(served.directory.path().join(".env")).expect("remove");
+    let place = served.directory.path().join("latticed");
+    fs::create_dir(&place).expect("create");
+    std::os::unix::fs::symlink(served.socket(), place.join("admin.sock")).expect("link");
+    assert!(status(None).status.success(), "{:?}", status(None));
+}
+
+#[test]
 fn two_hosts_cannot_have_one_socket() {
     let served = Served::start();
     let desk = Arc::new(Desk::default());

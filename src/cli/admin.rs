@@ -1,8 +1,12 @@
 //! How the commands that speak to a running host find it, and the durations they take.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use crate::{
+    config::Sources,
     error::Result,
     web::{Client, routes::MAX_CALL_TIMEOUT, socket},
 };
@@ -19,10 +23,12 @@ impl HostArgs {
     /// A client of the host that is meant.
     ///
     /// # Errors
-    /// `Unavailable` when none was named and none is found.
+    /// `Unavailable` when none was named and none is found; `Config` when a settings file cannot be read.
     pub fn client(self) -> Result<Client> {
-        let named = self.socket.or_else(|| std::env::var_os(socket::SETTING).map(PathBuf::from));
-        match named.filter(|path| !path.as_os_str().is_empty()) {
+        if let Some(path) = self.socket {
+            return Ok(Client::new(path));
+        }
+        match Sources::gather(Path::new("."), None, Vec::new())?.one(socket::SETTING)? {
             Some(path) => Ok(Client::new(path)),
             None => Client::find(&socket::search_paths(|name| std::env::var(name).ok())),
         }

@@ -14,8 +14,8 @@ use roff::{Roff, bold, roman};
 
 use super::Output;
 use crate::{
+    config::settings::{SETTINGS, Setting},
     error::{Context, Kind, Result},
-    web::socket,
 };
 
 const EXAMPLES: &str = "\
@@ -38,10 +38,10 @@ const FILES: [(&str, &str); 4] = [
     ("PATH.lock", "Beside an admin socket: held by the host that listens there. It stays, and is empty."),
 ];
 
-/// Variables that the command line itself reads.
+/// Variables beyond the settings.
 const ENVIRONMENT: [(&str, &str); 3] = [
-    (socket::SETTING, "Path of the admin socket, for hosts and for the commands that speak to one."),
-    ("XDG_RUNTIME_DIR, RUNTIME_DIRECTORY", "Where the admin socket is when nothing else says so."),
+    ("HOST_NAME", "For any NAME: a label of the host, name in lower case."),
+    ("XDG_RUNTIME_DIR, XDG_STATE_HOME, RUNTIME_DIRECTORY, STATE_DIRECTORY", "Defaults of places, see above."),
     ("COLUMNS", "Width of the tables of latticed status, instead of the terminal's."),
 ];
 
@@ -78,6 +78,11 @@ fn page(mut command: Command) -> io::Result<String> {
             entry(roff, &kind.exit_code().to_string(), &format!("{} ({})", kind.meaning(), kind.name()));
         }
         roff.control("SH", ["ENVIRONMENT"]);
+        roff.text([roman(
+            "Settings may also be in host_config.json or .env in the current directory; the environment wins over .env, \
+             which wins over host_config.json. latticed check shows each with its origin.",
+        )]);
+        SETTINGS.iter().for_each(|known| setting(roff, known));
         ENVIRONMENT.iter().for_each(|(name, text)| entry(roff, name, text));
         roff.control("SH", ["FILES"]);
         FILES.iter().for_each(|(name, text)| entry(roff, name, text));
@@ -148,6 +153,18 @@ fn roff(write: impl FnOnce(&mut Roff)) -> String {
     roff.to_roff()
 }
 
+fn setting(roff: &mut Roff, setting: &Setting) {
+    let mut text =
+        format!("{} ({}). Default: {}.", setting.help, setting.kind.describe(), setting.default.words(setting.kind));
+    if !setting.json.is_empty() {
+        text.push_str(&format!(" In host_config.json: {}.", setting.json));
+    }
+    if !setting.aliases.is_empty() {
+        text.push_str(&format!(" Also: {}.", setting.aliases.join(", ")));
+    }
+    entry(roff, setting.name, &text.replace('`', ""));
+}
+
 /// A term and what it means.
 fn entry(roff: &mut Roff, term: &str, text: &str) {
     roff.control("TP", []);
@@ -187,6 +204,9 @@ mod tests {
         }
         for kind in Kind::ALL {
             assert!(page.contains(&format!("\\fB{}\\fR", kind.exit_code())));
+        }
+        for setting in SETTINGS {
+            assert!(page.contains(&format!("\\fB{}\\fR", setting.name)), "{}", setting.name);
         }
         assert_eq!(page.matches(".TH ").count(), 1);
         assert_eq!(page.matches(APOSTROPHE).count(), 1);

@@ -48,7 +48,7 @@ impl Default {
     }
 
     /// The default in words that hold for every machine.
-    fn words(self, kind: Kind) -> String {
+    pub fn words(self, kind: Kind) -> String {
         match self {
             Default::Text("") => "not set".into(),
             Default::Text(text) => format!("`{text}`"),
@@ -339,23 +339,6 @@ pub fn markdown() -> String {
         );
     }
     text
-}
-
-/// The table as plain text, for the man page.
-pub fn plain() -> String {
-    let mut text = String::new();
-    for setting in SETTINGS {
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "{} ({})\n    {}\n    Default: {}",
-            setting.name,
-            setting.kind.describe(),
-            setting.help,
-            setting.default.words(setting.kind)
-        );
-    }
-    text.replace('`', "")
 }
 
 #[cfg(test)]

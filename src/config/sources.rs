@@ -179,6 +179,18 @@ impl Sources {
         Ok((values, warnings))
     }
 
+    /// What the sources set for the one setting `name`, whatever state the others are in: for commands that need no more.
+    ///
+    /// # Errors
+    /// `Config`: that value cannot be used.
+    pub fn one(&self, name: &str) -> Result<Option<String>> {
+        let Some(setting) = find(name) else { return Ok(None) };
+        match self.highest(setting)? {
+            Some(found) => judge(&found, &mut Vec::new()),
+            None => Ok(None),
+        }
+    }
+
     /// Variables of all sources that begin with `prefix`, the winning value of each; for labels.
     pub fn with_prefix(&self, prefix: &str) -> Vec<(&str, &str)> {
         let mut found: Vec<(&str, &str)> = Vec::new();
