@@ -3,3 +3,7 @@
 #![allow(dead_code, reason = "each test program uses its own part")]
 
 pub mod guests;
+pub mod host;
+pub mod http;
+pub mod manifest;
+pub mod process;

@@ -1,5 +1,5 @@
 ;; Divides by a number that is zero only at run time.
-;; ends in: divi
+;; ends in: divide by zero
 (module
   (memory (export "memory") 1)
   (func (export "__guest_call") (param i32 i32) (result i32)

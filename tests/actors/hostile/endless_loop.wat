@@ -1,5 +1,5 @@
 ;; Never returns.
-;; ends in: fuel
+;; ends in: units of fuel (WASMCLOUD_ACTOR_FUEL)
 (module
   (memory (export "memory") 1)
   (func (export "__guest_call") (param i32 i32) (result i32)

@@ -1,5 +1,5 @@
 ;; Fails with an error text of all its memory.
-;; ends in: error text
+;; ends in: AAAAAAAAAAAAAAAA
 (module
   (import "wasmbus" "__guest_error" (func $fail (param i32 i32)))
   (memory (export "memory") 32)

@@ -1,5 +1,5 @@
 ;; Wants a function that is not part of the host ABI.
-;; refused with: env
+;; refused with: imports env::abort
 (module
   (import "env" "abort" (func (param i32 i32 i32 i32)))
   (memory (export "memory") 1)

@@ -1,5 +1,5 @@
 ;; Wants a global of the host.
-;; refused with: secret
+;; refused with: imports wasmbus::secret
 (module
   (import "wasmbus" "secret" (global i32))
   (memory (export "memory") 1)

@@ -1,5 +1,5 @@
 ;; Wants a host function under a signature it does not have.
-;; refused with: __host_call
+;; refused with: imported function (wasmbus,__host_call) type mismatch
 (module
   (import "wasmbus" "__host_call" (func (param i64) (result i64)))
   (memory (export "memory") 1)

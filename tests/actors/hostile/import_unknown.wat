@@ -1,5 +1,5 @@
 ;; Wants a host function that the ABI does not have.
-;; refused with: __host_exit
+;; refused with: imports wasmbus::__host_exit, which is not one of the nine functions of the host ABI
 (module
   (import "wasmbus" "__host_exit" (func (param i32)))
   (memory (export "memory") 1)

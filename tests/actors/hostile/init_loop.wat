@@ -1,5 +1,5 @@
 ;; Its `_start`, which the host calls before each operation, never returns.
-;; ends in: fuel
+;; ends in: units of fuel (WASMCLOUD_ACTOR_FUEL)
 (module
   (memory (export "memory") 1)
   (func (export "_start") (loop $again (br $again)))

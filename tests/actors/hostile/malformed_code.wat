@@ -1,5 +1,5 @@
 ;; The entry's body holds an instruction that does not exist.
-;; refused with: module
+;; refused with: not a valid WebAssembly module
 (module binary
   "\00asm\01\00\00\00"
   "\01\07\01\60\02\7f\7f\01\7f"            ;; one type: (i32, i32) -> i32

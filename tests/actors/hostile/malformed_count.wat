@@ -1,5 +1,5 @@
 ;; Claims four billion functions in a section of five bytes.
-;; refused with: module
+;; refused with: 4294967295 functions
 (module binary
   "\00asm\01\00\00\00"
   "\01\07\01\60\02\7f\7f\01\7f"            ;; one type: (i32, i32) -> i32

@@ -1,5 +1,5 @@
 ;; Its sections come in an order that is not allowed.
-;; refused with: module
+;; refused with: not a valid WebAssembly module
 (module binary
   "\00asm\01\00\00\00"
   "\03\02\01\00"

@@ -1,5 +1,5 @@
 ;; Takes all the memory it can get, one page after another, and writes to each; then to the page it did not get.
-;; ends in: memory
+;; ends in: (WASMCLOUD_ACTOR_MEMORY_BYTES)
 (module
   (memory (export "memory") 1)
   (func (export "__guest_call") (param i32 i32) (result i32)

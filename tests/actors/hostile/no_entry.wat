@@ -1,4 +1,4 @@
 ;; Has nothing to call.
-;; refused with: __guest_call
+;; refused with: exports neither __guest_call nor _start
 (module
   (memory (export "memory") 1))

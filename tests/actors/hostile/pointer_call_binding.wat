@@ -1,5 +1,5 @@
 ;; Calls out with a link name beyond its memory.
-;; ends in: __host_call
+;; ends in: __host_call: the binding at 4294967295
 (module
   (import "wasmbus" "__host_call" (func $call (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
   (memory (export "memory") 1)

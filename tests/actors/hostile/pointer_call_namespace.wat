@@ -1,5 +1,5 @@
 ;; Calls out with a contract beyond its memory.
-;; ends in: __host_call
+;; ends in: __host_call: the namespace at 65530
 (module
   (import "wasmbus" "__host_call" (func $call (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
   (memory (export "memory") 1)

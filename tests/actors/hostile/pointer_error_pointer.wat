@@ -1,5 +1,5 @@
 ;; Fails with a text from beyond its memory.
-;; ends in: __guest_error
+;; ends in: __guest_error: the error text at 4294967295
 (module
   (import "wasmbus" "__guest_error" (func $fail (param i32 i32)))
   (memory (export "memory") 1)

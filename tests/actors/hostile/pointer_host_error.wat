@@ -1,5 +1,5 @@
 ;; Has the host write an error text beyond its memory.
-;; ends in: __host_error
+;; ends in: __host_error: the error text at 4294967292
 (module
   (import "wasmbus" "__host_call" (func $call (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
   (import "wasmbus" "__host_error" (func $error (param i32)))

@@ -1,5 +1,5 @@
 ;; Has the host write an answer beyond its memory.
-;; ends in: __host_response
+;; ends in: __host_response: the answer at 4294967292
 (module
   (import "wasmbus" "__host_call" (func $call (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
   (import "wasmbus" "__host_response" (func $answer (param i32)))

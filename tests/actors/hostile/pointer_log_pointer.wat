@@ -1,5 +1,5 @@
 ;; Logs from beyond its memory.
-;; ends in: __console_log
+;; ends in: __console_log: the text at 65000
 (module
   (import "wasmbus" "__console_log" (func $log (param i32 i32)))
   (memory (export "memory") 1)

@@ -1,5 +1,5 @@
 ;; Hands `__guest_request` a place for the operation beyond its memory.
-;; ends in: __guest_request
+;; ends in: __guest_request: the operation at 4294967280
 (module
   (import "wasmbus" "__guest_request" (func $request (param i32 i32)))
   (memory (export "memory") 1)

@@ -1,5 +1,5 @@
 ;; Hands `__guest_request` a place for the payload whose end is beyond its memory.
-;; ends in: __guest_request
+;; ends in: __guest_request: the payload at 65535
 (module
   (import "wasmbus" "__guest_request" (func $request (param i32 i32)))
   (memory (export "memory") 1)

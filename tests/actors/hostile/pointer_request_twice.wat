@@ -1,5 +1,5 @@
 ;; Asks for its request twice.
-;; ends in: __guest_request
+;; ends in: __guest_request: the request was taken already
 (module
   (import "wasmbus" "__guest_request" (func $request (param i32 i32)))
   (memory (export "memory") 1)

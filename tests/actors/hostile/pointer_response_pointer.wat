@@ -1,5 +1,5 @@
 ;; Answers from beyond its memory.
-;; ends in: __guest_response
+;; ends in: __guest_response: the response at 65536
 (module
   (import "wasmbus" "__guest_response" (func $respond (param i32 i32)))
   (memory (export "memory") 1)

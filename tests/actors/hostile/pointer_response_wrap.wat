@@ -1,5 +1,5 @@
 ;; Answers with a pointer and a length whose sum wraps around.
-;; ends in: __guest_response
+;; ends in: __guest_response: the response at 4294967295
 (module
   (import "wasmbus" "__guest_response" (func $respond (param i32 i32)))
   (memory (export "memory") 1)

@@ -1,5 +1,5 @@
 ;; Calls out with all its memory as the payload, again and again.
-;; ends in: payload
+;; ends in: __host_call: the payload has
 (module
   (import "wasmbus" "__host_call" (func $host_call (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
   (import "wasmbus" "__host_error_len" (func $error_length (result i32)))

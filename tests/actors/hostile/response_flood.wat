@@ -1,5 +1,5 @@
 ;; Answers with 16 MiB, as often as it can.
-;; ends in: response
+;; ends in: __guest_response: the response has
 (module
   (import "wasmbus" "__guest_response" (func $respond (param i32 i32)))
   (memory (export "memory") 1)

@@ -1,5 +1,5 @@
 ;; Calls itself through the host, for ever.
-;; ends in: depth
+;; ends in: deep, which is the limit (WASMCLOUD_ACTOR_NESTING)
 (module
   (import "wasmbus" "__host_call" (func $host_call (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
   (import "wasmbus" "__host_error_len" (func $error_length (result i32)))

@@ -1,5 +1,5 @@
 ;; Calls itself for ever.
-;; ends in: call stack
+;; ends in: (WASMCLOUD_ACTOR_STACK_DEPTH)
 (module
   (memory (export "memory") 1)
   (func $deeper (param i64 i64 i64 i64) (result i64)

@@ -1,5 +1,5 @@
 ;; Its start function, which runs while the instance is being made, never returns.
-;; ends in: start function
+;; ends in: the start section of actor start_loop did not end within one slice
 (module
   (memory (export "memory") 1)
   (func $start (loop $again (br $again)))

@@ -1,5 +1,5 @@
 ;; Claims a table of 4 billion elements.
-;; refused with: table
+;; refused with: (WASMCLOUD_ACTOR_TABLE_ELEMENTS)
 (module
   (memory (export "memory") 1)
   (table 0xffffffff funcref)

@@ -1,0 +1,174 @@
+//! The real program as a child process, in a folder of its own.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use latticed::{host::HostStatus, task, web::Client};
+
+/// How long a host may take to do what a test waits for. Far above what it takes, so that only a hang reaches it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A folder with everything a host writes, removed when dropped. Several hosts may live in it one after another.
+pub struct Sandbox {
+    folder: tempfile::TempDir,
+    program: PathBuf,
+}
+
+impl Sandbox {
+    /// A fresh folder for hosts of the binary `program`.
+    pub fn new(program: impl Into<PathBuf>) -> Self {
+        let folder = tempfile::Builder::new().prefix("latticed-").tempdir().expect("the temporary folder is writable");
+        Self { folder, program: program.into() }
+    }
+
+    /// A path in the folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes the file `name`, and says where it is.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, content).expect("the temporary folder is writable");
+        path
+    }
+
+    /// The program with `arguments`, seeing nothing but this folder and no setting of whoever runs the tests.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .env_clear()
+            .env("HOME", self.folder.path())
+            .env("XDG_RUNTIME_DIR", self.folder.path())
+            // Not XDG_STATE_HOME: root keeps state elsewhere, and tests may run as root.
+            .env("STATE_DIRECTORY", self.path("state"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Starts a host with `manifest` and `settings` in its environment.
+    pub fn run(&self, manifest: &Path, settings: &[(&str, &str)]) -> Host {
+        let mut command = self.command(&["run", manifest.to_str().expect("temporary paths are UTF-8")]);
+        let mut child = command
+            .envs(settings.iter().copied())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program can be started");
+        let output = Output::default();
+        let readers = vec![
+            output.read(child.stdout.take().expect("it is piped")),
+            output.read(child.stderr.take().expect("it is piped")),
+        ];
+        Host { child, output, readers, socket: self.path("latticed/admin.sock") }
+    }
+}
+
+/// Everything a host printed so far, on either stream.
+#[derive(Clone, Default)]
+struct Output(Arc<Mutex<String>>);
+
+impl Output {
+    fn read(&self, stream: impl std::io::Read + Send + 'static) -> JoinHandle<()> {
+        let text = Arc::clone(&self.0);
+        thread::spawn(move || {
+            for line in BufReader::new(stream).split(b'\n') {
+                let Ok(line) = line else { break };
+                let mut text = text.lock().unwrap_or_else(PoisonError::into_inner);
+                text.push_str(&String::from_utf8_lossy(&line));
+                text.push('\n');
+            }
+        })
+    }
+
+    fn text(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A running host. Killed when dropped.
+pub struct Host {
+    child: Child,
+    output: Output,
+    readers: Vec<JoinHandle<()>>,
+    socket: PathBuf,
+}
+
+impl Host {
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it printed so far.
+    pub fn output(&self) -> String {
+        self.output.text()
+    }
+
+    /// A client of its admin socket.
+    pub fn client(&self) -> Client {
+        Client::new(&self.socket)
+    }
+
+    /// Waits until it printed `text`.
+    pub fn wait_for(&mut self, text: &str) {
+        let end = Instant::now() + PATIENCE;
+        while !self.output().contains(text) {
+            let ended = self.child.try_wait().expect("the child can be asked");
+            assert!(ended.is_none(), "the host ended ({ended:?}) and did not print {text:?}: {}", self.output());
+            assert!(Instant::now() < end, "the host did not print {text:?} within {PATIENCE:?}: {}", self.output());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Its status.
+    pub fn status(&self) -> HostStatus {
+        task::block_on(self.client().status()).unwrap_or_else(|error| panic!("no status: {error}\n{}", self.output()))
+    }
+
+    /// Calls `operation` of `actor` through the admin socket; a failure is the host's text.
+    pub fn call(&self, actor: &str, operation: &str, payload: &[u8]) -> Result<Vec<u8>, String> {
+        let client = self.client();
+        let answer = client.call(actor, operation, payload.to_vec(), PATIENCE);
+        task::block_on(answer).map_err(|error| error.to_string())
+    }
+
+    /// Ends it as a power cut would.
+    pub fn kill(mut self) {
+        self.child.kill().expect("the child can be killed");
+        self.child.wait().expect("the child can be awaited");
+    }
+
+    /// Asks it to stop (SIGTERM), and says how it ended and all it printed.
+    pub fn terminate(mut self) -> (ExitStatus, String) {
+        let pid = i32::try_from(self.pid()).ok().and_then(rustix::process::Pid::from_raw).expect("a child has a pid");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the child can be signalled");
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the child can be asked") {
+                for reader in self.readers.drain(..) {
+                    reader.join().expect("readers do not panic");
+                }
+                return (status, self.output());
+            }
+            assert!(Instant::now() < end, "the host did not stop within {PATIENCE:?}: {}", self.output());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // Already gone is fine.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
