@@ -55,7 +55,9 @@ impl Writer {
         if self.active.is_some_and(|active| active <= last) {
             self.active = None;
         }
-        while let Some(oldest) = shared.state().segments.keys().next().copied().filter(|oldest| *oldest <= last) {
+        loop {
+            let oldest = shared.state().segments.keys().next().copied();
+            let Some(oldest) = oldest.filter(|oldest| *oldest <= last) else { break };
             if let Err(error) = self.clean_oldest(shared) {
                 log::warn!("segment {oldest:08x} of the state log stays as it is until the next start: {error}");
                 return;
