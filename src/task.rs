@@ -12,9 +12,9 @@ use smol::{Executor, Task, future};
 
 static EXECUTOR: Executor<'static> = Executor::new();
 
-/// Stack of a worker thread, bytes. Guests keep their stacks on the heap, so only our own frames need room; 256 KiB is
-/// four times the deepest seen (a TLS handshake in a debug build). Exceeding it ends the process.
-const WORKER_STACK_BYTES: usize = 256 * 1024;
+/// Stack of a worker thread, bytes. 2 MiB, as Rust gives its own threads: an unoptimised interpreter has been seen to need
+/// more than 256 KiB. It is address space, memory only as far as it is touched. Exceeding it ends the process.
+const WORKER_STACK_BYTES: usize = 2 * 1024 * 1024;
 
 /// Blocking threads the runtime may start (host names, certificate files). One is enough: such work is rare.
 const TOKIO_BLOCKING_THREADS: usize = 1;

@@ -1,7 +1,10 @@
 //! Providers inside the process, each started by a reference `builtin:NAME`.
 
+mod builtins;
 pub mod http_client;
 pub mod http_server;
 pub mod key_value;
 pub mod logging;
 pub mod numbers;
+
+pub use builtins::{INTRINSICS, Settings, builtins};

@@ -1,25 +1,148 @@
-//! `latticed run`: start a host in the foreground.
+//! `latticed run`: start a host in the foreground. Here every room is wired to the others.
 
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use super::Output;
-use crate::error::{Error, Result};
+use crate::{
+    actor::{self, Engine},
+    capability,
+    claims::{KeyPair, Role},
+    config::{Config, friendly_name, manifest},
+    error::{Context, Kind, Result},
+    host::{
+        self, Application, Host, Parts,
+        application::{ActorComponent, LinkComponent, ProviderComponent},
+        event::LogEvents,
+    },
+    log,
+    service::{clock::SystemClock, heap, signals},
+    store::{self, RealDisk, Store},
+    task,
+    web::{self, Admin},
+};
 
 const EXAMPLES: &str = "\
-Example:
-  latticed run tests/quickstart/counter.yaml
-  curl http://127.0.0.1:8080/";
+Examples:
+  latticed run tests/quickstart/counter.yaml     start a host with the actors and links of a manifest
+  latticed run                                   start it with what it ran before
+  WASMCLOUD_LOG_LEVEL=debug latticed run app.yaml
+
+The first SIGTERM or Ctrl-C finishes what is in flight, the second ends at once. Settings come from the environment,
+.env files and host_config.json; `latticed check` shows each with its origin.";
 
 /// Start a host, with the actors and links of a manifest if one is given.
+///
+/// What the manifest asks for is kept: a later `latticed run` without it starts the same again, also without the files
+/// it named. Another manifest with the same application name takes its place.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// wadm application manifest (YAML); without one the host starts what it ran before.
     pub file: Option<PathBuf>,
+
+    /// Read settings from this file instead of ./host_config.json.
+    #[arg(long, value_name = "FILE")]
+    pub host_config: Option<PathBuf>,
 }
 
 /// Runs the command.
-pub fn run(args: Args, output: &mut Output) -> Result<()> {
-    let _ = (args, output);
-    Err(Error::unavailable("`latticed run` is not part of this build"))
+pub fn run(args: Args, _output: &mut Output) -> Result<()> {
+    let config = Config::load(args.host_config.as_deref(), Vec::new(), &[])?;
+    log::setup(config.log);
+    for warning in &config.warnings {
+        log::warn!("{warning}");
+    }
+    let application = args.file.map(|path| read(&path, &config)).transpose()?;
+    heap::configure();
+    task::run(task::default_workers(), serve(config, application))
+        .context(Kind::Internal, "cannot start the main loop")?
+}
+
+/// Reads the manifest and says what this board cannot honour.
+fn read(path: &Path, config: &Config) -> Result<Application> {
+    let manifest = manifest::read(path, &config.labels)?;
+    for warning in &manifest.warnings {
+        log::warn!("{warning}");
+    }
+    Ok(Application {
+        name: manifest.name,
+        version: manifest.version,
+        actors: manifest
+            .actors
+            .into_iter()
+            .map(|actor| ActorComponent {
+                name: actor.name,
+                reference: format!("file://{}", actor.path.display()),
+                max_concurrent: actor.max_concurrent.unwrap_or(actor::settings::MAX_CONCURRENT),
+                links: actor
+                    .links
+                    .into_iter()
+                    .map(|link| LinkComponent { target: link.target, values: link.values })
+                    .collect(),
+            })
+            .collect(),
+        providers: manifest
+            .capabilities
+            .into_iter()
+            .map(|capability| ProviderComponent {
+                name: capability.name,
+                reference: capability.reference.text().to_owned(),
+                contract_id: capability.contract_id,
+                link_name: capability.link_name,
+                configuration: capability.configuration,
+            })
+            .collect(),
+    })
+}
+
+async fn serve(config: Config, application: Option<Application>) -> Result<()> {
+    let disk = Arc::new(RealDisk::new(config.state_directory.clone()));
+    let (store, damage) = smol::unblock(move || Store::open(store::Settings::default(), disk)).await?;
+    for found in &damage {
+        log::warn!("{found}");
+    }
+    let key = match config.host_key()? {
+        Some(key) => key,
+        None => {
+            let usable = |seed: &str| KeyPair::from_seed(seed).is_ok();
+            let make = || KeyPair::generate(Role::Server).map(|key| key.seed().expose().to_owned());
+            KeyPair::from_seed(&store.host_seed(usable, make).await?)?
+        }
+    };
+    let engine = Engine::new(actor::Settings { threads: task::default_workers() + 1, ..actor::Settings::default() })?;
+    engine.when_idle(heap::give_back);
+    let friendly_name = friendly_name()?;
+    log::name(&key.public_key().to_string(), &friendly_name);
+    let host = Host::new(
+        host::Settings {
+            lattice: config.lattice.clone(),
+            friendly_name,
+            labels: config.labels.clone(),
+            drain: config.drain,
+            issuers: config.allowed_issuers.clone(),
+        },
+        Parts {
+            key,
+            builtins: capability::builtins(&store, &capability::Settings::default()),
+            store,
+            engine,
+            intrinsics: capability::INTRINSICS,
+            events: vec![Arc::new(LogEvents)],
+            clock: Box::new(SystemClock),
+        },
+    )?;
+    // Before anything starts: a second host on this socket must not get as far as opening ports.
+    let admin = Admin::start(web::Settings::at(config.admin_socket.clone()), host.clone()).await?;
+    if let Some(application) = application {
+        host.apply(application).await?;
+    }
+    let stopper = host.clone();
+    signals::on_stop(move || stopper.request_stop()).context(Kind::Internal, "cannot catch signals")?;
+    host.run().await;
+    admin.stop().await;
+    log::settle();
+    Ok(())
 }
