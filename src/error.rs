@@ -25,6 +25,8 @@ pub enum Kind {
     Denied,
     /// A limit was reached; the text names the limit and its setting.
     Limit,
+    /// Too much at once; the same would succeed later. The text names the limit and its setting.
+    Busy,
     /// A deadline passed.
     Timeout,
     /// Something outside this process does not answer now and may later.
@@ -39,7 +41,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of the exit codes; help, man page and tests go through it.
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 13] = [
         Kind::Usage,
         Kind::Config,
         Kind::NotFound,
@@ -51,6 +53,7 @@ impl Kind {
         Kind::Unavailable,
         Kind::Storage,
         Kind::Guest,
+        Kind::Busy,
         Kind::Internal,
     ];
 
@@ -68,6 +71,7 @@ impl Kind {
             Kind::Unavailable => "something outside this program does not answer now",
             Kind::Storage => "the disk failed, is full, or holds damaged data",
             Kind::Guest => "the actor trapped or answered with an error of its own",
+            Kind::Busy => "too much at once; try again later",
             Kind::Internal => "a bug in this program; please report it",
         }
     }
@@ -93,6 +97,7 @@ impl Kind {
             Kind::Unavailable => 10,
             Kind::Storage => 11,
             Kind::Guest => 12,
+            Kind::Busy => 13,
             Kind::Internal => 70,
         }
     }
@@ -111,6 +116,7 @@ impl Kind {
             Kind::Unavailable => "unavailable",
             Kind::Storage => "storage",
             Kind::Guest => "guest",
+            Kind::Busy => "busy",
             Kind::Internal => "internal",
         }
     }
@@ -159,7 +165,7 @@ macro_rules! constructors {
 constructors! {
     usage => Usage, config => Config, not_found => NotFound, conflict => Conflict, invalid => Invalid,
     denied => Denied, limit => Limit, timeout => Timeout, unavailable => Unavailable, storage => Storage,
-    guest => Guest, internal => Internal,
+    guest => Guest, busy => Busy, internal => Internal,
 }
 
 impl fmt::Display for Error {

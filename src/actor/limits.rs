@@ -37,14 +37,14 @@ impl Inner {
     }
 
     pub(super) fn queue_full(&self) -> Error {
-        Error::limit(format!(
+        Error::busy(format!(
             "actor {} is busy: {} invocations wait already (WASMCLOUD_ACTOR_QUEUE)",
             self.name, self.surroundings.settings.queue
         ))
     }
 
     pub(super) fn host_queue_full(&self) -> Error {
-        Error::limit(format!(
+        Error::busy(format!(
             "the host is busy: {} invocations wait already (WASMCLOUD_QUEUE)",
             self.surroundings.settings.host_queue
         ))

@@ -203,7 +203,7 @@ fn invocations_beyond_the_places_queue_in_order_and_beyond_the_queue_are_refused
         }
         assert_eq!((actor.counts().running, actor.counts().queued), (1, 2));
         let refused = invoke(&actor, b"").await.unwrap_err();
-        assert_eq!(refused.kind(), Kind::Limit);
+        assert_eq!(refused.kind(), Kind::Busy);
         assert_eq!(refused.text(), "actor test is busy: 2 invocations wait already (WASMCLOUD_ACTOR_QUEUE)");
         for _ in 0..3 {
             answers.send(Vec::new()).await.unwrap();

@@ -162,7 +162,7 @@ impl<'a> Waits<'a> {
     fn enter(waiting: &'a AtomicUsize, limit: usize) -> Result<Self> {
         if waiting.fetch_add(1, Relaxed) >= limit {
             waiting.fetch_sub(1, Relaxed);
-            return Err(Error::limit(format!("{limit} HTTP requests wait for a place already: try again later")));
+            return Err(Error::busy(format!("{limit} HTTP requests wait for a place already: try again later")));
         }
         Ok(Self(waiting))
     }

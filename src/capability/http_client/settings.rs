@@ -2,17 +2,20 @@
 
 use std::time::Duration;
 
+use crate::actor::settings::PAYLOAD_BYTES;
+
 /// Requests at once. Each holds a blocking thread and its bodies, so eight stay under 80 MiB at the worst. More wait.
 pub const DEFAULT_CONCURRENT_MAX: usize = 8;
 
 /// Requests that may wait for one of those places. More are refused at once, which tells an actor to slow down.
 pub const DEFAULT_WAITING_MAX: usize = 64;
 
-/// Largest body an actor may send, bytes. A larger one is refused before anything is sent.
-pub const DEFAULT_REQUEST_BYTES_MAX: usize = 5 * 1024 * 1024;
+/// Largest body an actor may send, bytes: what a host call carries. A larger one is refused before anything is sent.
+pub const DEFAULT_REQUEST_BYTES_MAX: usize = PAYLOAD_BYTES;
 
-/// Largest body an actor may be answered with, bytes. Reading stops there with an error; the actor gets no half answer.
-pub const DEFAULT_RESPONSE_BYTES_MAX: usize = 5 * 1024 * 1024;
+/// Largest body an actor may be answered with, bytes: what a host call's answer carries. Reading stops there with an
+/// error; the actor gets no half answer.
+pub const DEFAULT_RESPONSE_BYTES_MAX: usize = PAYLOAD_BYTES;
 
 /// Largest response head, bytes. More is refused.
 pub const RESPONSE_HEAD_BYTES_MAX: usize = 32 * 1024;

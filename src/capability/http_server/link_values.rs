@@ -149,6 +149,13 @@ impl Options {
         if let Some(text) = link.value("timeout_ms") {
             options.timeout = timeout(text.trim().parse().ok(), text)?;
         }
+        if options.max_body_bytes > settings.payload_bytes {
+            warnings.push(format!(
+                "`max_content_len` is {} bytes, but an invocation carries no more than {} \
+                 (WASMCLOUD_ACTOR_PAYLOAD_BYTES): larger requests are answered with 413",
+                options.max_body_bytes, settings.payload_bytes
+            ));
+        }
         Ok((options, warnings))
     }
 }
@@ -383,7 +390,8 @@ mod tests {
             assert_eq!(options.cache_control.unwrap(), "no-store");
             assert!(options.readonly);
             assert_eq!(options.log, Some(Level::Info));
-            assert!(warnings.is_empty(), "{warnings:?}");
+            assert_eq!(warnings.len(), 1, "only that 100M are more than an invocation carries: {warnings:?}");
+            assert!(warnings[0].contains("WASMCLOUD_ACTOR_PAYLOAD_BYTES"));
         }
     }
 

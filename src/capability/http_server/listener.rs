@@ -212,11 +212,12 @@ fn cannot_bind(address: SocketAddr, link: &LinkDefinition, cause: &std::io::Erro
             Kind::Config,
             "ports below 1024 need a privilege: choose a higher one or grant CAP_NET_BIND_SERVICE".into(),
         ),
+        // At boot the network may come up later, so this is worth another try.
         std::io::ErrorKind::AddrNotAvailable => (
-            Kind::Config,
-            "no interface of this machine has that address: use one it has, or 0.0.0.0 for all of them".into(),
+            Kind::Unavailable,
+            "no interface of this machine has that address now: use one it has, or 0.0.0.0 for all of them".into(),
         ),
-        _ => (Kind::Config, "check the link value `address`".into()),
+        _ => (Kind::Unavailable, "check the link value `address`".into()),
     };
     Error::new(kind, format!("cannot listen on {address} for actor {actor}: {cause}; {remedy}"))
 }

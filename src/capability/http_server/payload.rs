@@ -20,7 +20,7 @@ use serde::{
 
 use crate::error::{Error, Result};
 
-/// Room for the fixed words of a request, bytes; a guess that saves growing, not a limit.
+/// Bytes of the fixed words of a request with their markers and lengths, at most.
 const FIXED_BYTES: usize = 96;
 
 /// Header lines an actor may answer with. Clients give up at about as many; more is an invalid answer.
@@ -43,8 +43,7 @@ impl RequestPayload {
     pub fn new(parts: &Parts, length: Option<u32>, reserve: usize) -> Self {
         let path = parts.uri.path();
         let query = parts.uri.query().unwrap_or("");
-        let headers: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 6).sum();
-        let mut out = ByteBuf::with_capacity(FIXED_BYTES + path.len() + query.len() + headers + reserve);
+        let mut out = ByteBuf::with_capacity(Self::head_len(parts) + reserve);
         write(encode::write_map_len(&mut out, 5));
         write(encode::write_str(&mut out, "method"));
         write(encode::write_str(&mut out, parts.method.as_str()));
@@ -68,6 +67,16 @@ impl RequestPayload {
         };
         let bytes = out.into_vec();
         Self { body_at: bytes.len(), bytes, length_at }
+    }
+
+    /// Bytes that everything but the body takes at most.
+    pub fn head_len(parts: &Parts) -> usize {
+        // A name has up to 5 bytes before it, a value up to 5, the list of values up to 5.
+        let headers: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 15).sum();
+        FIXED_BYTES
+            + parts.method.as_str().len()
+            + parts.uri.path_and_query().map_or(0, |text| text.as_str().len())
+            + headers
     }
 
     /// Appends a piece of the body.
@@ -353,6 +362,7 @@ mod tests {
                 payload.push(piece);
             }
             prop_assert_eq!(payload.body_len(), body.len());
+            prop_assert!(payload.bytes.len() - body.len() <= RequestPayload::head_len(&parts));
             let read: HttpRequest = codec::decode("request", &payload.finish()).unwrap();
             prop_assert_eq!(read, HttpRequest { method, path, query_string: query, header: expected, body });
         }

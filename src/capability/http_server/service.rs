@@ -22,7 +22,6 @@ use super::{
     listener::Shared,
     pace::{Pace, Phase},
     payload::{Answer, RequestPayload},
-    settings::MAX_CONTENT_LEN_LIMIT_BYTES,
 };
 use crate::{
     error::{Error, Kind},
@@ -149,7 +148,6 @@ async fn receive<'a>(
     parts: &Parts,
     mut body: Incoming,
 ) -> Result<(Vec<u8>, Reservation<'a>), Refusal> {
-    let limit = shared.options.max_body_bytes.min(MAX_CONTENT_LEN_LIMIT_BYTES);
     let too_large =
         || Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "the request body is larger than this server allows\n").close();
     let no_room = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many request bodies at once\n").retry().close();
@@ -158,6 +156,8 @@ async fn receive<'a>(
         return Ok((RequestPayload::new(parts, Some(0), 0).finish(), reservation));
     }
     pace.enter(Phase::Body);
+    let head = RequestPayload::head_len(parts);
+    let limit = shared.options.max_body_bytes.min(shared.settings.payload_bytes.saturating_sub(head));
     let promised = body.size_hint().exact();
     if promised.is_some_and(|length| length > limit as u64) {
         return Err(too_large());
@@ -195,7 +195,9 @@ fn translate(shared: &Shared, parts: &Parts, error: &Error) -> Refusal {
         Kind::NotFound | Kind::Unavailable => {
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the actor is not running now\n").retry()
         }
-        Kind::Limit => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the actor is at its limits\n").retry(),
+        Kind::Busy => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the actor is busy\n").retry(),
+        // Fuel, memory, stack, the size of the answer: the next request of this kind would end the same way.
+        Kind::Limit => Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the actor exceeded a limit\n"),
         Kind::Invalid => Refusal::new(StatusCode::BAD_GATEWAY, "the actor gave an invalid answer\n"),
         Kind::Guest => Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the actor failed\n"),
         Kind::Usage | Kind::Config | Kind::Conflict | Kind::Denied | Kind::Storage | Kind::Internal => {

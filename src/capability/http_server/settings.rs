@@ -12,9 +12,13 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_millis(2000);
 /// short enough that a forgotten request cannot hold its memory for ever.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 
+/// Largest invocation that reaches an actor, bytes: what the router lets through. A request whose body would not fit is
+/// answered with 413, whatever `max_content_len` says.
+pub const DEFAULT_PAYLOAD_BYTES: usize = crate::actor::settings::PAYLOAD_BYTES;
+
 /// Largest request body where the link does not set `max_content_len`, bytes. First-party servers say 100 MiB, which is
-/// a fifth of the memory of a small board; a larger body is answered with 413.
-pub const DEFAULT_MAX_BODY_BYTES: usize = 10 * 1024 * 1024;
+/// a fifth of the memory of a small board, and more than an invocation carries; a larger body is answered with 413.
+pub const DEFAULT_MAX_BODY_BYTES: usize = DEFAULT_PAYLOAD_BYTES;
 
 /// Largest `max_content_len` a link may ask for, bytes: as in the first-party server. A larger value is refused.
 pub const MAX_CONTENT_LEN_LIMIT_BYTES: usize = 1024 * 1024 * 1024;
@@ -59,6 +63,8 @@ pub const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
 pub struct Settings {
     /// Time for a request where the link says nothing; see [`DEFAULT_TIMEOUT`].
     pub timeout: Duration,
+    /// Largest invocation, bytes; see [`DEFAULT_PAYLOAD_BYTES`].
+    pub payload_bytes: usize,
     /// Largest body where the link says nothing, bytes; see [`DEFAULT_MAX_BODY_BYTES`].
     pub max_body_bytes: usize,
     /// Bodies of all listeners together, bytes; see [`DEFAULT_BODY_BUDGET_BYTES`].
@@ -83,6 +89,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             timeout: DEFAULT_TIMEOUT,
+            payload_bytes: DEFAULT_PAYLOAD_BYTES,
             max_body_bytes: DEFAULT_MAX_BODY_BYTES,
             body_budget_bytes: DEFAULT_BODY_BUDGET_BYTES,
             connections_max: DEFAULT_CONNECTIONS_MAX,

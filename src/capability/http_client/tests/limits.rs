@@ -136,7 +136,7 @@ fn only_so_many_requests_run_at_once_and_only_so_many_wait() {
     let answered = results.iter().filter(|result| result.is_ok()).count();
     assert_eq!(most.load(Ordering::SeqCst), 2);
     assert!((4..=6).contains(&answered), "two ran, four waited: {results:?}");
-    assert!(results.iter().all(|result| result.is_ok() || *result == Err(Kind::Limit)), "{results:?}");
+    assert!(results.iter().all(|result| result.is_ok() || *result == Err(Kind::Busy)), "{results:?}");
 }
 
 #[test]

@@ -165,6 +165,18 @@ fn a_body_over_the_limit_is_refused_before_it_is_sent_and_while_it_comes() {
 }
 
 #[test]
+fn a_body_that_no_invocation_carries_is_refused_whatever_the_link_says() {
+    let (server, address) = impatient(Settings { payload_bytes: 1000, max_body_bytes: 10_000, ..Settings::default() });
+    let mut client = Client::connect(address);
+    client.send(format!("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 950\r\n\r\n{}", "x".repeat(950)));
+    assert_eq!(client.reply().unwrap().status, 413, "with its head it would be too long");
+    let mut client = Client::connect(address);
+    let reply = client.ask(format!("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 700\r\n\r\n{}", "x".repeat(700)));
+    assert_eq!(reply.status, 200);
+    assert_eq!(server.calls.lock().unwrap().len(), 1);
+}
+
+#[test]
 fn a_body_far_over_the_limit_does_not_hide_the_answer() {
     let (_server, address) = impatient(Settings { max_body_bytes: 1000, ..Settings::default() });
     let mut client = Client::connect(address);
