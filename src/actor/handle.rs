@@ -180,8 +180,12 @@ impl Inner {
         if context.depth >= settings.nesting {
             return Err(self.nested_too_deep());
         }
-        let own = Instant::now() + settings.deadline;
-        let until = Until { at: own.min(context.deadline), own: own <= context.deadline };
+        // A limit beyond what the clock can count is no limit.
+        let own = Instant::now().checked_add(settings.deadline);
+        let until = match own {
+            Some(own) if own <= context.deadline => Until { at: own, own: true },
+            _ => Until { at: context.deadline, own: false },
+        };
 
         let _tidy = Tidy(self);
         let waiting = Counted::new(&self.counters.queued);
@@ -269,6 +273,7 @@ impl Actor {
             let _ = self.0.drained.recv().await;
         }
         self.0.forget_module();
+        self.0.engine.clone().tidy();
         cut_off
     }
 }

@@ -48,7 +48,7 @@ impl Inner {
                 Slot::Cold => {
                     let flight = Arc::new(Flight { outcome: OnceLock::new(), landed: Signal::new() });
                     *slot = Slot::Compiling(flight.clone());
-                    task::spawn(compile(Landing { actor: self.clone(), flight: flight.clone() })).detach();
+                    task::spawn(compile(Landing { actor: self.clone(), flight: Some(flight.clone()) })).detach();
                     flight
                 }
             }
@@ -102,7 +102,8 @@ async fn compile(landing: Landing) {
 /// Ends a flight, also when the compilation was dropped half-way.
 struct Landing {
     actor: Arc<Inner>,
-    flight: Arc<Flight>,
+    /// `None` once landed.
+    flight: Option<Arc<Flight>>,
 }
 
 impl Landing {
@@ -114,8 +115,10 @@ impl Landing {
             actor.last_used.store(actor.engine.cache.tick(), Ordering::Relaxed);
             *actor.slot() = Slot::Compiled(compiled.clone());
         }
-        // The first outcome stands; there is one landing per flight, so this is the first.
-        let _ = self.flight.outcome.set(outcome);
+        if let Some(flight) = &self.flight {
+            // The first outcome stands; there is one landing per flight, so this is the first.
+            let _ = flight.outcome.set(outcome);
+        }
     }
 }
 
@@ -127,7 +130,10 @@ impl Drop for Landing {
                 *slot = Slot::Cold;
             }
         }
-        self.flight.landed.give();
+        if let Some(flight) = self.flight.take() {
+            flight.landed.give();
+        }
+        // After the flight is let go: what it holds would count as in use.
         self.actor.engine.clone().tidy();
     }
 }

@@ -205,6 +205,22 @@ fn every_invocation_has_memory_globals_and_tables_of_its_own() {
 }
 
 #[test]
+fn modules_with_large_functions_run_as_others_do() {
+    // 50 KB in one function, above what is translated while others wait for the thread.
+    let large = guest(&format!(
+        "{} (i32.store (i32.const 0) (local.get $op)) (call $response (i32.const 0) (i32.const 4)) (i32.const 1)",
+        "(local.set $op (i32.add (local.get $op) (i32.const 1)))".repeat(8_000)
+    ));
+    assert!(large.len() > 50_000);
+    assert_eq!(once(large, |_| ()), Ok(8_002u32.to_le_bytes().to_vec()));
+}
+
+#[test]
+fn a_limit_beyond_all_time_is_no_limit() {
+    assert_eq!(once(echo(), |settings| settings.deadline = Duration::MAX), Ok(b"payload".to_vec()));
+}
+
+#[test]
 fn settings_that_let_nothing_run_are_refused() {
     for (change, name) in [
         ((|settings| settings.fuel = 0) as fn(&mut Settings), "WASMCLOUD_ACTOR_FUEL"),
