@@ -28,9 +28,11 @@ pub use sources::{Effective, Given, Origin, Sources};
 pub use surroundings::Surroundings;
 
 use crate::{
+    actor,
+    capability::key_value,
     claims::{AllowedIssuers, KeyPair},
     error::{Error, Result},
-    log,
+    log, store,
 };
 
 /// Every setting in effect, typed, and where each value came from.
@@ -68,6 +70,14 @@ pub struct Config {
     pub host_config: Option<PathBuf>,
     /// How long work in flight may take when the host stops.
     pub drain: Duration,
+    /// Limits of guests.
+    pub actor: actor::Settings,
+    /// Threads that run guests beside the main one.
+    pub workers: usize,
+    /// Limits of what is kept.
+    pub store: store::Settings,
+    /// Limits of one keyspace, where its link sets none.
+    pub key_value: key_value::Quotas,
     /// The log.
     pub log: log::Settings,
     /// `HOST_*`, given and built-in labels.
@@ -149,6 +159,19 @@ impl Config {
                 .ok_or_else(|| Error::config("WASMCLOUD_ADMIN_SOCKET is not set"))?,
             host_config: read.path("HOST_CONFIG"),
             drain: read.millis("WASMCLOUD_DRAIN_MS"),
+            actor: read.actor(),
+            workers: read.number("WASMCLOUD_WORKERS"),
+            store: store::Settings {
+                max_bytes: read.number("WASMCLOUD_STORE_BYTES"),
+                max_keys: read.number("WASMCLOUD_STORE_KEYS"),
+                ..store::Settings::default()
+            },
+            key_value: key_value::Quotas {
+                max_bytes: read.number("WASMCLOUD_KV_BYTES"),
+                max_keys: read.number("WASMCLOUD_KV_KEYS"),
+                max_value_bytes: read.number("WASMCLOUD_KV_VALUE_BYTES"),
+                max_elements: read.number("WASMCLOUD_KV_ELEMENTS"),
+            },
             log: log::Settings {
                 level: log::Level::parse(read.text("WASMCLOUD_LOG_LEVEL")).unwrap_or(log::Level::Info),
                 structured: read.flag("WASMCLOUD_STRUCTURED_LOGGING_ENABLED"),
@@ -217,6 +240,30 @@ impl Values<'_> {
         Duration::from_millis(self.number(name))
     }
 
+    fn actor(&self) -> actor::Settings {
+        actor::Settings {
+            memory_bytes: self.number("WASMCLOUD_ACTOR_MEMORY_BYTES"),
+            deadline: self.millis("WASMCLOUD_ACTOR_DEADLINE_MS"),
+            fuel: self.number("WASMCLOUD_ACTOR_FUEL"),
+            stack_depth: self.number("WASMCLOUD_ACTOR_STACK_DEPTH"),
+            module_bytes: self.number("WASMCLOUD_ACTOR_MODULE_BYTES"),
+            table_elements: self.number("WASMCLOUD_ACTOR_TABLE_ELEMENTS"),
+            max_concurrent: self.number("WASMCLOUD_ACTOR_MAX_CONCURRENT"),
+            queue: self.number("WASMCLOUD_ACTOR_QUEUE"),
+            max_running: self.number("WASMCLOUD_MAX_RUNNING"),
+            host_queue: self.number("WASMCLOUD_QUEUE"),
+            payload_bytes: self.number("WASMCLOUD_ACTOR_PAYLOAD_BYTES"),
+            nesting: self.number("WASMCLOUD_ACTOR_NESTING"),
+            log_bytes: self.number("WASMCLOUD_ACTOR_LOG_BYTES"),
+            log_per_second: self.number("WASMCLOUD_ACTOR_LOG_PER_SECOND"),
+            module_cache_bytes: self.number("WASMCLOUD_MODULE_CACHE_BYTES"),
+            slice_fuel: self.number("WASMCLOUD_SLICE_FUEL"),
+            threads: self.number::<usize>("WASMCLOUD_WORKERS") + 1,
+            allow_wasi: self.text("WASMCLOUD_ALLOW_WASI") == "deny-all",
+            ..actor::Settings::default()
+        }
+    }
+
     fn nats(&self, [host, port, seed, jwt, tls]: [&str; 5]) -> Nats {
         Nats {
             host: self.text(host).to_owned(),
@@ -250,6 +297,8 @@ mod tests {
         assert_eq!(config.ctl_topic_prefix, "wasmbus.ctl");
         assert!(!config.allow_file_load && config.allowed_issuers.is_any() && config.host_config.is_none());
         assert_eq!(config.log, log::Settings::default());
+        assert_eq!(config.actor, actor::Settings::default());
+        assert_eq!((config.store, config.key_value), (store::Settings::default(), key_value::Quotas::default()));
         assert!(config.warnings.is_empty(), "{:?}", config.warnings);
     }
 
@@ -263,13 +312,34 @@ mod tests {
             ("WASMCLOUD_LOG_LEVEL", "WARN"),
             ("WASMCLOUD_STRUCTURED_LOGGING_ENABLED", "1"),
             ("HOST_REGION", "eu"),
+            ("WASMCLOUD_ACTOR_MEMORY_BYTES", "4MiB"),
+            ("WASMCLOUD_ALLOW_WASI", "deny-all"),
+            ("WASMCLOUD_WORKERS", "3"),
+            ("WASMCLOUD_KV_KEYS", "7"),
         ])
         .expect("good settings");
         assert_eq!(config.host_key().expect("checked").map(|key| key.public_key()), Some(host.public_key()));
         assert_eq!(config.rpc.seed.as_ref().map(Secret::expose), Some("SUABC"));
         assert_eq!(config.cluster_issuers, ["CA", "CB"]);
         assert_eq!(config.log, log::Settings { level: log::Level::Warn, structured: true });
+        assert_eq!((config.actor.memory_bytes, config.actor.allow_wasi, config.actor.threads), (4 << 20, true, 4));
+        assert_eq!((config.workers, config.key_value.max_keys), (3, 7));
         assert_eq!(config.labels.get("region").map(String::as_str), Some("eu"));
+    }
+
+    /// Every bound of the table fits the type its value becomes.
+    #[test]
+    fn the_largest_values_are_taken() {
+        for setting in settings::SETTINGS {
+            let (value::Kind::Count { min, max } | value::Kind::Bytes { min, max } | value::Kind::Millis { min, max }) =
+                setting.kind
+            else {
+                continue;
+            };
+            for bound in [min, max] {
+                assert!(config(&[(setting.name, &bound.to_string())]).is_ok(), "{} = {bound}", setting.name);
+            }
+        }
     }
 
     #[test]

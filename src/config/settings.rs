@@ -6,8 +6,13 @@
 use std::fmt::Write as _;
 
 use super::{surroundings::Surroundings, value::Kind};
-use crate::claims::{Role, issuer};
-use crate::web::socket;
+use crate::{
+    actor::settings as actor,
+    capability::key_value,
+    claims::{Role, issuer},
+    store, task,
+    web::socket,
+};
 
 /// One setting.
 #[derive(Debug)]
@@ -71,6 +76,10 @@ const OFF: Default = Default::Text("false");
 const PORT: Kind = Kind::Count { min: 1, max: 65_535 };
 /// Longest time-out that can be set: an hour. Longer waits are a mistake in the unit.
 const MAX_MILLIS: u64 = 3_600_000;
+/// Most fuel that can be set: days of one core, and far from overflowing a sum.
+const MAX_FUEL: u64 = 1_000_000_000_000_000;
+/// Longest queue that can be set. Each place holds a payload.
+const MAX_QUEUE: u64 = 100_000;
 const SOCKET_DEFAULT: &str =
     "`$RUNTIME_DIRECTORY/admin.sock`, `$XDG_RUNTIME_DIR/latticed/admin.sock`, or as root `/run/latticed/admin.sock`";
 const STATE_DEFAULT: &str =
@@ -145,6 +154,176 @@ pub static SETTINGS: &[Setting] = &[
         Kind::List,
         UNSET,
         "Cluster keys (`C…`) whose invocations are accepted, beside our own",
+    ),
+    // Actors.
+    setting(
+        "WASMCLOUD_ALLOW_WASI",
+        "",
+        Kind::Choice(&["off", "deny-all"]),
+        Default::Text("off"),
+        "`deny-all` lets modules import WASI preview 1 and gives them clock, random numbers and a stderr that is logged; nothing else in it works",
+    ),
+    setting(
+        "WASMCLOUD_ACTOR_MEMORY_BYTES",
+        "",
+        Kind::Bytes { min: 64 << 10, max: 2 << 30 },
+        Default::Number(|| actor::MEMORY_BYTES as u64),
+        "Memory of one instance of an actor",
+    ),
+    setting(
+        "WASMCLOUD_ACTOR_DEADLINE_MS",
+        "",
+        Kind::Millis { min: 1, max: MAX_MILLIS },
+        Default::Number(|| actor::DEADLINE.as_millis() as u64),
+        "Longest invocation, waiting included",
+    ),
+    setting(
+        "WASMCLOUD_ACTOR_FUEL",
+        "",
+        Kind::Count { min: 1, max: MAX_FUEL },
+        Default::Number(|| actor::FUEL),
+        "Fuel of one invocation, about one unit per instruction",
+    ),
+    setting(
+        "WASMCLOUD_ACTOR_STACK_DEPTH",
+        "",
+        Kind::Count { min: 1, max: 100_000 },
+        Default::Number(|| actor::STACK_DEPTH as u64),
+        "Nested calls inside an actor",
+    ),
+    setting(
+        "WASMCLOUD_ACTOR_MODULE_BYTES",
+        "",
+        Kind::Bytes { min: 1 << 10, max: 256 << 20 },
+        Default::Number(|| actor::MODULE_BYTES as u64),
+        "Largest module",
+    ),
+    setting(
+        "WASMCLOUD_ACTOR_TABLE_ELEMENTS",
+        "",
+        Kind::Count { min: 1, max: 10_000_000 },
+        Default::Number(|| actor::TABLE_ELEMENTS as u64),
+        "Elements of one table of a module",
+    ),
+    setting(
+        "WASMCLOUD_ACTOR_MAX_CONCURRENT",
+        "",
+        Kind::Count { min: 1, max: 65_535 },
+        Default::Number(|| u64::from(actor::MAX_CONCURRENT)),
+        "Invocations of one actor at once, where no manifest says how many",
+    ),
+    setting(
+        "WASMCLOUD_ACTOR_QUEUE",
+        "",
+        Kind::Count { min: 0, max: MAX_QUEUE },
+        Default::Number(|| actor::QUEUE as u64),
+        "Invocations waiting in front of one actor",
+    ),
+    setting(
+        "WASMCLOUD_ACTOR_PAYLOAD_BYTES",
+        "",
+        Kind::Bytes { min: 1 << 10, max: 256 << 20 },
+        Default::Number(|| actor::PAYLOAD_BYTES as u64),
+        "Largest request, response, host call and answer",
+    ),
+    setting(
+        "WASMCLOUD_ACTOR_NESTING",
+        "",
+        Kind::Count { min: 1, max: 64 },
+        Default::Number(|| u64::from(actor::NESTING)),
+        "How deep actors may call actors",
+    ),
+    setting(
+        "WASMCLOUD_ACTOR_LOG_BYTES",
+        "",
+        Kind::Bytes { min: 16, max: 1 << 20 },
+        Default::Number(|| actor::LOG_BYTES as u64),
+        "Longest log text of an actor; the rest is cut off",
+    ),
+    setting(
+        "WASMCLOUD_ACTOR_LOG_PER_SECOND",
+        "",
+        Kind::Count { min: 0, max: 100_000 },
+        Default::Number(|| u64::from(actor::LOG_PER_SECOND)),
+        "Log texts of one actor per second; further ones are dropped and counted",
+    ),
+    setting(
+        "WASMCLOUD_MAX_RUNNING",
+        "",
+        Kind::Count { min: 1, max: 10_000 },
+        Default::Number(|| actor::MAX_RUNNING as u64),
+        "Invocations at once on this host",
+    ),
+    setting(
+        "WASMCLOUD_QUEUE",
+        "",
+        Kind::Count { min: 0, max: MAX_QUEUE },
+        Default::Number(|| actor::HOST_QUEUE as u64),
+        "Invocations waiting in front of the host",
+    ),
+    setting(
+        "WASMCLOUD_WORKERS",
+        "",
+        Kind::Count { min: 0, max: 256 },
+        Default::Derived("cores − 1", |_| task::default_workers().to_string()),
+        "Threads that run actors beside the main one",
+    ),
+    setting(
+        "WASMCLOUD_MODULE_CACHE_BYTES",
+        "",
+        Kind::Bytes { min: 0, max: 1 << 30 },
+        Default::Number(|| actor::MODULE_CACHE_BYTES as u64),
+        "Compiled modules kept for idle actors",
+    ),
+    setting(
+        "WASMCLOUD_SLICE_FUEL",
+        "",
+        Kind::Count { min: 1_000, max: MAX_FUEL },
+        Default::Number(|| actor::SLICE_FUEL),
+        "Fuel an actor burns before others get their turn",
+    ),
+    // State.
+    setting(
+        "WASMCLOUD_STORE_BYTES",
+        "",
+        Kind::Bytes { min: 1 << 20, max: 1 << 40 },
+        Default::Number(|| store::DEFAULT_MAX_BYTES),
+        "Everything kept in the state directory's log, keys and values together",
+    ),
+    setting(
+        "WASMCLOUD_STORE_KEYS",
+        "",
+        Kind::Count { min: 1_000, max: 100_000_000 },
+        Default::Number(|| store::DEFAULT_MAX_KEYS),
+        "Keys in that log; each takes about 100 bytes of memory",
+    ),
+    setting(
+        "WASMCLOUD_KV_BYTES",
+        "",
+        Kind::Bytes { min: 1 << 10, max: 1 << 40 },
+        Default::Number(|| key_value::DEFAULT_MAX_BYTES),
+        "One keyspace of `builtin:keyvalue`; the link value `max_bytes` wins",
+    ),
+    setting(
+        "WASMCLOUD_KV_KEYS",
+        "",
+        Kind::Count { min: 1, max: 100_000_000 },
+        Default::Number(|| key_value::DEFAULT_MAX_KEYS),
+        "Keys, elements and members in one keyspace; the link value `max_keys` wins",
+    ),
+    setting(
+        "WASMCLOUD_KV_VALUE_BYTES",
+        "",
+        Kind::Bytes { min: 1, max: 4 << 20 },
+        Default::Number(|| key_value::DEFAULT_MAX_VALUE_BYTES),
+        "Largest value, element or member; the link value `max_value_bytes` wins",
+    ),
+    setting(
+        "WASMCLOUD_KV_ELEMENTS",
+        "",
+        Kind::Count { min: 1, max: 100_000_000 },
+        Default::Number(|| key_value::DEFAULT_MAX_ELEMENTS),
+        "Elements of one list or set; the link value `max_elements` wins",
     ),
     // Log.
     alias(
