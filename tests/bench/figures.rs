@@ -1,7 +1,8 @@
 //! The benchmarks: every figure the project promises, measured in one run and set against its goal.
 //!
-//! Run by `tests/bench/run`. `bench PROGRAM [--quick]` measures the release build PROGRAM and prints a table;
-//! `bench fixed ADDRESS` is the other side of the HTTP ratios: the same server with nobody behind it.
+//! Run by `tests/bench/run`. `bench PROGRAM [--quick] [PART…]` measures the release build PROGRAM, all of it or some
+//! [`PARTS`], and prints a table; `bench fixed ADDRESS` is the other side of the HTTP ratios: the same server with nobody
+//! behind it.
 
 use std::{error::Error, path::Path};
 
@@ -38,27 +39,40 @@ pub struct Effort {
 const FULL: Effort = Effort { starts: 21, rounds: 7, load_seconds: 4, idle_seconds: 120, invocations: 4000 };
 const QUICK: Effort = Effort { starts: 5, rounds: 3, load_seconds: 1, idle_seconds: 30, invocations: 500 };
 
+type Measure = fn(&Path, Effort, &mut Table) -> Result<(), Box<dyn Error>>;
+
+/// What can be measured, in this order.
+const PARTS: [(&str, Measure); 5] = [
+    ("router", |_, effort, table| router::measure(effort, table)),
+    ("start", start::measure),
+    ("memory", footprint::measure),
+    ("http", throughput::measure),
+    ("idle", idle::measure),
+];
+
 fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let (program, effort) = match arguments.as_slice() {
-        ["fixed", address] => return fixed::serve(address.parse()?),
-        [program] => (Path::new(program), FULL),
-        [program, "--quick"] => (Path::new(program), QUICK),
-        _ => return Err("usage: bench PROGRAM [--quick]".into()),
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [command, address] = arguments.as_slice()
+        && command == "fixed"
+    {
+        return fixed::serve(address.parse()?);
+    }
+    let quick = arguments.iter().position(|argument| argument == "--quick").map(|at| arguments.remove(at));
+    let effort = if quick.is_some() { QUICK } else { FULL };
+    let Some((program, wanted)) = arguments.split_first() else {
+        return Err("usage: bench PROGRAM [--quick] [PART…]".into());
     };
-    let mut table = Table::default();
+    if let Some(unknown) = wanted.iter().find(|wanted| PARTS.iter().all(|(name, _)| name != wanted)) {
+        return Err(format!("there is no part {unknown}: there are {}", PARTS.map(|(name, _)| name).join(", ")).into());
+    }
     println!("{}", machine::line());
-    eprintln!("straight through the router …");
-    router::measure(effort, &mut table)?;
-    eprintln!("start …");
-    start::measure(program, effort, &mut table)?;
-    eprintln!("memory …");
-    footprint::measure(program, effort, &mut table)?;
-    eprintln!("HTTP …");
-    throughput::measure(program, effort, &mut table)?;
-    eprintln!("idle for {} s …", effort.idle_seconds);
-    idle::measure(program, effort, &mut table)?;
+    let mut table = Table::default();
+    for (name, measure) in PARTS {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
+            eprintln!("measuring: {name}");
+            measure(Path::new(program), effort, &mut table)?;
+        }
+    }
     println!("{table}");
     Ok(())
 }
