@@ -172,14 +172,19 @@ where
         status: StatusCode::PAYLOAD_TOO_LARGE,
         allow: None,
     };
-    // What announces itself as too large is refused before a byte of it is read.
-    if request.body().size_hint().lower() > limit_bytes as u64 {
+    let mut body = request.into_body();
+    // What announces itself as too large is refused before a byte of it is kept.
+    if body.size_hint().lower() > limit_bytes as u64 {
+        discard(body, patience).await;
         return Err(too_large());
     }
     let read = async {
-        match Limited::new(request.into_body(), limit_bytes).collect().await {
+        match Limited::new(&mut body, limit_bytes).collect().await {
             Ok(collected) => Ok(collected.to_bytes()),
-            Err(cause) if cause.is::<LengthLimitError>() => Err(too_large()),
+            Err(cause) if cause.is::<LengthLimitError>() => {
+                discard(body, patience).await;
+                Err(too_large())
+            }
             Err(cause) => Err(Error::invalid(format!("the request's body broke off: {cause}")).into()),
         }
     };
@@ -189,6 +194,15 @@ where
         Err(Refusal { error: Error::timeout(text), status: StatusCode::REQUEST_TIMEOUT, allow: None })
     };
     future::or(read, late).await
+}
+
+/// Throws away what a client still sends, for a while: one that finds its way barred while it sends may never read why.
+async fn discard<B: Body + Unpin>(mut body: B, patience: Duration) {
+    let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+    let enough = async {
+        Timer::after(patience).await;
+    };
+    future::or(rest, enough).await;
 }
 
 fn refuse(refusal: &Refusal) -> Response<Full<Bytes>> {
