@@ -220,6 +220,35 @@ fn the_quickstart_would_run() {
     assert!(text.ends_with("this host would run it\n") && error.is_empty(), "{text}{error}");
 }
 
+/// What `check` shows is what `run` does: a limit from the environment holds, and HOST_CONFIG is written first.
+#[test]
+fn a_run_takes_the_settings_that_check_shows() {
+    let desk = Desk::new();
+    desk.guest("echo", "echo.wasm");
+    desk.manifest("echo.wasm", "");
+    let mut host = Command::new(env!("CARGO_BIN_EXE_latticed"))
+        .current_dir(desk.0.path())
+        .args(["run", "app.yaml"])
+        .env_clear()
+        .envs([("WASMCLOUD_STATE_DIR", "state"), ("WASMCLOUD_ADMIN_SOCKET", "admin.sock"), ("HOST_CONFIG", "out.json")])
+        .envs([("WASMCLOUD_ACTOR_MODULE_BYTES", "1K"), ("WASMCLOUD_LATTICE_PREFIX", "farm")])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let started = std::time::Instant::now();
+    while host.try_wait().unwrap().is_none() && started.elapsed().as_secs() < 20 {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    // A host that took the module still runs; it must not outlive the test.
+    let _ = host.kill();
+    let output = host.wait_with_output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(8), "{error}");
+    assert!(error.contains("WASMCLOUD_ACTOR_MODULE_BYTES"), "{error}");
+    let written: Value = serde_json::from_slice(&fs::read(desk.0.path().join("out.json")).unwrap()).unwrap();
+    assert_eq!((&written["lattice_prefix"], &written["rpc_port"]), (&"farm".into(), &4222.into()));
+}
+
 #[test]
 fn checking_writes_nothing() {
     let desk = Desk::new();

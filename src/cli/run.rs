@@ -7,10 +7,10 @@ use std::{
 
 use super::Output;
 use crate::{
-    actor::{self, Engine},
+    actor::Engine,
     capability,
     claims::{KeyPair, Role},
-    config::{Config, friendly_name, manifest},
+    config::{Config, friendly_name, host_config, manifest},
     error::{Context, Kind, Result},
     host::{
         self, Application, Host, Parts,
@@ -19,7 +19,7 @@ use crate::{
     },
     log,
     service::{clock::SystemClock, heap, signals},
-    store::{self, RealDisk, Store},
+    store::{RealDisk, Store},
     task,
     web::{self, Admin},
 };
@@ -57,8 +57,7 @@ pub fn run(args: Args, _output: &mut Output) -> Result<()> {
     }
     let application = args.file.map(|path| read(&path, &config)).transpose()?;
     heap::configure();
-    task::run(task::default_workers(), serve(config, application))
-        .context(Kind::Internal, "cannot start the main loop")?
+    task::run(config.workers, serve(config, application)).context(Kind::Internal, "cannot start the main loop")?
 }
 
 /// Reads the manifest and says what this board cannot honour.
@@ -76,7 +75,7 @@ fn read(path: &Path, config: &Config) -> Result<Application> {
             .map(|actor| ActorComponent {
                 name: actor.name,
                 reference: format!("file://{}", actor.path.display()),
-                max_concurrent: actor.max_concurrent.unwrap_or(actor::settings::MAX_CONCURRENT),
+                max_concurrent: actor.max_concurrent.unwrap_or(config.actor.max_concurrent),
                 links: actor
                     .links
                     .into_iter()
@@ -99,8 +98,15 @@ fn read(path: &Path, config: &Config) -> Result<Application> {
 }
 
 async fn serve(config: Config, application: Option<Application>) -> Result<()> {
+    if let Some(path) = config.host_config.clone() {
+        let content = host_config::content(&config, config.cluster_key()?.as_ref());
+        if let Err(error) = smol::unblock(move || host_config::write(&path, &content)).await {
+            log::warn!("{error}");
+        }
+    }
     let disk = Arc::new(RealDisk::new(config.state_directory.clone()));
-    let (store, damage) = smol::unblock(move || Store::open(store::Settings::default(), disk)).await?;
+    let settings = config.store.clone();
+    let (store, damage) = smol::unblock(move || Store::open(settings, disk)).await?;
     for found in &damage {
         log::warn!("{found}");
     }
@@ -112,7 +118,7 @@ async fn serve(config: Config, application: Option<Application>) -> Result<()> {
             KeyPair::from_seed(&store.host_seed(usable, make).await?)?
         }
     };
-    let engine = Engine::new(actor::Settings { threads: task::default_workers() + 1, ..actor::Settings::default() })?;
+    let engine = Engine::new(config.actor.clone())?;
     engine.when_idle(heap::give_back);
     let friendly_name = friendly_name()?;
     log::name(&key.public_key().to_string(), &friendly_name);
@@ -126,7 +132,10 @@ async fn serve(config: Config, application: Option<Application>) -> Result<()> {
         },
         Parts {
             key,
-            builtins: capability::builtins(&store, &capability::Settings::default()),
+            builtins: capability::builtins(
+                &store,
+                &capability::Settings { quotas: config.key_value, ..capability::Settings::default() },
+            ),
             store,
             engine,
             intrinsics: capability::INTRINSICS,
