@@ -26,6 +26,8 @@ fn main() {
         _ => {
             every_acknowledged_increment_survives_a_kill();
             println!("test every_acknowledged_increment_survives_a_kill ... ok");
+            a_commit_costs_a_page_and_rest_costs_nothing();
+            println!("test a_commit_costs_a_page_and_rest_costs_nothing ... ok");
         }
     }
 }
@@ -63,6 +65,49 @@ fn increment_for_ever(place: &str) {
             });
         }
     });
+}
+
+/// Bytes this process has made the kernel write to disks.
+fn written() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/io").expect("Linux");
+    let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: ")).expect("the field is there");
+    line.parse().expect("a number")
+}
+
+/// Threads of the pool for blocking work.
+fn blocking_threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("Linux");
+    // A thread may end between the two looks.
+    tasks
+        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok())
+        .filter(|name| name.starts_with("blocking"))
+        .count()
+}
+
+/// In this program, because the figures are those of the whole process.
+fn a_commit_costs_a_page_and_rest_costs_nothing() {
+    const COMMITS: u64 = 100;
+    // Beside the build, not in /tmp: that may be no disk.
+    let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder for the test");
+    let store = open(root.path().to_str().expect("a plain path"));
+    let increment = |number: u64| {
+        let batch = latticed::store::Batch::new().put(Table::KeyValue, "counter", number.to_string());
+        smol::block_on(store.commit(batch)).expect("there is room");
+    };
+    increment(0);
+    let before = written();
+    (1..=COMMITS).for_each(increment);
+    let each = (written() - before) / COMMITS;
+    assert!(each <= 3 * 4096, "a commit of a few bytes writes {each}");
+
+    let until = std::time::Instant::now() + Duration::from_secs(5);
+    while blocking_threads() > 0 {
+        assert!(std::time::Instant::now() < until, "the thread that wrote never ends");
+        thread::sleep(Duration::from_millis(50));
+    }
+    let before = written();
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(written(), before, "bytes written at rest");
 }
 
 fn every_acknowledged_increment_survives_a_kill() {

@@ -25,7 +25,9 @@
 //! # Cost
 //!
 //! A commit is one write and one `fdatasync`; commits that wait for the same sync share both. A frame is 24 bytes, a
-//! change 3 bytes, its key and its value; the medium writes a page. A key in memory is its length plus about 90 bytes.
+//! change 3 bytes, its key and its value; the medium writes a page (4136 bytes per increment, measured, the zeros written
+//! ahead included). A key in memory is its length plus about 90 bytes. Opening reads the log once: 10 000 keys of 100
+//! bytes took 29 ms and 1.3 MB on a busy x86 core, 100 000 took 336 ms and 10.4 MB.
 //!
 //! # Rejected designs
 //!
@@ -36,7 +38,8 @@
 //!   newest manifest refuses to open; one in a table makes reads fail with no way around the bad block. After one full
 //!   disk every write fails (`Poisoned`) until the process starts again, room or not. A read-only directory cannot be
 //!   opened. Its writes go to `std::fs` in a dozen places, so no test can stop after each. Torn tails it handles well.
-//! * **SQLite, redb, sled**: 0.6–1.0 MB of binary, 8.5 or 28 KB per commit, or 22 MB of memory; not tried with damage, because none of them is smaller or gentler to the card.
+//! * **SQLite, redb, sled**: 0.6–1.0 MB of binary, 8.5 or 28 KB per commit, or 22 MB of memory; not tried with damage,
+//!   because none of them is smaller or gentler to the card.
 //! * **A snapshot and a log**: rewrites everything that is kept each time the log is full; cleaning the oldest segment
 //!   writes at most as much as has become garbage.
 //! * **One frame per commit**: a group in one frame saves 24 bytes for each and can never be half there in an order that

@@ -15,6 +15,9 @@ use rustix::fs::{Access, FlockOperation};
 
 use super::disk::{Disk, DiskFile, Lock};
 
+/// What storage is written by, bytes.
+const PAGE_BYTES: usize = 4096;
+
 /// A directory on a real file system. Nothing is touched before [`Disk::lock`].
 #[derive(Clone, Debug)]
 pub struct RealDisk {
@@ -129,7 +132,16 @@ impl DiskFile for RealFile {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset)
+        // One page at a time: the kernel keeps a longer write as one large piece of cache, and a later change of a few
+        // bytes in it then counts, and on some file systems costs, a write of all of it.
+        let first = PAGE_BYTES - offset as usize % PAGE_BYTES;
+        let (head, rest) = bytes.split_at(first.min(bytes.len()));
+        let mut at = offset;
+        for piece in std::iter::once(head).chain(rest.chunks(PAGE_BYTES)) {
+            self.0.write_all_at(piece, at)?;
+            at += piece.len() as u64;
+        }
+        Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
