@@ -177,7 +177,9 @@ fn config(settings: &Settings, lazy: bool) -> Config {
     config
 }
 
-/// What a module occupies once compiled, bytes: see the measurement in `tests/bench/invoke.rs`.
+/// What a module occupies once compiled, bytes. `tests/bench/invoke.rs` compares it with what the allocator handed out:
+/// for a Rust actor of 180 KB 206 KiB when it is loaded, 437 KiB after a call has translated what it needs, against 524
+/// KiB estimated. It errs on the large side, as later calls may meet more functions.
 fn footprint(module_bytes: usize, outline: &Outline, lazy: bool) -> usize {
     let functions = usize::try_from(outline.functions).unwrap_or(usize::MAX);
     let code =

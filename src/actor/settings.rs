@@ -15,8 +15,8 @@ pub const MEMORY_BYTES: usize = 16 * 1024 * 1024;
 /// process. Beyond it the invocation ends with an error; an earlier deadline of the caller wins.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Fuel of one invocation, about one unit per Wasm instruction. 10^9 is some seconds of one core on x86_64 and most of
-/// [`DEADLINE`] and more on a small ARM core. Beyond it the invocation ends with an error.
+/// Fuel of one invocation, about one unit per Wasm instruction. 10^9 is a second of one core on x86_64 and more than
+/// [`DEADLINE`] on a small ARM core. Beyond it the invocation ends with an error.
 pub const FUEL: u64 = 1_000_000_000;
 
 /// Nested calls inside a guest. 1000 frames hold every serialiser seen; beyond it the invocation ends with an error.
@@ -81,13 +81,14 @@ pub const LOG_BYTES: usize = 4 * 1024;
 /// Log texts of one actor per second. Further ones are dropped and counted in the next text that passes.
 pub const LOG_PER_SECOND: u32 = 50;
 
-/// Compiled modules kept for idle actors, bytes as estimated by `module::footprint`. Four or five of 180 KB stay warm;
-/// the others are compiled again on their next call, which takes a few milliseconds.
+/// Compiled modules kept for idle actors, bytes as estimated when they are compiled. Eight of 180 KB stay warm; the others
+/// are compiled again on their next call, which takes a few milliseconds.
 pub const MODULE_CACHE_BYTES: usize = 4 * 1024 * 1024;
 
-/// Fuel of one slice: how long a guest runs before others get their turn. 50 000 units are 0.1 to 0.2 ms on x86_64 and
-/// about a millisecond on a Cortex-A53; slicing itself is free within noise down to 10 000.
-pub const SLICE_FUEL: u64 = 50_000;
+/// Fuel of one slice: how long a guest runs before others get their turn. 100 000 units are 0.1 ms on x86_64 (measured: a
+/// nanosecond each) and, at a tenth of that speed, a millisecond on a Cortex-A53. An ordinary request (55 000 units for
+/// the echo of `tests/actors`) fits one slice; slicing costs nothing measurable down to 10 000.
+pub const SLICE_FUEL: u64 = 100_000;
 
 /// Limits of guests. [`Settings::default`] holds the constants of this file.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -168,7 +168,7 @@ fn host_calls_and_slices() {
         println!("\nhost call, answered at once (1000 in one invocation)  {:.2} µs each", (with - without) / 1000.0);
     });
     let spin = "(i32.store (i32.const 8) (i32.add (i32.load (i32.const 8)) (i32.mul (local.get $i) (i32.const 7))))";
-    for slice in [10_000, 50_000, 1_000_000_000] {
+    for slice in [10_000, 100_000, 1_000_000_000] {
         let engine = self::engine(|settings| settings.slice_fuel = slice);
         task::block_on(async {
             let actor = load(&engine, "spin", repeat(&spin.repeat(100))).await;

@@ -356,7 +356,7 @@ fn a_start_section_has_one_slice() {
     refused(
         once(start("(loop $again (br $again))"), |_| ()),
         Kind::Limit,
-        "the start section of actor test did not end within one slice of 50000 units of fuel (WASMCLOUD_SLICE_FUEL); \
+        "the start section of actor test did not end within one slice of 100000 units of fuel (WASMCLOUD_SLICE_FUEL); \
          work that takes longer belongs into _start",
     );
     let calls = "(drop (call $call (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
