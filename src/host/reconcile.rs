@@ -17,7 +17,7 @@ use crate::{
     claims,
     error::{Error, Result},
     host::{
-        Call, Capability, Host, Invoke, ProviderContext,
+        Capability, Host, Invoke, ProviderContext,
         desired::{DesiredActor, DesiredProvider},
         event::Event,
         plan::{Running, Step, plan},
@@ -361,11 +361,6 @@ impl Host {
             Step::Link(link) => self.tell(&Event::LinkFailed(link.clone(), error)),
             Step::Unlink(_) | Step::StopActor(_) | Step::StopProvider(_) => {}
         }
-    }
-
-    /// Calls `call` from outside, as the admin socket does.
-    pub fn call(&self, call: Call) -> crate::host::BoxFuture<'static, Result<Vec<u8>>> {
-        self.router.invoke(call)
     }
 }
 
