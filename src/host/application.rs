@@ -11,11 +11,12 @@ use std::{
 use crate::{
     artifact::{Limit, Reference, Source, read_file},
     claims,
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     host::{
         Host,
         desired::{Desired, DesiredActor, DesiredLink, DesiredProvider, Group},
     },
+    log,
     wire::{LinkDefinition, link::link_id},
 };
 
@@ -153,6 +154,15 @@ impl Host {
         })
     }
 
+    /// The actor that came from this reference before: a board starts again without the stick it was installed from.
+    fn kept_actor(&self, component: &ActorComponent, application: &str, missing: Error) -> Result<DesiredActor> {
+        let desired = self.desired();
+        let kept =
+            desired.actors.values().find(|actor| actor.reference == component.reference).ok_or(missing.clone())?;
+        log::warn!("{missing}; starting the copy kept from before"; actor_id = kept.public_key);
+        Ok(DesiredActor { groups: vec![group(component, application)], ..kept.clone() })
+    }
+
     /// Reads the module of `component`, checks it and keeps its bytes.
     async fn resolve_actor(&self, component: &ActorComponent, application: &str) -> Result<DesiredActor> {
         let reference = Reference::parse(&component.reference)?;
@@ -161,7 +171,10 @@ impl Host {
         };
         let limit =
             Limit { bytes: self.engine.settings().module_bytes as u64, setting: "WASMCLOUD_ACTOR_MODULE_BYTES" };
-        let bytes = read_file(path, Path::new(""), limit).await?;
+        let bytes = match read_file(path, Path::new(""), limit).await {
+            Err(error) if error.kind() == Kind::NotFound => return self.kept_actor(component, application, error),
+            outcome => outcome?,
+        };
         let (blobs, policy) = (self.store.blobs(), self.policy());
         let (public_key, digest) = smol::unblock(move || {
             let module = claims::verify_actor(&bytes, &policy)?;
@@ -173,11 +186,11 @@ impl Host {
             reference: component.reference.clone(),
             public_key,
             digest,
-            groups: vec![Group {
-                count: component.max_concurrent,
-                annotations: BTreeMap::new(),
-                application: application.to_owned(),
-            }],
+            groups: vec![group(component, application)],
         })
     }
+}
+
+fn group(component: &ActorComponent, application: &str) -> Group {
+    Group { count: component.max_concurrent, annotations: BTreeMap::new(), application: application.to_owned() }
 }

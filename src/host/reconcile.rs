@@ -27,6 +27,7 @@ use crate::{
     },
     log,
     store::{Blobs, Digest},
+    task,
     wire::LinkDefinition,
 };
 
@@ -131,11 +132,7 @@ impl Host {
         {
             // Calls may use a link as soon as it is known; the provider's part of it follows as a step.
             let mut routes = self.router.routes_mut();
-            let gone: Vec<String> =
-                routes.links.iter().map(|link| link.id.clone()).filter(|id| !desired.links.contains_key(id)).collect();
-            for id in gone {
-                routes.links.remove(&id);
-            }
+            routes.links.retain(|link| desired.links.contains_key(&link.id));
             for wanted in desired.links.values() {
                 routes.links.put(Arc::new(wanted.link.clone()));
             }
@@ -201,14 +198,21 @@ impl Host {
         })
         .await?;
         log::name(&desired.public_key, &claims.name);
+        if !claims.hash_matches {
+            log::warn!(
+                "the actor's token is older than hashes and does not vouch for its bytes: sign it again";
+                actor_id = desired.public_key
+            );
+        }
         let actor = self.engine.load(&desired.public_key, &claims.name, source, self.router.clone()).await?;
         actor.set_max_concurrent(desired.max_concurrent());
         let (name, revision) = (claims.name.clone(), claims.revision);
         let before = self.router.routes_mut().put_actor(RunningActor { desired: desired.clone(), claims, actor });
         match before {
-            // Invocations in flight end on the module they began with.
+            // Invocations in flight end on the module they began with, and nobody waits for them here.
             Some(before) => {
-                before.actor.stop(self.settings.drain).await;
+                let drain = self.settings.drain;
+                task::spawn(async move { before.actor.stop(drain).await }).detach();
                 self.tell(&Event::ActorUpdated { public_key: desired.public_key.clone(), revision });
             }
             None => self.tell(&Event::ActorStarted {
@@ -325,24 +329,29 @@ impl Host {
         self.tell(&Event::LinkDeleted(link.clone()));
     }
 
-    /// Stops everything: first the providers that let work in, then guests, then the providers they used.
-    pub(super) async fn drain(&self) {
-        let mut providers: Vec<_> = {
-            let routes = self.router.routes();
-            routes.providers().map(|provider| (provider.capability.originates(), provider.desired.clone())).collect()
-        };
-        providers.sort_by_key(|(originates, _)| !originates);
-        let split = providers.partition_point(|(originates, _)| *originates);
-        for (_, provider) in &providers[..split] {
-            self.stop_provider(&(provider.public_key.clone(), provider.link_name.clone()), "host stops").await;
-        }
+    /// Stops everything: first the providers that let work in, then guests, then the providers they used. Each of the
+    /// three waves takes the drain time at most, however many are in it.
+    pub(super) async fn drain(self: &Arc<Self>) {
+        let (gates, servants): (Vec<_>, Vec<_>) =
+            self.router.routes().providers().cloned().partition(|provider| provider.capability.originates());
         let actors: Vec<String> = self.router.routes().actors().map(|actor| actor.desired.public_key.clone()).collect();
-        for key in actors {
-            self.stop_actor(&key).await;
-        }
-        for (_, provider) in &providers[split..] {
-            self.stop_provider(&(provider.public_key.clone(), provider.link_name.clone()), "host stops").await;
-        }
+        self.stop_providers(gates).await;
+        let host = self;
+        all(actors.into_iter().map(|key| {
+            let host = host.clone();
+            async move { host.stop_actor(&key).await }
+        }))
+        .await;
+        self.stop_providers(servants).await;
+    }
+
+    async fn stop_providers(self: &Arc<Self>, providers: Vec<Arc<RunningProvider>>) {
+        all(providers.into_iter().map(|provider| {
+            let host = self.clone();
+            let key = (provider.desired.public_key.clone(), provider.desired.link_name.clone());
+            async move { host.stop_provider(&key, "host stops").await }
+        }))
+        .await;
     }
 
     fn tell_failure(&self, step: &Step, error: &Error) {
@@ -361,6 +370,14 @@ impl Host {
             Step::Link(link) => self.tell(&Event::LinkFailed(link.clone(), error)),
             Step::Unlink(_) | Step::StopActor(_) | Step::StopProvider(_) => {}
         }
+    }
+}
+
+/// Runs all of `work` side by side to its end.
+async fn all(work: impl Iterator<Item = impl Future<Output = ()> + Send + 'static>) {
+    let running: Vec<_> = work.map(task::spawn).collect();
+    for task in running {
+        task.await;
     }
 }
 

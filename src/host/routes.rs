@@ -35,7 +35,8 @@ pub struct RunningProvider {
 #[derive(Default)]
 pub struct Routes {
     actors: BTreeMap<String, Arc<RunningActor>>,
-    providers: BTreeMap<(String, String), Arc<RunningProvider>>,
+    /// By public key, then link name.
+    providers: BTreeMap<String, BTreeMap<String, Arc<RunningProvider>>>,
     intrinsics: HashMap<&'static str, Arc<dyn Capability>>,
     aliases: HashMap<String, String>,
     /// Links in force for calls, whether or not their provider has taken them yet.
@@ -58,12 +59,12 @@ impl Routes {
 
     /// The provider with this key under this link name.
     pub fn provider(&self, key: &str, link_name: &str) -> Option<Arc<RunningProvider>> {
-        self.providers.get(&(key.to_owned(), link_name.to_owned())).cloned()
+        self.providers.get(key)?.get(link_name).cloned()
     }
 
     /// All providers, by key and link name.
     pub fn providers(&self) -> impl Iterator<Item = &Arc<RunningProvider>> {
-        self.providers.values()
+        self.providers.values().flat_map(BTreeMap::values)
     }
 
     /// The capability every actor reaches without a link under `contract`.
@@ -108,11 +109,16 @@ impl Routes {
     }
 
     pub(super) fn put_provider(&mut self, provider: RunningProvider) {
-        let key = (provider.desired.public_key.clone(), provider.desired.link_name.clone());
-        self.providers.insert(key, Arc::new(provider));
+        let names = self.providers.entry(provider.desired.public_key.clone()).or_default();
+        names.insert(provider.desired.link_name.clone(), Arc::new(provider));
     }
 
     pub(super) fn remove_provider(&mut self, key: &(String, String)) -> Option<Arc<RunningProvider>> {
-        self.providers.remove(key)
+        let names = self.providers.get_mut(&key.0)?;
+        let gone = names.remove(&key.1);
+        if names.is_empty() {
+            self.providers.remove(&key.0);
+        }
+        gone
     }
 }
