@@ -3,12 +3,13 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use super::Output;
 use crate::{
     actor::Engine,
-    capability,
+    capability::{self, http_client, http_server},
     claims::{KeyPair, Role},
     config::{Config, friendly_name, host_config, manifest},
     error::{Context, Kind, Result},
@@ -97,6 +98,26 @@ fn read(path: &Path, config: &Config) -> Result<Application> {
     })
 }
 
+/// The built-in providers' share of the settings.
+fn capabilities(config: &Config) -> capability::Settings {
+    let payload_bytes = config.actor.payload_bytes;
+    capability::Settings {
+        http_server: http_server::Settings {
+            timeout: config.rpc_timeout,
+            payload_bytes,
+            max_body_bytes: payload_bytes,
+            drain: config.drain,
+            ..http_server::Settings::default()
+        },
+        http_client: http_client::Settings {
+            request_bytes_max: payload_bytes,
+            response_bytes_max: payload_bytes,
+            ..http_client::Settings::default()
+        },
+        quotas: config.key_value,
+    }
+}
+
 async fn serve(config: Config, application: Option<Application>) -> Result<()> {
     if let Some(path) = config.host_config.clone() {
         let content = host_config::content(&config, config.cluster_key()?.as_ref());
@@ -132,10 +153,7 @@ async fn serve(config: Config, application: Option<Application>) -> Result<()> {
         },
         Parts {
             key,
-            builtins: capability::builtins(
-                &store,
-                &capability::Settings { quotas: config.key_value, ..capability::Settings::default() },
-            ),
+            builtins: capability::builtins(&store, &capabilities(&config)),
             store,
             engine,
             intrinsics: capability::INTRINSICS,
@@ -144,14 +162,33 @@ async fn serve(config: Config, application: Option<Application>) -> Result<()> {
         },
     )?;
     // Before anything starts: a second host on this socket must not get as far as opening ports.
-    let admin = Admin::start(web::Settings::at(config.admin_socket.clone()), host.clone()).await?;
+    let settings = web::Settings {
+        body_limit_bytes: config.actor.payload_bytes,
+        call_timeout: config.rpc_timeout,
+        ..web::Settings::at(config.admin_socket.clone())
+    };
+    let admin = Admin::start(settings, host.clone()).await?;
     if let Some(application) = application {
         host.apply(application).await?;
     }
     let stopper = host.clone();
     signals::on_stop(move || stopper.request_stop()).context(Kind::Internal, "cannot catch signals")?;
+    let housekeeping = task::spawn(keep_house());
     host.run().await;
+    housekeeping.cancel().await;
     admin.stop().await;
     log::settle();
     Ok(())
+}
+
+/// Time between two rounds of housekeeping. Ten seconds: late enough to let the processor sleep, soon enough for an
+/// operator who watches the log.
+const HOUSEKEEPING: Duration = Duration::from_secs(10);
+
+/// Reports held-back log lines of sources that went quiet.
+async fn keep_house() {
+    loop {
+        smol::Timer::after(HOUSEKEEPING).await;
+        log::settle();
+    }
 }
