@@ -67,10 +67,9 @@ impl Cache {
         if !self.is_over_budget() {
             return false;
         }
-        let actors: Vec<_> = {
-            let actors = self.actors.lock().unwrap_or_else(PoisonError::into_inner);
-            actors.iter().filter_map(Weak::upgrade).collect()
-        };
+        // Held to the end, or two at once would each drop what one of them should.
+        let known = self.actors.lock().unwrap_or_else(PoisonError::into_inner);
+        let actors: Vec<_> = known.iter().filter_map(Weak::upgrade).collect();
         let mut idle: Vec<_> = actors.iter().filter(|actor| actor.is_idle_and_compiled()).collect();
         idle.sort_by_key(|actor| actor.last_used.load(Ordering::Relaxed));
         let mut dropped = false;

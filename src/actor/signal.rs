@@ -4,7 +4,8 @@ use std::convert::Infallible;
 
 use smol::channel::{Receiver, Sender, bounded};
 
-/// See the file's header.
+/// See the file's header. Clones mean the same signal.
+#[derive(Clone)]
 pub struct Signal {
     sender: Sender<Infallible>,
     receiver: Receiver<Infallible>,

@@ -131,9 +131,11 @@ impl Drop for Landing {
             }
         }
         if let Some(flight) = self.flight.take() {
-            flight.landed.give();
+            let landed = flight.landed.clone();
+            // Let go before anybody is told: what it holds would count as in use.
+            drop(flight);
+            landed.give();
         }
-        // After the flight is let go: what it holds would count as in use.
         self.actor.engine.clone().tidy();
     }
 }

@@ -57,17 +57,20 @@ fn echo() -> Vec<u8> {
 struct Bytes {
     wasm: Vec<u8>,
     reads: AtomicUsize,
+    /// While a test holds it, reading waits.
+    hold: smol::lock::Mutex<()>,
 }
 
 impl ModuleSource for Bytes {
     fn read(&self) -> Result<Vec<u8>> {
         self.reads.fetch_add(1, Ordering::Relaxed);
+        let _released = self.hold.lock_blocking();
         Ok(self.wasm.clone())
     }
 }
 
 fn source(wasm: Vec<u8>) -> Arc<Bytes> {
-    Arc::new(Bytes { wasm, reads: AtomicUsize::new(0) })
+    Arc::new(Bytes { wasm, reads: AtomicUsize::new(0), hold: smol::lock::Mutex::new(()) })
 }
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -12,11 +12,12 @@ fn spinner() -> Vec<u8> {
     guest("(loop $again (br $again)) (i32.const 1)")
 }
 
-/// A guest that makes one host call and answers with what it got.
+/// A guest that makes one host call with its payload.
 fn caller() -> Vec<u8> {
     guest(
-        "(drop (call $call (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
-            (i32.const 0) (i32.const 0)))
+        "(call $request (i32.const 0) (i32.const 4096))
+        (drop (call $call (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
+            (i32.const 4096) (local.get $len)))
         (call $answer (i32.const 4096)) (call $response (i32.const 4096) (call $answer_len)) (i32.const 1)",
     )
 }
@@ -190,15 +191,9 @@ fn invocations_beyond_the_places_queue_in_order_and_beyond_the_queue_are_refused
     let (table, answers) = on_demand();
     task::block_on(async {
         let actor = load_with(&engine, caller(), table.clone()).await.unwrap();
-        let order = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = Vec::new();
         for number in 0..3u8 {
-            let (invocation, order) = (actor.invoke("Op", vec![number], context()), order.clone());
-            tasks.push(task::spawn(async move {
-                let outcome = invocation.await;
-                order.lock().unwrap().push(number);
-                outcome
-            }));
+            tasks.push(task::spawn(actor.invoke("Op", vec![number], context())));
             until(|| actor.counts().running + actor.counts().queued == u32::from(number) + 1).await;
         }
         assert_eq!((actor.counts().running, actor.counts().queued), (1, 2));
@@ -211,7 +206,8 @@ fn invocations_beyond_the_places_queue_in_order_and_beyond_the_queue_are_refused
         for task in tasks {
             assert_eq!(task.await, Ok(Vec::new()));
         }
-        assert_eq!(*order.lock().unwrap(), [0, 1, 2]);
+        let order: Vec<_> = table.calls.lock().unwrap().iter().map(|call| call.payload.clone()).collect();
+        assert_eq!(order, [[0], [1], [2]]);
         let counts = actor.counts();
         assert_eq!((counts.calls, counts.errors, counts.running, counts.queued), (4, 1, 0, 0));
     });
