@@ -38,6 +38,7 @@ pub fn run<T>(workers: usize, main: impl Future<Output = T>) -> io::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(TOKIO_BLOCKING_THREADS)
         .thread_stack_size(WORKER_STACK_BYTES)
+        .enable_io()
         .enable_time()
         .build()?;
     Ok(runtime.block_on(future::or(main, tick_for_ever())))

@@ -18,6 +18,7 @@ mod retry;
 pub mod router;
 pub mod routes;
 mod status;
+pub mod uplink;
 
 pub use application::Application;
 pub use builtin::{Builtin, Builtins};
@@ -25,3 +26,4 @@ pub use capability::{BoxFuture, Call, Capability, Invoke, ProviderContext};
 pub use control::{ActorStatus, Control, HostStatus, MemoryStatus, ProviderStatus};
 pub use core::{Clock, Host, Parts, Settings};
 pub use router::Router;
+pub use uplink::Uplink;

@@ -18,7 +18,7 @@ use smol::future;
 use crate::{
     actor::{self, HostCall, Outcalls},
     error::{Error, Kind, Result},
-    host::{BoxFuture, Call, Capability, Invoke, routes::Routes},
+    host::{BoxFuture, Call, Capability, Invoke, Uplink, routes::Routes},
     log,
     wire::{Entity, LinkDefinition},
 };
@@ -30,6 +30,8 @@ const REQUEST_TIMEOUT: &str = "Failed to perform RPC call: request timeout";
 pub struct Router {
     lattice: String,
     routes: RwLock<Routes>,
+    /// The way to other hosts, once there is one.
+    uplink: OnceLock<Arc<dyn Uplink>>,
     /// The router itself, for the futures it hands out.
     this: OnceLock<std::sync::Weak<Router>>,
 }
@@ -63,7 +65,12 @@ impl Counters {
 impl Router {
     /// A router of the lattice `lattice` with nothing running.
     pub fn new(lattice: &str) -> Arc<Self> {
-        let router = Arc::new(Self { lattice: lattice.to_owned(), routes: RwLock::default(), this: OnceLock::new() });
+        let router = Arc::new(Self {
+            lattice: lattice.to_owned(),
+            routes: RwLock::default(),
+            uplink: OnceLock::new(),
+            this: OnceLock::new(),
+        });
         router.this.set(Arc::downgrade(&router)).expect("nobody else has seen the router yet");
         router
     }

@@ -1,0 +1,442 @@
+//! One connection to NATS that never gives up and never makes anybody wait without a deadline.
+//!
+//! The client library queues what is said while the line is down, blocks when the queue is full, and sends it all later.
+//! None of that is wanted here: whoever speaks while there is no connection is told so at once, and whoever must be heard
+//! later keeps what it has to say itself (`outbox`). So every way to the library passes this file, and each looks at the
+//! state first and carries a deadline of ours.
+//!
+//! A [`Connection`] is opened inside the tokio runtime of the main thread and may then be used from any thread.
+
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
+
+use async_nats::{
+    Client, ConnectOptions, Event, HeaderMap, Message, RequestErrorKind, ServerAddr, Subscriber, connection::State,
+    jetstream,
+};
+use bytes::Bytes;
+use event_listener::{Event as Signal, EventListener};
+use tokio::runtime::Handle;
+
+use super::{
+    backoff::Backoff,
+    credentials,
+    settings::{Endpoint, Login, Timing},
+};
+use crate::{
+    error::{Error, Kind, Result},
+    log,
+};
+
+/// Commands the library may hold for a connection. What is said while it is down never gets there, so this only bridges a
+/// busy moment.
+const CLIENT_QUEUE: usize = 512;
+
+/// Messages of one subscription that may wait to be taken. Our readers take them at once; a flood beyond this is dropped by
+/// the library and logged as a slow consumer.
+const SUBSCRIPTION_QUEUE: usize = 1024;
+
+/// First size of the buffer that is read into, bytes; it grows with the messages.
+const READ_BUFFER_BYTES: u16 = 16 * 1024;
+
+/// Probes after which the library calls a silent connection dead, and the one that is on its way when it went silent.
+const PROBES_PER_SILENCE: u32 = 4;
+
+/// How a connection stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It works, as far as is known.
+    Connected {
+        /// Since when.
+        since: Instant,
+    },
+    /// It does not, and is being tried.
+    Trying {
+        /// Since when there is none.
+        since: Instant,
+        /// Attempts so far.
+        attempts: usize,
+        /// Why the last attempt failed.
+        last_error: Option<String>,
+        /// When the next attempt is made, at the latest known.
+        next_try: Option<Instant>,
+    },
+}
+
+impl Standing {
+    /// Whether it works.
+    pub fn is_connected(&self) -> bool {
+        matches!(self, Standing::Connected { .. })
+    }
+}
+
+/// What the library's callbacks and everybody else share.
+struct Shared {
+    name: &'static str,
+    standing: Mutex<Standing>,
+    changed: Signal,
+    ever_connected: Mutex<bool>,
+}
+
+impl Shared {
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn connected(&self) {
+        *self.standing() = Standing::Connected { since: Instant::now() };
+        *self.ever_connected.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = true;
+        log::info!("connected to NATS for {}", self.name);
+        self.changed.notify(usize::MAX);
+    }
+
+    fn lost(&self) {
+        *self.standing() = Standing::Trying { since: Instant::now(), attempts: 0, last_error: None, next_try: None };
+        log::warn!("lost the NATS connection for {}; trying again until it is back", self.name);
+        self.changed.notify(usize::MAX);
+    }
+
+    /// An attempt is about to be made after `wait`.
+    fn trying(&self, attempt: usize, wait: Duration) {
+        if let Standing::Trying { attempts, next_try, .. } = &mut *self.standing() {
+            (*attempts, *next_try) = (attempt, Some(Instant::now() + wait));
+        }
+    }
+
+    fn failed(&self, why: String) {
+        let news = match &mut *self.standing() {
+            Standing::Trying { last_error, .. } if last_error.as_ref() != Some(&why) => {
+                *last_error = Some(why.clone());
+                true
+            }
+            _ => false,
+        };
+        // Said when the reason changes, not at each attempt.
+        if news {
+            log::warn!("cannot connect to NATS for {}: {why}", self.name);
+        }
+    }
+}
+
+/// A connection.
+#[derive(Clone)]
+pub struct Connection {
+    client: Client,
+    handle: Handle,
+    shared: Arc<Shared>,
+    patience: Duration,
+}
+
+/// What was heard in answer to a request.
+#[derive(Debug)]
+pub enum Answer {
+    /// A reply.
+    Message(Message),
+    /// Nobody listens on that subject.
+    Nobody,
+    /// Nobody answered in time.
+    Silence,
+}
+
+impl Connection {
+    /// Begins to connect to `endpoint` and returns at once. `purpose` names the connection in logs, `host_key` scatters its
+    /// attempts.
+    ///
+    /// # Errors
+    /// [`Kind::Config`]: a server's name cannot be used. [`Kind::Internal`]: not inside the runtime of the main thread.
+    pub async fn open(purpose: &'static str, endpoint: &Endpoint, timing: &Timing, host_key: &str) -> Result<Self> {
+        let handle = Handle::try_current()
+            .map_err(|_| Error::internal("a NATS connection must be opened on the main thread's runtime"))?;
+        let shared = Arc::new(Shared {
+            name: purpose,
+            standing: Mutex::new(Standing::Trying {
+                since: Instant::now(),
+                attempts: 0,
+                last_error: None,
+                next_try: None,
+            }),
+            changed: Signal::new(),
+            ever_connected: Mutex::new(false),
+        });
+        let mut servers = Vec::new();
+        for server in &endpoint.servers {
+            let url = server.url(endpoint.tls.required);
+            let address = url
+                .parse::<ServerAddr>()
+                .map_err(|cause| Error::config(format!("the NATS server {url} cannot be used: {cause}")))?;
+            servers.push(address);
+        }
+        let options = options(endpoint, timing, host_key, &shared);
+        let client = options
+            .connect(servers)
+            .await
+            .map_err(|cause| Error::config(format!("cannot begin to connect to NATS for {purpose}: {cause}")))?;
+        Ok(Self { client, handle, shared, patience: timing.patience })
+    }
+
+    /// How it stands now.
+    pub fn standing(&self) -> Standing {
+        self.shared.standing().clone()
+    }
+
+    /// Whether it works now.
+    pub fn is_connected(&self) -> bool {
+        self.shared.standing().is_connected() && self.client.connection_state() == State::Connected
+    }
+
+    /// Wakes when the standing changes; ask for it before looking at the standing.
+    pub fn changed(&self) -> EventListener {
+        self.shared.changed.listen()
+    }
+
+    /// Waits until it works.
+    pub async fn connected(&self) {
+        loop {
+            let changed = self.changed();
+            if self.shared.standing().is_connected() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits until it does not work.
+    pub async fn disconnected(&self) {
+        loop {
+            let changed = self.changed();
+            if !self.shared.standing().is_connected() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Largest message the server takes, bytes.
+    pub fn max_payload(&self) -> usize {
+        self.client.max_payload()
+    }
+
+    /// Says `payload` on `subject`.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`] while there is no connection; [`Kind::Limit`] for more than the server takes.
+    pub async fn publish(&self, subject: impl Into<String>, payload: impl Into<Bytes>) -> Result<()> {
+        self.publish_all(subject.into(), None, None, payload.into()).await
+    }
+
+    /// As [`Connection::publish`], with headers and a place for answers.
+    ///
+    /// # Errors
+    /// As [`Connection::publish`].
+    pub async fn publish_all(
+        &self,
+        subject: String,
+        reply: Option<String>,
+        headers: Option<HeaderMap>,
+        payload: Bytes,
+    ) -> Result<()> {
+        self.must_work()?;
+        let client = &self.client;
+        let said = async {
+            let headers = headers.unwrap_or_default();
+            match (reply, headers.is_empty()) {
+                (None, true) => client.publish(subject, payload).await,
+                (None, false) => client.publish_with_headers(subject, headers, payload).await,
+                (Some(reply), true) => client.publish_with_reply(subject, reply, payload).await,
+                (Some(reply), false) => client.publish_with_reply_and_headers(subject, reply, headers, payload).await,
+            }
+        };
+        self.soon("publish", said).await?.map_err(|cause| {
+            let kind = match cause.kind() {
+                async_nats::PublishErrorKind::MaxPayloadExceeded => Kind::Limit,
+                async_nats::PublishErrorKind::InvalidSubject => Kind::Invalid,
+                _ => Kind::Unavailable,
+            };
+            Error::new(kind, format!("cannot publish to NATS: {cause}"))
+        })
+    }
+
+    /// Asks on `subject` and waits for one answer, at most `timeout`.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`] while there is no connection; [`Kind::Limit`] for more than the server takes.
+    pub async fn request(
+        &self,
+        subject: impl Into<String>,
+        headers: Option<HeaderMap>,
+        payload: impl Into<Bytes>,
+        timeout: Duration,
+    ) -> Result<Answer> {
+        self.must_work()?;
+        let request = async_nats::Request::new()
+            .payload(payload.into())
+            .headers(headers.unwrap_or_default())
+            .timeout(Some(timeout));
+        let (client, subject) = (self.client.clone(), subject.into());
+        let asked = self.run(async move { client.send_request(subject, request).await });
+        // The library's own time-out does not hold while its queue is full.
+        match within(timeout + self.patience, asked).await {
+            None => Ok(Answer::Silence),
+            Some(Ok(Ok(message))) => Ok(Answer::Message(message)),
+            Some(Ok(Err(cause))) => match cause.kind() {
+                RequestErrorKind::NoResponders => Ok(Answer::Nobody),
+                RequestErrorKind::TimedOut => Ok(Answer::Silence),
+                RequestErrorKind::MaxPayloadExceeded => Err(Error::limit(format!("cannot ask over NATS: {cause}"))),
+                _ => Err(Error::unavailable(format!("cannot ask over NATS: {cause}"))),
+            },
+            Some(Err(cause)) => Err(cause),
+        }
+    }
+
+    /// Listens on `subject`, sharing its messages with `queue_group`. Subscriptions outlive the connection: they are in
+    /// force again as soon as it is back.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`] while there is no connection, so that nothing piles up in the library.
+    pub async fn subscribe(&self, subject: String, queue_group: Option<String>) -> Result<Subscriber> {
+        self.must_work()?;
+        let client = &self.client;
+        let subscribed = async {
+            match queue_group {
+                Some(group) => client.queue_subscribe(subject, group).await,
+                None => client.subscribe(subject).await,
+            }
+        };
+        self.soon("subscribe", subscribed)
+            .await?
+            .map_err(|cause| Error::unavailable(format!("cannot subscribe on NATS: {cause}")))
+    }
+
+    /// JetStream on this connection, in `domain`, its requests answered within `timeout`. To be used inside [`Connection::run`].
+    pub fn jetstream(&self, domain: Option<&str>, timeout: Duration) -> jetstream::Context {
+        let mut context = match domain {
+            Some(domain) => jetstream::with_domain(self.client.clone(), domain),
+            None => jetstream::new(self.client.clone()),
+        };
+        context.set_timeout(timeout);
+        context
+    }
+
+    /// Runs `future` on the runtime the library needs, from wherever this is called. Dropped, it stops.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`]: the runtime is ending.
+    pub async fn run<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> Result<T> {
+        let mut task = AbortOnDrop(self.handle.spawn(future));
+        (&mut task.0).await.map_err(|_| Error::unavailable("the NATS connection is ending"))
+    }
+
+    /// Starts `future` on the runtime the library needs and lets it run.
+    pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) -> Background {
+        Background(AbortOnDrop(self.handle.spawn(future)))
+    }
+
+    /// Hands everything said so far to the operating system, waiting no longer than our patience.
+    pub async fn flush(&self) {
+        if self.must_work().is_ok() {
+            let client = self.client.clone();
+            let _ = within(self.patience, self.run(async move { client.flush().await })).await;
+        }
+    }
+
+    fn must_work(&self) -> Result<()> {
+        if self.is_connected() { Ok(()) } else { Err(Error::unavailable("there is no connection to NATS now")) }
+    }
+
+    /// Waits for the library no longer than our patience.
+    async fn soon<T>(&self, what: &str, future: impl Future<Output = T>) -> Result<T> {
+        within(self.patience, future).await.ok_or_else(|| {
+            Error::unavailable(format!(
+                "cannot {what}: NATS did not take it within {} ms; the connection is stuck",
+                self.patience.as_millis()
+            ))
+        })
+    }
+}
+
+/// A task of the library's runtime that stops when this is dropped.
+pub struct Background(AbortOnDrop<()>);
+
+impl Background {
+    /// Whether it has ended.
+    pub fn is_finished(&self) -> bool {
+        self.0.0.is_finished()
+    }
+}
+
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Waits for `future`, at most `patience`. Works on any thread: the timer is smol's.
+pub async fn within<T>(patience: Duration, future: impl Future<Output = T>) -> Option<T> {
+    smol::future::or(async { Some(future.await) }, async {
+        smol::Timer::after(patience).await;
+        None
+    })
+    .await
+}
+
+fn options(endpoint: &Endpoint, timing: &Timing, host_key: &str, shared: &Arc<Shared>) -> ConnectOptions {
+    let login = endpoint.login.clone();
+    let mut options = match login {
+        Login::None => ConnectOptions::new(),
+        login => ConnectOptions::with_auth_callback(move |nonce| credentials::answer(login.clone(), nonce)),
+    };
+    if let Some(ca) = &endpoint.tls.ca {
+        options = options.add_root_certificates(ca.clone());
+    }
+    if let Some((certificate, key)) = &endpoint.tls.certificate {
+        options = options.add_client_certificate(certificate.clone(), key.clone());
+    }
+    if endpoint.tls.first {
+        options = options.tls_first();
+    }
+    let backoff = Backoff::new(timing.reconnect_base, timing.reconnect_cap, host_key);
+    let (delays, events, failures) = (shared.clone(), shared.clone(), shared.clone());
+    options
+        .name(format!("latticed {host_key}"))
+        .require_tls(endpoint.tls.required)
+        .connection_timeout(timing.connect)
+        .ping_interval(timing.silence / PROBES_PER_SILENCE)
+        .client_capacity(CLIENT_QUEUE)
+        .subscription_capacity(SUBSCRIPTION_QUEUE)
+        .read_buffer_capacity(READ_BUFFER_BYTES)
+        .retry_on_initial_connect()
+        .max_reconnects(None)
+        .reconnect_delay_callback(move |attempt| {
+            // The first attempt of a host's life is made at once: boards do not boot in the same millisecond.
+            let ever = *delays.ever_connected.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let wait = if attempt <= 1 && !ever { Duration::ZERO } else { backoff.delay(attempt) };
+            delays.trying(attempt, wait);
+            wait
+        })
+        .reconnect_to_server_callback(move |servers, _| {
+            // Chooses nothing: this is the one place where the library tells why an attempt failed.
+            let why = servers.into_iter().find_map(|server| Some((server.addr, server.last_error?)));
+            if let Some((address, why)) = why {
+                failures.failed(format!("{}:{}: {why}", address.host(), address.port()));
+            }
+            std::future::ready(None)
+        })
+        .event_callback(move |event| {
+            match event {
+                Event::Connected => events.connected(),
+                Event::Disconnected => events.lost(),
+                Event::ClientError(cause) => log::debug!("NATS for {}: {cause}", events.name),
+                Event::SlowConsumer(_) => {
+                    log::warn!("messages from NATS for {} were dropped: too many at once", events.name)
+                }
+                Event::ServerError(cause) => log::warn!("the NATS server for {} says: {cause}", events.name),
+                other => log::debug!("NATS for {}: {other}", events.name),
+            }
+            std::future::ready(())
+        })
+}
