@@ -10,10 +10,11 @@ use std::{
 
 use crate::{
     artifact::{Limit, Reference, Source, read_file},
-    claims,
+    claims::{self, SignedModule},
     error::{Error, Kind, Result},
     host::{
         Host,
+        change::Module,
         desired::{Desired, DesiredActor, DesiredLink, DesiredProvider, Group},
     },
     log,
@@ -132,23 +133,34 @@ impl Host {
     }
 
     fn resolve_provider(&self, component: &ProviderComponent) -> Result<DesiredProvider> {
-        let reference = Reference::parse(&component.reference)?;
-        let Source::Builtin(name) = reference.source() else {
-            return Err(reference.cannot_give("a provider").context(&component.name));
-        };
-        let builtin = self.builtins.find(name).map_err(|error| error.context(&component.name))?;
-        if !component.contract_id.is_empty() && component.contract_id != builtin.contract_id {
+        let provider = self
+            .find_provider(&component.reference, &component.link_name)
+            .map_err(|error| error.context(&component.name))?;
+        if !component.contract_id.is_empty() && component.contract_id != provider.contract_id {
             return Err(Error::config(format!(
-                "{}: builtin:{name} serves {}, the manifest says {}",
-                component.name, builtin.contract_id, component.contract_id
+                "{}: {} serves {}, the manifest says {}",
+                component.name, component.reference, provider.contract_id, component.contract_id
             )));
         }
+        Ok(DesiredProvider { configuration: component.configuration.clone(), ..provider })
+    }
+
+    /// The provider behind `reference`, to be started under `link_name`, without configuration or annotations.
+    ///
+    /// # Errors
+    /// The reference names none that this host can start.
+    pub fn find_provider(&self, reference: &str, link_name: &str) -> Result<DesiredProvider> {
+        let parsed = Reference::parse(reference)?;
+        let Source::Builtin(name) = parsed.source() else {
+            return Err(parsed.cannot_give("a provider"));
+        };
+        let builtin = self.builtins.find(name)?;
         Ok(DesiredProvider {
-            reference: component.reference.clone(),
+            reference: reference.to_owned(),
             public_key: builtin.public_key(),
-            link_name: component.link_name.clone(),
+            link_name: link_name.to_owned(),
             contract_id: builtin.contract_id.to_owned(),
-            configuration: component.configuration.clone(),
+            configuration: None,
             annotations: BTreeMap::new(),
             applications: BTreeSet::new(),
         })
@@ -163,29 +175,39 @@ impl Host {
         Ok(DesiredActor { groups: vec![group(component, application)], ..kept.clone() })
     }
 
-    /// Reads the module of `component`, checks it and keeps its bytes.
-    async fn resolve_actor(&self, component: &ActorComponent, application: &str) -> Result<DesiredActor> {
-        let reference = Reference::parse(&component.reference)?;
-        let Source::File(path) = reference.source() else {
-            return Err(reference.cannot_give("an actor"));
+    /// Reads the module behind `reference`, checks it and keeps its bytes.
+    ///
+    /// # Errors
+    /// It cannot be read ([`Kind::NotFound`] when it is not there), is not acceptable, or the disk failed.
+    pub async fn fetch_module(&self, reference: &str) -> Result<(Module, SignedModule)> {
+        let parsed = Reference::parse(reference)?;
+        let Source::File(path) = parsed.source() else {
+            return Err(parsed.cannot_give("an actor"));
         };
         let limit =
             Limit { bytes: self.engine.settings().module_bytes as u64, setting: "WASMCLOUD_ACTOR_MODULE_BYTES" };
-        let bytes = match read_file(path, Path::new(""), limit).await {
+        let bytes = read_file(path, Path::new(""), limit).await?;
+        let (blobs, policy) = (self.store.blobs(), self.policy());
+        let (claims, digest) = smol::unblock(move || {
+            let module = claims::verify_actor(&bytes, &policy)?;
+            Ok::<_, Error>((module, blobs.put_blocking(&bytes)?))
+        })
+        .await
+        .map_err(|error| error.context(parsed.text()))?;
+        let module = Module { reference: reference.to_owned(), public_key: claims.subject.clone(), digest };
+        Ok((module, claims))
+    }
+
+    /// The actor of `component`, its module fetched.
+    async fn resolve_actor(&self, component: &ActorComponent, application: &str) -> Result<DesiredActor> {
+        let (module, _) = match self.fetch_module(&component.reference).await {
             Err(error) if error.kind() == Kind::NotFound => return self.kept_actor(component, application, error),
             outcome => outcome?,
         };
-        let (blobs, policy) = (self.store.blobs(), self.policy());
-        let (public_key, digest) = smol::unblock(move || {
-            let module = claims::verify_actor(&bytes, &policy)?;
-            Ok::<_, Error>((module.subject, blobs.put_blocking(&bytes)?))
-        })
-        .await
-        .map_err(|error| error.context(reference.text()))?;
         Ok(DesiredActor {
-            reference: component.reference.clone(),
-            public_key,
-            digest,
+            reference: module.reference,
+            public_key: module.public_key,
+            digest: module.digest,
             groups: vec![group(component, application)],
         })
     }

@@ -43,6 +43,13 @@ pub enum Event {
         /// Effective revision of the new module.
         revision: i32,
     },
+    /// A running actor may now run more or less often, or for others.
+    ActorScaled {
+        /// `M…`.
+        public_key: String,
+        /// Invocations that may run at once.
+        max_concurrent: u16,
+    },
     /// An actor no longer answers.
     ActorStopped {
         /// `M…`.
@@ -114,6 +121,9 @@ impl Events for LogEvents {
             }
             Event::ActorUpdated { public_key, revision } => {
                 log::info!("actor updated to revision {revision}"; actor_id = public_key);
+            }
+            Event::ActorScaled { public_key, max_concurrent } => {
+                log::info!("actor scaled to {max_concurrent} invocations at once"; actor_id = public_key);
             }
             Event::ActorStopped { public_key } => log::info!("actor stopped"; actor_id = public_key),
             Event::ProviderStarted { public_key, image_ref, contract_id, link_name } => {

@@ -226,8 +226,9 @@ impl Host {
     }
 
     fn scale(&self, desired: &DesiredActor) {
-        let mut routes = self.router.routes_mut();
-        if let Some(there) = routes.actor(&desired.public_key) {
+        {
+            let mut routes = self.router.routes_mut();
+            let Some(there) = routes.actor(&desired.public_key) else { return };
             there.actor.set_max_concurrent(desired.max_concurrent());
             routes.put_actor(RunningActor {
                 desired: desired.clone(),
@@ -235,6 +236,10 @@ impl Host {
                 actor: there.actor.clone(),
             });
         }
+        self.tell(&Event::ActorScaled {
+            public_key: desired.public_key.clone(),
+            max_concurrent: desired.max_concurrent(),
+        });
     }
 
     async fn stop_actor(&self, key: &str) {

@@ -89,6 +89,54 @@ impl Router {
         self.this.get().and_then(std::sync::Weak::upgrade).expect("a method runs, so somebody holds the router")
     }
 
+    /// Gives the router its way to other hosts. The first one given stays.
+    pub fn set_uplink(&self, uplink: Arc<dyn Uplink>) {
+        if self.uplink.set(uplink).is_err() {
+            log::warn!("a second way to other hosts was offered and not taken");
+        }
+    }
+
+    /// Serves `call` of somebody outside this host with what runs here, never with what runs elsewhere: two hosts that
+    /// each believe the other runs an actor must not play ball with a call.
+    pub fn serve(&self, call: Call) -> BoxFuture<'static, Result<Vec<u8>>> {
+        let router = self.this();
+        Box::pin(async move {
+            if call.target.is_actor() {
+                return router.call_actor(call).await;
+            }
+            let link = router.link_of(&call)?;
+            router.call_provider(link, call).await
+        })
+    }
+
+    /// Runs `call` here if its target runs here, else wherever it does.
+    async fn call_anywhere(&self, link: Option<Arc<LinkDefinition>>, call: Call) -> Result<Vec<u8>> {
+        let here = match &link {
+            Some(link) => self.routes().provider(&link.provider_id, &link.link_name).is_some(),
+            None => self.routes().actor(&call.target.public_key).is_some(),
+        };
+        match (here, self.uplink.get(), link) {
+            (false, Some(uplink), _) => {
+                let deadline = call.deadline;
+                within(deadline, uplink.call(call)).await
+            }
+            (_, _, Some(link)) => self.call_provider(link, call).await,
+            (_, _, None) => self.call_actor(call).await,
+        }
+    }
+
+    /// The link that lets the origin of `call` reach its target.
+    fn link_of(&self, call: &Call) -> Result<Arc<LinkDefinition>> {
+        let target = &call.target;
+        let found = self.routes().links.find(&call.origin.public_key, &target.contract_id, &target.link_name);
+        found.ok_or_else(|| {
+            Error::denied(format!(
+                "Invocation not authorized: missing link definition for {} on {}",
+                target.contract_id, self.lattice
+            ))
+        })
+    }
+
     /// Runs `call` against the actor it names.
     async fn call_actor(&self, call: Call) -> Result<Vec<u8>> {
         let running =
@@ -130,9 +178,9 @@ impl Router {
             }
             Route::Provider(link) => {
                 let target = Entity::provider(link.provider_id.clone(), namespace, binding);
-                self.call_provider(link, call(target)).await
+                self.call_anywhere(Some(link), call(target)).await
             }
-            Route::Actor(key) => self.call_actor(call(Entity::actor(key))).await,
+            Route::Actor(key) => self.call_anywhere(None, call(Entity::actor(key))).await,
         }
     }
 
@@ -162,6 +210,9 @@ impl Router {
             return Ok(Route::Provider(link));
         }
         if let Some(key) = routes.resolve_actor(&call.namespace) {
+            return Ok(Route::Actor(key));
+        }
+        if let Some(key) = self.uplink.get().and_then(|uplink| uplink.resolve_alias(&call.namespace)) {
             return Ok(Route::Actor(key));
         }
         Err(Error::denied(format!(
@@ -196,18 +247,8 @@ impl Invoke for Router {
     fn invoke(&self, call: Call) -> BoxFuture<'static, Result<Vec<u8>>> {
         let router = self.this();
         Box::pin(async move {
-            if call.target.is_actor() {
-                return router.call_actor(call).await;
-            }
-            let target = &call.target;
-            let link = router.routes().links.find(&call.origin.public_key, &target.contract_id, &target.link_name);
-            let link = link.ok_or_else(|| {
-                Error::denied(format!(
-                    "Invocation not authorized: missing link definition for {} on {}",
-                    target.contract_id, router.lattice
-                ))
-            })?;
-            router.call_provider(link, call).await
+            let link = if call.target.is_actor() { None } else { Some(router.link_of(&call)?) };
+            router.call_anywhere(link, call).await
         })
     }
 }
