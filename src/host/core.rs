@@ -70,6 +70,7 @@ pub struct Host {
     pub(super) builtins: Builtins,
     pub(super) router: Arc<Router>,
     pub(super) started: Instant,
+    labels: Mutex<BTreeMap<String, String>>,
     /// What could not be read at the start.
     pub(super) damage: Vec<String>,
     events: Vec<Arc<dyn Events>>,
@@ -91,6 +92,7 @@ impl Host {
         for problem in &damage {
             log::warn!("{problem}");
         }
+        let labels = super::label::load(&parts.store)?;
         let router = Router::new(&settings.lattice);
         let host = Arc::new(Self {
             settings,
@@ -100,6 +102,7 @@ impl Host {
             builtins: parts.builtins,
             router,
             started: Instant::now(),
+            labels: Mutex::new(labels),
             damage,
             events: parts.events,
             clock: parts.clock,
@@ -117,6 +120,26 @@ impl Host {
     /// The road for invocations.
     pub fn router(&self) -> &Arc<Router> {
         &self.router
+    }
+
+    /// What survives a power cut.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// `adjective-noun-1234`.
+    pub fn friendly_name(&self) -> &str {
+        &self.settings.friendly_name
+    }
+
+    /// Time since the start.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The time as far as it can be trusted.
+    pub fn now(&self) -> claims::Now {
+        self.clock.now()
     }
 
     /// `N…`.
@@ -173,6 +196,11 @@ impl Host {
         for listener in &self.events {
             listener.happened(event);
         }
+    }
+
+    /// Labels given at run time.
+    pub(super) fn given_labels(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.labels.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn lock_desired(&self) -> MutexGuard<'_, Arc<Desired>> {

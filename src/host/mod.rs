@@ -11,6 +11,7 @@ pub mod control;
 pub mod core;
 pub mod desired;
 pub mod event;
+pub mod label;
 pub mod links;
 pub mod plan;
 mod reconcile;

@@ -59,7 +59,7 @@ impl Control for Host {
             lattice: self.settings.lattice.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs(),
-            labels: self.settings.labels.clone(),
+            labels: self.labels(),
             memory: MemoryStatus { module_cache_bytes: self.engine.module_cache_bytes() as u64, ..memory() },
             actors,
             providers,

@@ -2,13 +2,10 @@
 
 use std::{
     fs,
-    io::{Read, Write},
-    net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
-    thread,
     time::{Duration, Instant},
 };
 
@@ -19,7 +16,7 @@ use serde_json::json;
 use super::{
     connection::{Answer, Connection, Standing},
     settings::{Endpoint, Login, Tls},
-    testing::{NatsServer, connect, eventually, quick, run, write_certificates},
+    testing::{NatsServer, connect, eventually, forward, free_port, quick, run, write_certificates},
 };
 use crate::{
     claims::{KeyPair, Role},
@@ -88,37 +85,13 @@ fn a_server_that_comes_late_goes_and_comes_back_is_found_each_time() {
     });
 }
 
-/// Passes bytes on between a client and a server until it is told to swallow them.
-fn proxy(to: u16, swallow: Arc<AtomicBool>) -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let pump = |mut from: TcpStream, mut into: TcpStream, swallow: Arc<AtomicBool>| {
-        thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(count @ 1..) = from.read(&mut buffer) {
-                if !swallow.load(SeqCst) && into.write_all(&buffer[..count]).is_err() {
-                    break;
-                }
-            }
-            let _ = into.shutdown(Shutdown::Both);
-        });
-    };
-    thread::spawn(move || {
-        for client in listener.incoming() {
-            let (Ok(client), Ok(server)) = (client, TcpStream::connect((Ipv4Addr::LOCALHOST, to))) else { return };
-            pump(client.try_clone().unwrap(), server.try_clone().unwrap(), swallow.clone());
-            pump(server, client, swallow.clone());
-        }
-    });
-    port
-}
-
 #[test]
 fn a_line_that_went_silent_is_noticed_in_bounded_time() {
     run(async {
         let server = NatsServer::start("");
         let swallow = Arc::new(AtomicBool::new(false));
-        let port = proxy(server.port, swallow.clone());
+        let port = free_port();
+        forward(port, server.port, swallow.clone());
         let endpoint = Endpoint::parse("127.0.0.1", port, Login::None, Tls::default()).unwrap();
         let connection = connect(&endpoint).await;
         let timing = quick();

@@ -5,15 +5,155 @@
 //! nothing here is on the way of a local call, and nothing here is waited for without a deadline.
 
 pub mod backoff;
+pub mod bodies;
+pub mod cache;
 pub mod connection;
+pub mod control;
 pub mod credentials;
+pub mod events;
+pub mod heartbeat;
 pub mod outbox;
+pub mod rpc;
 pub mod settings;
 
 #[cfg(test)]
 mod connection_tests;
 #[cfg(test)]
+mod lattice_tests;
+#[cfg(test)]
 mod testing;
 
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use smol::Task;
+
 pub use connection::{Connection, Standing};
+pub use events::LatticeEvents;
 pub use settings::{Endpoint, Login, Settings, Timing, Tls};
+
+use crate::{
+    claims::AntiForgery,
+    error::{Error, Result},
+    host::Host,
+    task,
+    wire::{control::registry::RegistryCredential, subject::Subjects},
+};
+
+/// What the parts of this room share.
+pub struct Shared {
+    host: Arc<Host>,
+    host_id: String,
+    settings: Settings,
+    subjects: Subjects,
+    anti_forgery: Arc<AntiForgery>,
+    /// Accepted cluster keys, comma-joined as ping replies carry them.
+    issuers: String,
+    control: Connection,
+    rpc: Connection,
+    bodies: bodies::Bodies,
+    events: Arc<LatticeEvents>,
+    invocations: rpc::InvocationEvents,
+    cache: Arc<cache::Cache>,
+    heart: heartbeat::Heart,
+    registries: Mutex<BTreeMap<String, RegistryCredential>>,
+}
+
+impl Shared {
+    /// Whether a command from afar may read `reference`.
+    fn may_fetch(&self, reference: &str) -> Result<()> {
+        if !self.settings.allow_file_load && reference.starts_with("file:") {
+            return Err(Error::denied("actor file loading is disabled"));
+        }
+        Ok(())
+    }
+}
+
+/// A host's place in its lattice, for as long as this lives.
+pub struct Lattice {
+    shared: Arc<Shared>,
+    tasks: Vec<Task<()>>,
+}
+
+impl Lattice {
+    /// Begins to connect `host` to its lattice and returns at once; whether there is a server makes no difference.
+    /// `events` must be among the host's listeners.
+    ///
+    /// # Errors
+    /// A setting cannot be used, the store cannot be read, or this is not the main thread's runtime.
+    pub async fn start(
+        settings: Settings,
+        host: Arc<Host>,
+        anti_forgery: AntiForgery,
+        events: Arc<LatticeEvents>,
+    ) -> Result<Self> {
+        let subjects = Subjects::new(&settings.control_prefix, &settings.lattice)?;
+        let host_id = host.id();
+        let anti_forgery = Arc::new(anti_forgery);
+        let control = Connection::open("control", &settings.control, &settings.timing, &host_id).await?;
+        let rpc = if settings.rpc == settings.control {
+            control.clone()
+        } else {
+            Connection::open("invocations", &settings.rpc, &settings.timing, &host_id).await?
+        };
+        let cache = cache::Cache::load(host.store().clone())?;
+        let bodies = bodies::Bodies::new(rpc.clone(), &settings.lattice, settings.js_domain.as_deref());
+        let invocations = rpc::InvocationEvents::new(control.clone(), &subjects, &host_id);
+        events.attach(&host);
+        host.router().set_uplink(Arc::new(rpc::RpcUplink {
+            connection: rpc.clone(),
+            subjects: subjects.clone(),
+            host_id: host_id.clone(),
+            anti_forgery: anti_forgery.clone(),
+            bodies: bodies.clone(),
+            cache: cache.clone(),
+            invocations: invocations.clone(),
+            timeout: settings.rpc_timeout,
+        }));
+        let issuers = anti_forgery.issuers().collect::<Vec<_>>().join(",");
+        let shared = Arc::new(Shared {
+            host,
+            host_id,
+            settings,
+            subjects,
+            anti_forgery,
+            issuers,
+            control,
+            rpc,
+            bodies,
+            events,
+            invocations,
+            cache,
+            heart: heartbeat::Heart::default(),
+            registries: Mutex::default(),
+        });
+        let sending = shared.events.clone().send_for_ever(shared.control.clone(), shared.subjects.clone());
+        let tasks = vec![
+            task::spawn(sending),
+            task::spawn(heartbeat::beat_for_ever(shared.clone())),
+            task::spawn(rpc::serve_for_ever(shared.clone())),
+            task::spawn(control::serve_for_ever(shared.clone())),
+            task::spawn(cache::publish_for_ever(shared.clone())),
+            task::spawn(cache::follow_for_ever(shared.clone())),
+        ];
+        Ok(Self { shared, tasks })
+    }
+
+    /// How the control and the invocation connection stand.
+    pub fn standing(&self) -> (Standing, Standing) {
+        (self.shared.control.standing(), self.shared.rpc.standing())
+    }
+
+    /// Ends it: stops listening, sends what still waits, if there is a connection.
+    pub async fn stop(self) {
+        for task in self.tasks {
+            task.cancel().await;
+        }
+        if self.shared.control.is_connected() {
+            let _ = self.shared.events.send_all(&self.shared.control, &self.shared.subjects).await;
+            self.shared.control.flush().await;
+        }
+    }
+}

@@ -37,6 +37,8 @@ pub struct Settings {
     pub js_domain: Option<String>,
     /// How long calls over the network may take.
     pub rpc_timeout: Duration,
+    /// Whether commands from afar may name files of this board.
+    pub allow_file_load: bool,
     /// Patience with the network.
     pub timing: Timing,
     /// Events kept while offline.
@@ -55,6 +57,7 @@ impl Settings {
             lattice: lattice.into(),
             js_domain: None,
             rpc_timeout: Duration::from_millis(2000),
+            allow_file_load: false,
             timing: Timing::default(),
             outbox_events: outbox::DEFAULT_MAX_EVENTS,
             outbox_bytes: outbox::DEFAULT_MAX_BYTES,

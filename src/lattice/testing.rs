@@ -2,9 +2,15 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    io::{Read, Write},
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -19,6 +25,29 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// A port nobody listens on now.
 pub fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// Passes bytes on between clients of `port` and the server on `to`, until it is told to swallow them.
+pub fn forward(port: u16, to: u16, swallow: Arc<AtomicBool>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+    let pump = |mut from: TcpStream, mut into: TcpStream, swallow: Arc<AtomicBool>| {
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = from.read(&mut buffer) {
+                if !swallow.load(SeqCst) && into.write_all(&buffer[..count]).is_err() {
+                    break;
+                }
+            }
+            let _ = into.shutdown(Shutdown::Both);
+        });
+    };
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let (Ok(client), Ok(server)) = (client, TcpStream::connect((Ipv4Addr::LOCALHOST, to))) else { return };
+            pump(client.try_clone().unwrap(), server.try_clone().unwrap(), swallow.clone());
+            pump(server, client, swallow.clone());
+        }
+    });
 }
 
 /// A server that can be ended and started again on the same port.

@@ -26,6 +26,29 @@ pub fn stream(lattice: &str) -> String {
     format!("KV_LATTICEDATA_{lattice}")
 }
 
+/// The request that makes the bucket, as every host of the field makes it: one value per key, on disk, one replica.
+pub fn create_request(lattice: &str) -> String {
+    let (stream, bucket) = (stream(lattice), bucket(lattice));
+    format!(
+        concat!(
+            r#"{{"name":"{}","subjects":["$KV.{}.>"],"retention":"limits","max_consumers":-1,"#,
+            r#""max_msgs_per_subject":1,"max_msgs":-1,"max_bytes":-1,"allow_direct":true,"mirror_direct":false,"#,
+            r#""deny_delete":true,"sealed":false,"deny_purge":false,"allow_rollup_hdrs":true,"max_age":0,"#,
+            r#""max_msg_size":-1,"storage":"file","discard":"new","num_replicas":1,"duplicate_window":120000000000}}"#
+        ),
+        stream, bucket
+    )
+}
+
+/// Where that request goes, in the JetStream domain `domain`.
+pub fn create_subject(lattice: &str, domain: Option<&str>) -> String {
+    let stream = stream(lattice);
+    match domain {
+        Some(domain) => format!("$JS.{domain}.API.STREAM.CREATE.{stream}"),
+        None => format!("$JS.API.STREAM.CREATE.{stream}"),
+    }
+}
+
 /// What a key of the bucket is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Key {
@@ -341,6 +364,17 @@ mod tests {
             }
         }
         assert!(claims > 5 && links > 5 && deletes > 0, "{claims} {links} {references} {deletes}");
+    }
+
+    #[test]
+    fn the_bucket_is_made_as_every_host_makes_it() {
+        let request: Value = serde_json::from_str(&create_request("site-7")).unwrap();
+        assert_eq!(
+            (&request["name"], &request["subjects"][0]),
+            (&"KV_LATTICEDATA_site-7".into(), &"$KV.LATTICEDATA_site-7.>".into())
+        );
+        assert_eq!(create_subject("a", None), "$JS.API.STREAM.CREATE.KV_LATTICEDATA_a");
+        assert_eq!(create_subject("a", Some("leaf")), "$JS.leaf.API.STREAM.CREATE.KV_LATTICEDATA_a");
     }
 
     #[test]

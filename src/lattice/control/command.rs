@@ -1,0 +1,166 @@
+//! Commands to this host: actors, providers, its own end. Each becomes a change of what should run, on disk before it is
+//! answered; what comes of it is told by events.
+
+use std::sync::Arc;
+
+use super::Shared;
+use crate::{
+    error::{Error, Result},
+    host::{change::Module, desired::DesiredProvider},
+    wire::{
+        control::{
+            Annotations,
+            actor::{LaunchActor, ScaleActor, ScaleTarget, StopActor, UpdateActor},
+            host::StopHost,
+            provider::{LaunchProvider, StopProvider},
+        },
+        event::provider::ProviderStartFailed,
+        subject::Verb,
+    },
+};
+
+pub async fn run(shared: &Arc<Shared>, verb: Verb, body: &[u8]) -> Result<()> {
+    match verb {
+        Verb::LaunchActor => launch_actor(shared, LaunchActor::parse(body)?).await,
+        Verb::StopActor => stop_actor(shared, StopActor::parse(body)?).await,
+        Verb::ScaleActor => scale_actor(shared, ScaleActor::parse(body)?).await,
+        Verb::UpdateActor => update_actor(shared, UpdateActor::parse(body)?).await,
+        Verb::LaunchProvider => launch_provider(shared, LaunchProvider::parse(body)?).await,
+        Verb::StopProvider => stop_provider(shared, StopProvider::parse(body)?).await,
+        // The answer goes out first; the caller of this then asks the host to end.
+        Verb::StopHost => StopHost::parse(body).map(drop),
+    }
+}
+
+async fn launch_actor(shared: &Arc<Shared>, launch: LaunchActor) -> Result<()> {
+    let LaunchActor { actor_ref, count, annotations } = launch;
+    let started = async {
+        let (module, _) = fetch(shared, &actor_ref).await?;
+        shared.host.change(|desired| desired.start_actor(&module, count, &annotations)).await
+    };
+    let outcome = started.await;
+    report_start(shared, None, &actor_ref, &annotations, count, outcome)
+}
+
+async fn scale_actor(shared: &Arc<Shared>, scale: ScaleActor) -> Result<()> {
+    let ScaleActor { target, count, annotations } = scale;
+    // Absent means as often as this host lets any actor run.
+    let count = count.unwrap_or(crate::actor::settings::MAX_CONCURRENT);
+    let (key, reference) = match target {
+        ScaleTarget::Key { actor_id, actor_ref } => {
+            if count == 0 {
+                let (_, stopped) = shared.host.desired().stop_actor(&actor_id, None, &Annotations::new());
+                if stopped.count == 0 {
+                    return Ok(());
+                }
+                let all = Annotations::new();
+                return shared.host.change(|desired| Ok(desired.stop_actor(&actor_id, None, &all).0)).await;
+            }
+            let running = shared.host.desired().actors.get(&actor_id).map(|actor| actor.reference.clone());
+            let Some(reference) = actor_ref.or(running) else {
+                return Err(Error::invalid("Scaling actor up without an OCI reference is not currently supported"));
+            };
+            (Some(actor_id), reference)
+        }
+        ScaleTarget::Reference(reference) => (None, reference),
+    };
+    let scaled = async {
+        let (module, unchanged) = fetch(shared, &reference).await?;
+        if let Some(key) = key.as_ref().filter(|key| **key != module.public_key) {
+            return Err(Error::conflict(format!("{reference} is the actor {}, not {key}", module.public_key)));
+        }
+        let before = shared.host.desired();
+        let total = |desired: &crate::host::desired::Desired| {
+            desired.actors.get(&module.public_key).map_or(0, |actor| actor.max_concurrent())
+        };
+        shared.host.change(|desired| desired.scale_actor(&module, count, &annotations)).await?;
+        if unchanged && total(&before) == total(&shared.host.desired()) {
+            // Clients wait for the event even when nothing had to be started.
+            shared.events.tell_unchanged(&module.public_key, &reference, &annotations);
+        }
+        Ok(())
+    };
+    let outcome = scaled.await;
+    report_start(shared, key.as_deref(), &reference, &annotations, count, outcome)
+}
+
+/// Tells a failed start by events, in which clients look for it.
+fn report_start(
+    shared: &Shared,
+    key: Option<&str>,
+    reference: &str,
+    annotations: &Annotations,
+    count: u16,
+    outcome: Result<()>,
+) -> Result<()> {
+    outcome.inspect_err(|error| shared.events.tell_start_failed(key, reference, annotations, count, error.text()))
+}
+
+/// The module behind `reference`: what runs from it already, else fetched. The second value is whether it runs.
+async fn fetch(shared: &Shared, reference: &str) -> Result<(Module, bool)> {
+    let desired = shared.host.desired();
+    if let Some(there) = desired.actors.values().find(|actor| actor.reference == reference) {
+        let module =
+            Module { reference: reference.to_owned(), public_key: there.public_key.clone(), digest: there.digest };
+        return Ok((module, true));
+    }
+    shared.may_fetch(reference)?;
+    let (module, _) = shared.host.fetch_module(reference).await?;
+    Ok((module, false))
+}
+
+async fn stop_actor(shared: &Shared, stop: StopActor) -> Result<()> {
+    let StopActor { actor_id, count, annotations } = stop;
+    shared.host.change(|desired| Ok(desired.stop_actor(&actor_id, count, &annotations).0)).await
+}
+
+async fn update_actor(shared: &Arc<Shared>, update: UpdateActor) -> Result<()> {
+    let reference = update.new_actor_ref;
+    let refused = |error: Error| error.context("Unable to perform live update");
+    if let Some(key) = &update.actor_id
+        && !shared.host.desired().actors.contains_key(key)
+    {
+        return Err(refused(Error::not_found(format!("the actor {key} is not running on this host"))));
+    }
+    shared.may_fetch(&reference).map_err(refused)?;
+    let (module, claims) = shared.host.fetch_module(&reference).await.map_err(|error| {
+        if let Some(key) = &update.actor_id {
+            shared.events.tell_update_failed(key, 0, error.text());
+        }
+        refused(error)
+    })?;
+    let there = shared.host.router().routes().actor(&module.public_key).map(|running| running.claims.clone());
+    let outcome = match there {
+        None => Err(Error::not_found(format!("the actor {} is not running on this host", module.public_key))),
+        Some(there) if claims.revision <= there.revision => Err(Error::conflict(format!(
+            "{reference} has revision {}, {} runs already; the new one must be greater",
+            claims.revision, there.revision
+        ))),
+        Some(_) => shared.host.change(|desired| desired.update_actor(&module)).await,
+    };
+    outcome.map_err(|error| {
+        shared.events.tell_update_failed(&module.public_key, claims.revision, error.text());
+        refused(error)
+    })
+}
+
+async fn launch_provider(shared: &Shared, launch: LaunchProvider) -> Result<()> {
+    let LaunchProvider { provider_ref, link_name, configuration, annotations } = launch;
+    let started = async {
+        let found = shared.host.find_provider(&provider_ref, &link_name)?;
+        let provider = DesiredProvider { configuration, annotations, ..found };
+        shared.host.change(|desired| desired.start_provider(provider)).await
+    };
+    started.await.inspect_err(|error| {
+        shared.events.emit(&ProviderStartFailed {
+            provider_ref: &provider_ref,
+            link_name: &link_name,
+            host_id: &shared.host_id,
+            error: error.text(),
+        });
+    })
+}
+
+async fn stop_provider(shared: &Shared, stop: StopProvider) -> Result<()> {
+    shared.host.change(|desired| Ok(desired.stop_provider(&stop.provider_ref, &stop.link_name))).await
+}

@@ -1,0 +1,100 @@
+//! Requests to every host or to any: links, registries, labels, auctions, configuration.
+
+use async_nats::Message;
+
+use super::{Shared, query::send};
+use crate::{
+    error::{Error, Result},
+    log,
+    wire::{
+        cache::{Key, encode_link},
+        control::{
+            auction::{ActorAuction, Constraints, ProviderAuction},
+            config::ConfigReply,
+            label::{DeleteLabel, PutLabel},
+            link::{DeleteLink, parse_put},
+            registry,
+        },
+        event::link::{LinkDeleted, LinkSet},
+    },
+};
+
+pub async fn put_link(shared: &Shared, body: &[u8]) -> Result<()> {
+    let link = parse_put(body)?;
+    shared.host.change(|desired| desired.put_link(link.clone())).await?;
+    shared.cache.write(&Key::Link(link.id.clone()), Some(encode_link(&link)?)).await?;
+    shared.events.emit(&LinkSet(&link));
+    Ok(())
+}
+
+/// A link nobody knows is deleted too: the bucket may hold it.
+pub async fn delete_link(shared: &Shared, body: &[u8]) -> Result<()> {
+    let id = DeleteLink::parse(body)?.id();
+    let there = shared.host.desired().links.get(&id).map(|there| there.link.clone());
+    shared.host.change(|desired| Ok(desired.delete_link(&id))).await?;
+    shared.cache.write(&Key::Link(id), None).await?;
+    if let Some(link) = there {
+        shared.events.emit(&LinkDeleted(&link));
+    }
+    Ok(())
+}
+
+pub fn put_registries(shared: &Shared, body: &[u8]) -> Result<()> {
+    let new = registry::parse(body)?;
+    let mut kept = shared.registries.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let added = new.keys().filter(|registry| !kept.contains_key(*registry)).count();
+    if kept.len() + added > registry::MAX_REGISTRIES {
+        return Err(Error::limit(format!("at most {} registries are kept", registry::MAX_REGISTRIES)));
+    }
+    kept.extend(new);
+    Ok(())
+}
+
+pub async fn put_label(shared: &Shared, body: &[u8]) -> Result<()> {
+    let put = PutLabel::parse(body)?;
+    shared.host.put_label(put.key, put.value).await
+}
+
+pub async fn delete_label(shared: &Shared, body: &[u8]) -> Result<()> {
+    let delete = DeleteLabel::parse(body)?;
+    shared.host.delete_label(&delete.key).await
+}
+
+/// No value is ever found: guests of this ABI cannot ask for one.
+pub async fn get_config(shared: &Shared, message: &Message) {
+    send(shared, message, &ConfigReply::default()).await;
+}
+
+fn satisfied(shared: &Shared, constraints: &Constraints) -> bool {
+    let labels = shared.host.labels();
+    constraints.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+/// Whether `auction` can be understood; silence is the answer if not.
+fn understood<T>(auction: Result<T>) -> Option<T> {
+    auction.inspect_err(|error| log::warn!("an auction was not understood: {error}")).ok()
+}
+
+pub async fn auction_actor(shared: &Shared, message: &Message) {
+    let Some(mut auction) = understood(ActorAuction::parse(&message.payload)) else { return };
+    if satisfied(shared, &auction.constraints) {
+        auction.host_id.clone_from(&shared.host_id);
+        send(shared, message, &auction).await;
+    }
+}
+
+pub async fn auction_provider(shared: &Shared, message: &Message) {
+    let Some(mut auction) = understood(ProviderAuction::parse(&message.payload)) else { return };
+    let key = if auction.provider_ref.starts_with('V') && auction.provider_ref.len() == 56 {
+        Some(auction.provider_ref.clone())
+    } else {
+        let builtin = shared.host.find_provider(&auction.provider_ref, &auction.link_name);
+        builtin.ok().map(|found| found.public_key).or_else(|| shared.cache.resolve_reference(&auction.provider_ref))
+    };
+    let desired = shared.host.desired();
+    let runs = key.is_some_and(|key| desired.providers.contains_key(&(key, auction.link_name.clone())));
+    if !runs && satisfied(shared, &auction.constraints) {
+        auction.host_id.clone_from(&shared.host_id);
+        send(shared, message, &auction).await;
+    }
+}

@@ -1,0 +1,156 @@
+//! The control interface: what clients ask of this host, and of all hosts (`protocol/lattice.md §3–4`).
+//!
+//! Each request is read, answered within [`ACK_PATIENCE`] whatever the work behind it, and carried out through the host's
+//! desired state like any other change. Reads are in `query`, commands in `command`, the rest in `lattice_wide`.
+
+mod command;
+mod lattice_wide;
+mod query;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use async_nats::Message;
+use futures_util::StreamExt;
+
+use super::{Shared, connection::Background};
+use crate::{
+    error::{Error, Result},
+    log,
+    wire::{
+        control::{Ack, ack::UNSUPPORTED},
+        subject::{Topic, Verb},
+    },
+};
+
+/// When an ack is given at the latest: clients wait two seconds, and the way there and back takes its part.
+const ACK_PATIENCE: Duration = Duration::from_millis(1500);
+
+/// Requests that may be under way at once. Commands wait for each other at the disk anyway; one more is refused.
+const MAX_IN_FLIGHT: usize = 256;
+
+/// Listens for ever. The subscriptions outlive the connection, so they are made once.
+pub async fn serve_for_ever(shared: Arc<Shared>) {
+    let in_flight = Arc::new(AtomicUsize::new(0));
+    let mut listening: Vec<Background> = Vec::new();
+    for subscription in shared.subjects.control_subscriptions(&shared.host_id) {
+        let mut messages = loop {
+            shared.control.connected().await;
+            match shared.control.subscribe(subscription.subject.clone(), subscription.queue_group.clone()).await {
+                Ok(messages) => break messages,
+                Err(error) => {
+                    log::debug!("{} is not listened to yet: {error}", subscription.subject);
+                    smol::Timer::after(Duration::from_millis(100)).await;
+                }
+            }
+        };
+        let (shared, in_flight) = (shared.clone(), in_flight.clone());
+        listening.push(shared.control.clone().spawn(async move {
+            while let Some(message) = messages.next().await {
+                take_in(&shared, &in_flight, message);
+            }
+        }));
+    }
+    smol::future::pending::<()>().await;
+}
+
+/// Starts the answer to `message`. Runs on the library's thread, so it only hands over.
+fn take_in(shared: &Arc<Shared>, in_flight: &Arc<AtomicUsize>, message: Message) {
+    struct Place(Arc<AtomicUsize>);
+    impl Drop for Place {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Relaxed);
+        }
+    }
+    let full = in_flight.fetch_add(1, Relaxed) >= MAX_IN_FLIGHT;
+    let place = Place(in_flight.clone());
+    let shared = shared.clone();
+    crate::task::spawn(async move {
+        let _place = place;
+        let subject = message.subject.as_str();
+        let Some(topic) = shared.subjects.parse_control(subject) else { return };
+        log::debug!("control request"; subject = subject);
+        if full {
+            let text = format!("this host has {MAX_IN_FLIGHT} requests under way; try again");
+            reply(&shared, &message, &Ack::refused(&text).encode()).await;
+            return;
+        }
+        handle(&shared, topic, &message).await;
+    })
+    .detach();
+}
+
+async fn reply(shared: &Shared, message: &Message, body: &[u8]) {
+    let Some(subject) = &message.reply else { return };
+    if let Err(error) = shared.control.publish(subject.to_string(), body.to_vec()).await {
+        log::debug!("an answer to {} was not sent: {error}", message.subject);
+    }
+}
+
+async fn handle(shared: &Arc<Shared>, topic: Topic<'_>, message: &Message) {
+    let body = &message.payload;
+    match topic {
+        Topic::PingHosts => query::ping(shared, message).await,
+        Topic::GetClaims => query::claims(shared, message).await,
+        Topic::GetLinks => query::links(shared, message).await,
+        Topic::GetInventory { .. } => query::inventory(shared, message).await,
+        Topic::AuctionActor => lattice_wide::auction_actor(shared, message).await,
+        Topic::AuctionProvider => lattice_wide::auction_provider(shared, message).await,
+        Topic::GetConfig { .. } => lattice_wide::get_config(shared, message).await,
+        Topic::Command { verb, .. } => {
+            let outcome = soon({
+                let (shared, body) = (shared.clone(), body.clone());
+                async move { command::run(&shared, verb, &body).await }
+            })
+            .await;
+            acknowledge(shared, message, &outcome).await;
+            if verb == Verb::StopHost && outcome.is_ok() {
+                shared.control.flush().await;
+                shared.host.request_stop();
+            }
+        }
+        _ => {
+            let outcome = match topic {
+                Topic::PutLink => lattice_wide::put_link(shared, body).await,
+                Topic::DeleteLink => lattice_wide::delete_link(shared, body).await,
+                Topic::PutRegistries => lattice_wide::put_registries(shared, body),
+                Topic::PutLabel { .. } => lattice_wide::put_label(shared, body).await,
+                Topic::DeleteLabel { .. } => lattice_wide::delete_label(shared, body).await,
+                Topic::PutConfig { .. } | Topic::DeleteConfig { .. } => {
+                    Err(Error::unavailable("this host keeps no configuration for entities: its actors cannot read any"))
+                }
+                _ => Err(Error::usage(UNSUPPORTED)),
+            };
+            acknowledge(shared, message, &outcome).await;
+        }
+    }
+}
+
+async fn acknowledge(shared: &Shared, message: &Message, outcome: &Result<()>) {
+    if let Err(error) = outcome {
+        log::warn!("a control request was refused: {error}"; subject = message.subject);
+    }
+    reply(shared, message, &Ack::of(outcome).encode()).await;
+}
+
+/// What became of `work` after [`ACK_PATIENCE`]: its outcome, or acceptance while it goes on by itself. Its end is told by
+/// events then, as clients expect.
+async fn soon(work: impl Future<Output = Result<()>> + Send + 'static) -> Result<()> {
+    let (sender, receiver) = smol::channel::bounded(1);
+    crate::task::spawn(async move {
+        let outcome = work.await;
+        // Nobody listens any more when the ack is given already.
+        let _ = sender.try_send(outcome);
+    })
+    .detach();
+    match super::connection::within(ACK_PATIENCE, receiver.recv()).await {
+        Some(Ok(outcome)) => outcome,
+        Some(Err(_)) => Err(Error::internal("the command ended without an outcome")),
+        None => Ok(()),
+    }
+}

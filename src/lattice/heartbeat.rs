@@ -1,0 +1,101 @@
+//! Signs of life: every thirty seconds, at a moment of the host's own within them, and after a ping unless one was just sent.
+//!
+//! Written from what runs into one buffer that is kept. A heartbeat that cannot be sent is not kept: the next one says more.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use super::{
+    Shared, backoff,
+    events::{random_id, unix_micros},
+};
+use crate::{
+    error::Result,
+    log,
+    wire::{
+        control::host::uptime_human,
+        event::{
+            self, Data,
+            host::{HeartbeatProvider, HostHeartbeat},
+        },
+        json::{Items, Pairs},
+    },
+};
+
+/// Time between two heartbeats; clients call a host lost after a few of these.
+pub const INTERVAL: Duration = Duration::from_secs(30);
+
+/// A ping is not followed by a heartbeat if one was sent within this time. The reference sends one after each ping, so a
+/// dashboard that pings every second makes each board speak every second; here pings cost their answer only.
+pub const MIN_GAP: Duration = Duration::from_secs(10);
+
+/// When the last one was sent, and the buffer it was written into.
+#[derive(Default)]
+pub struct Heart {
+    last: Mutex<Option<Instant>>,
+    buffer: Mutex<Vec<u8>>,
+}
+
+/// Sends heartbeats for ever.
+pub async fn beat_for_ever(shared: Arc<Shared>) {
+    smol::Timer::after(backoff::phase(&shared.host_id, INTERVAL)).await;
+    loop {
+        if let Err(error) = beat(&shared).await {
+            log::debug!("no heartbeat: {error}");
+        }
+        smol::Timer::after(INTERVAL).await;
+    }
+}
+
+/// Sends one if the last is long enough ago.
+pub async fn beat_after_ping(shared: &Shared) {
+    let recent = {
+        let last = shared.heart.last.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        last.is_some_and(|last| last.elapsed() < MIN_GAP)
+    };
+    if !recent && let Err(error) = beat(shared).await {
+        log::debug!("no heartbeat after a ping: {error}");
+    }
+}
+
+async fn beat(shared: &Shared) -> Result<()> {
+    if !shared.control.is_connected() {
+        return Ok(());
+    }
+    let (name, body) = {
+        let mut buffer = shared.heart.buffer.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        (write(shared, &mut buffer)?, bytes::Bytes::copy_from_slice(&buffer))
+    };
+    *shared.heart.last.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(Instant::now());
+    shared.control.publish(shared.subjects.events(), body.clone()).await?;
+    shared.control.publish(shared.subjects.events_named(name), body).await
+}
+
+fn write(shared: &Shared, buffer: &mut Vec<u8>) -> Result<&'static str> {
+    fn name<D: Data>(_: &D) -> &'static str {
+        D::NAME
+    }
+    let host = &shared.host;
+    let labels = host.labels();
+    let uptime = host.uptime().as_secs();
+    let routes = host.router().routes();
+    let data = HostHeartbeat {
+        actors: Pairs(|| routes.actors().map(|actor| (&actor.desired.public_key, actor.desired.max_concurrent()))),
+        providers: Items(|| {
+            routes.providers().map(|provider| HeartbeatProvider {
+                public_key: &provider.desired.public_key,
+                link_name: &provider.desired.link_name,
+                contract_id: &provider.desired.contract_id,
+            })
+        }),
+        labels: &labels,
+        friendly_name: host.friendly_name(),
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_seconds: uptime,
+        uptime_human: &uptime_human(uptime),
+    };
+    event::write(buffer, &shared.host_id, random_id(), unix_micros(), &data)?;
+    Ok(name(&data))
+}

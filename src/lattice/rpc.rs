@@ -1,0 +1,370 @@
+//! Calls over the network: those that reach what runs here, and those that leave for other hosts (`protocol/invocation.md`).
+//!
+//! In: one subscription per actor and per built-in provider, each shared with the other hosts that run the same. Checked in
+//! the order and answered with the texts of §4, then handed to the router like any other call. Out: signed, sent, waited for
+//! until the caller's deadline.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use async_nats::Message;
+use futures_util::StreamExt;
+
+use super::{
+    Shared,
+    bodies::Bodies,
+    cache::Cache,
+    connection::{Answer, Background, Connection},
+    events::{random_id, unix_micros},
+};
+use crate::{
+    claims::{AntiForgery, Now},
+    error::{Error, Result},
+    host::{BoxFuture, Call, Uplink},
+    log,
+    wire::{
+        Entity, Invocation, InvocationResponse, chunk, codec,
+        event::{
+            self, Data, event_id,
+            invocation::{InvocationFailed, InvocationSucceeded, Passed},
+        },
+        subject::{PROVIDER_QUEUE_GROUP, ProviderTopic, Subjects},
+    },
+};
+
+/// Calls from the network that may be under way at once, waiting ones included. The router's own limits are tighter; this one
+/// bounds what they are told about. One more is answered with a refusal at once.
+const MAX_IN_FLIGHT: usize = 1024;
+
+/// What a caller reads when nobody answered, whatever the reason (`protocol/invocation.md §5.1`).
+const NO_ANSWER: &str = "Failed to perform RPC call: request timeout";
+
+/// How long a long body may take beside the call itself.
+const BODY_PATIENCE: Duration = chunk::EXTRA_TIME;
+
+/// Who a subscription is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Served {
+    Actor(String),
+    Provider {
+        key: String,
+        link_name: String,
+    },
+    /// Is the provider well? Built-in ones are as long as they are here.
+    Health,
+}
+
+/// Keeps the subscriptions equal to what runs, for ever.
+pub async fn serve_for_ever(shared: Arc<Shared>) {
+    let in_flight = Arc::new(AtomicUsize::new(0));
+    let mut serving: HashMap<String, Background> = HashMap::new();
+    loop {
+        shared.rpc.connected().await;
+        let changed = shared.events.routes_changed.listen();
+        let lost = shared.rpc.changed();
+        let wanted = wanted(&shared);
+        serving.retain(|subject, task| wanted.contains_key(subject) && !task.is_finished());
+        let mut complete = true;
+        for (subject, (queue_group, served)) in wanted {
+            if serving.contains_key(&subject) {
+                continue;
+            }
+            match shared.rpc.subscribe(subject.clone(), queue_group).await {
+                Ok(mut messages) => {
+                    let (shared, in_flight) = (shared.clone(), in_flight.clone());
+                    let task = shared.rpc.clone().spawn(async move {
+                        while let Some(message) = messages.next().await {
+                            take_in(&shared, &in_flight, &served, message);
+                        }
+                    });
+                    serving.insert(subject, task);
+                }
+                Err(error) => {
+                    log::debug!("{subject} is not served yet: {error}");
+                    complete = false;
+                }
+            }
+        }
+        let again = async {
+            if complete {
+                smol::future::pending::<()>().await;
+            }
+            smol::Timer::after(Duration::from_millis(200)).await;
+        };
+        smol::future::or(smol::future::or(changed, lost), again).await;
+    }
+}
+
+/// What should be listened to now: subject to queue group and purpose.
+fn wanted(shared: &Shared) -> HashMap<String, (Option<String>, Served)> {
+    let routes = shared.host.router().routes();
+    let mut wanted = HashMap::new();
+    for actor in routes.actors() {
+        let key = &actor.desired.public_key;
+        let subject = shared.subjects.actor(key);
+        wanted.insert(subject.clone(), (Some(subject), Served::Actor(key.clone())));
+    }
+    for provider in routes.providers() {
+        let (key, link_name) = (provider.desired.public_key.clone(), provider.desired.link_name.clone());
+        let subject = shared.subjects.provider(&key, &link_name);
+        let health = shared.subjects.provider_topic(&key, &link_name, ProviderTopic::Health);
+        wanted.insert(subject, (Some(PROVIDER_QUEUE_GROUP.to_owned()), Served::Provider { key, link_name }));
+        wanted.insert(health, (None, Served::Health));
+    }
+    wanted
+}
+
+/// Starts the answer to `message`. Runs on the library's thread, so it only hands over.
+fn take_in(shared: &Arc<Shared>, in_flight: &Arc<AtomicUsize>, served: &Served, message: Message) {
+    struct Place(Arc<AtomicUsize>);
+    impl Drop for Place {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Relaxed);
+        }
+    }
+    let full = in_flight.fetch_add(1, Relaxed) >= MAX_IN_FLIGHT;
+    let place = Place(in_flight.clone());
+    let (shared, served) = (shared.clone(), served.clone());
+    crate::task::spawn(async move {
+        let _place = place;
+        let response = match &served {
+            Served::Health => codec::encode(&BTreeMap::from([("healthy", true)])),
+            _ if full => {
+                let id = Invocation::decode(&message.payload).map(|one| one.id).unwrap_or_default();
+                InvocationResponse::failure(id, format!("this host has {MAX_IN_FLIGHT} calls under way; try again"))
+                    .encode()
+            }
+            served => answer(&shared, served, &message).await,
+        };
+        let Some(reply) = message.reply else { return };
+        let sent = match response {
+            Ok(body) => shared.rpc.publish(reply.to_string(), body).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = sent {
+            log::debug!("an answer was not sent: {error}");
+        }
+    })
+    .detach();
+}
+
+/// Runs the call in `message` and writes its answer.
+async fn answer(shared: &Shared, served: &Served, message: &Message) -> Result<Vec<u8>> {
+    let began = Instant::now();
+    let invocation = match Invocation::decode(&message.payload) {
+        Ok(invocation) => invocation,
+        Err(error) => return InvocationResponse::failure("", error.text()).encode(),
+    };
+    let id = invocation.id.clone();
+    let outcome = run(shared, served, &invocation, began).await;
+    tell(
+        shared,
+        &invocation.origin,
+        &invocation.target,
+        &invocation.operation,
+        length_of(&invocation),
+        outcome.is_ok(),
+    )
+    .await;
+    match outcome {
+        Ok(body) if chunk::must_store(body.len()) => {
+            let length = body.len() as u64;
+            match shared.bodies.store(chunk::response_object(&id), body, BODY_PATIENCE).await {
+                Ok(()) => {
+                    InvocationResponse { content_length: Some(length), ..InvocationResponse::success(id, &b""[..]) }
+                }
+                Err(error) => InvocationResponse::failure(id, error.text()),
+            }
+            .encode()
+        }
+        Ok(body) => InvocationResponse::success(id, body).encode(),
+        Err(error) => InvocationResponse::failure(id, error.text()).encode(),
+    }
+}
+
+fn length_of(invocation: &Invocation<'_>) -> u64 {
+    invocation.content_length.unwrap_or(invocation.msg.len() as u64)
+}
+
+async fn run(shared: &Shared, served: &Served, invocation: &Invocation<'_>, began: Instant) -> Result<Vec<u8>> {
+    let now = shared.host.now();
+    let checked = shared.anti_forgery.check(invocation, now).map_err(|error| match served {
+        Served::Provider { .. } => as_provider_says(&error),
+        _ => error,
+    })?;
+    let mut deadline = began + shared.settings.rpc_timeout;
+    match served {
+        Served::Actor(key) if invocation.target.public_key != *key => {
+            return Err(Error::denied(format!("target key mismatch: {} != {key}", invocation.target.public_key)));
+        }
+        Served::Provider { key, link_name } => {
+            if invocation.target.public_key != *key || invocation.target.link_name != *link_name {
+                return Err(Error::denied(format!("target key mismatch: {} != {key}", invocation.target.public_key)));
+            }
+            let actor = &invocation.origin.public_key;
+            let routes = shared.host.router().routes();
+            let link = routes.links.find(actor, &invocation.target.contract_id, link_name);
+            if link.is_none_or(|link| link.provider_id != *key) {
+                return Err(Error::denied(format!("unlinked actor: '{actor}'")));
+            }
+        }
+        _ => {}
+    }
+    let payload = if invocation.is_stored() {
+        deadline += BODY_PATIENCE;
+        let name = chunk::request_object(&invocation.id);
+        let body = shared.bodies.take(name, length_of(invocation), BODY_PATIENCE).await?;
+        checked.check_stored_body(invocation, &body)?;
+        body
+    } else {
+        invocation.msg.to_vec()
+    };
+    let call = Call {
+        origin: invocation.origin.clone(),
+        target: invocation.target.clone(),
+        operation: invocation.operation.clone(),
+        payload,
+        deadline,
+        depth: 0,
+    };
+    shared.host.router().serve(call).await
+}
+
+/// The refusal in the words of the provider SDKs, which leave the beginning away and name one thing otherwise.
+fn as_provider_says(error: &Error) -> Error {
+    let text = error.text().strip_prefix("Anti-forgery check failed: ").unwrap_or(error.text());
+    let text = match text {
+        "Issuer of this invocation is not among the list of valid issuers" => {
+            "Issuer of this invocation is not in list of cluster issuers"
+        }
+        other => other,
+    };
+    Error::denied(text)
+}
+
+/// Tells the lattice that a call passed, if there is a connection; these events are not kept.
+async fn tell(shared: &Shared, source: &Entity, dest: &Entity, operation: &str, bytes: u64, succeeded: bool) {
+    shared.invocations.tell(source, dest, operation, bytes, succeeded).await;
+}
+
+/// Tells of single invocations on their own subject.
+#[derive(Clone)]
+pub struct InvocationEvents {
+    connection: Connection,
+    subject: String,
+    host_id: String,
+}
+
+impl InvocationEvents {
+    /// A teller on `connection`.
+    pub fn new(connection: Connection, subjects: &Subjects, host_id: &str) -> Self {
+        Self { connection, subject: subjects.invocation_events(), host_id: host_id.to_owned() }
+    }
+
+    async fn tell(&self, source: &Entity, dest: &Entity, operation: &str, bytes: u64, succeeded: bool) {
+        if !self.connection.is_connected() {
+            return;
+        }
+        let passed = Passed { source, dest, operation, bytes };
+        let written =
+            if succeeded { self.write(&InvocationSucceeded(passed)) } else { self.write(&InvocationFailed(passed)) };
+        if let Ok(body) = written {
+            let _ = self.connection.publish(self.subject.clone(), body).await;
+        }
+    }
+
+    fn write<D: Data>(&self, data: &D) -> Result<Vec<u8>> {
+        let mut body = Vec::new();
+        event::write(&mut body, &self.host_id, random_id(), unix_micros(), data)?;
+        Ok(body)
+    }
+}
+
+/// The way to other hosts.
+pub struct RpcUplink {
+    pub(super) connection: Connection,
+    pub(super) subjects: Subjects,
+    pub(super) host_id: String,
+    pub(super) anti_forgery: Arc<AntiForgery>,
+    pub(super) bodies: Bodies,
+    pub(super) cache: Arc<Cache>,
+    pub(super) invocations: InvocationEvents,
+    pub(super) timeout: Duration,
+}
+
+impl Uplink for RpcUplink {
+    fn call(&self, call: Call) -> BoxFuture<'static, Result<Vec<u8>>> {
+        let (connection, bodies, invocations) =
+            (self.connection.clone(), self.bodies.clone(), self.invocations.clone());
+        let (anti_forgery, host_id, timeout) = (self.anti_forgery.clone(), self.host_id.clone(), self.timeout);
+        let subject = if call.target.is_actor() {
+            self.subjects.actor(&call.target.public_key)
+        } else {
+            self.subjects.provider(&call.target.public_key, &call.target.link_name)
+        };
+        Box::pin(async move {
+            let Call { origin, target, operation, payload, deadline, .. } = call;
+            let length = payload.len() as u64;
+            let mut invocation = Invocation {
+                origin,
+                target,
+                operation,
+                msg: Cow::Borrowed(&[]),
+                id: event_id(random_id()).as_str().to_owned(),
+                encoded_claims: String::new(),
+                host_id,
+                content_length: Some(length),
+                trace_context: BTreeMap::new(),
+            };
+            invocation.encoded_claims = anti_forgery.sign(&invocation, &payload, Now::from_system(0))?;
+            let mut patience = deadline.saturating_duration_since(Instant::now()).min(timeout);
+            if chunk::must_store(payload.len()) {
+                patience = deadline.saturating_duration_since(Instant::now()).min(timeout + BODY_PATIENCE);
+                bodies.store(chunk::request_object(&invocation.id), payload, patience).await?;
+            } else {
+                invocation.msg = Cow::Owned(payload);
+            }
+            let asked = connection.request(subject, None, invocation.encode()?, patience).await;
+            let outcome = match asked {
+                Ok(Answer::Message(message)) => read_answer(&bodies, &invocation.id, &message, patience).await,
+                Ok(Answer::Nobody | Answer::Silence) => Err(Error::timeout(NO_ANSWER)),
+                Err(error) => {
+                    log::debug!("a call to another host was not made: {error}");
+                    Err(Error::unavailable(NO_ANSWER))
+                }
+            };
+            invocations
+                .tell(&invocation.origin, &invocation.target, &invocation.operation, length, outcome.is_ok())
+                .await;
+            outcome
+        })
+    }
+
+    fn resolve_alias(&self, alias: &str) -> Option<String> {
+        self.cache.resolve_alias(alias)
+    }
+}
+
+async fn read_answer(bodies: &Bodies, id: &str, message: &Message, patience: Duration) -> Result<Vec<u8>> {
+    let response = InvocationResponse::decode(&message.payload)?;
+    // Hosts of one generation leave the id out when the actor is not running.
+    if !response.invocation_id.is_empty() && response.invocation_id != id {
+        return Err(Error::invalid("invocation ID mismatch"));
+    }
+    if let Some(error) = response.error {
+        return Err(Error::guest(error));
+    }
+    match response.content_length {
+        Some(length) if chunk::is_stored(response.content_length, response.msg.len()) => {
+            bodies.take(chunk::response_object(id), length, patience).await
+        }
+        _ => Ok(response.msg.into_owned()),
+    }
+}
