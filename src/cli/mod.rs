@@ -10,6 +10,7 @@ pub mod call;
 pub mod check;
 pub mod claims;
 pub mod completion;
+mod joining;
 mod key_source;
 pub mod keys;
 pub mod man;

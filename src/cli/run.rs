@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::Output;
+use super::{Output, joining};
 use crate::{
     actor::Engine,
     capability::{self, http_client, http_server},
@@ -16,8 +16,9 @@ use crate::{
     host::{
         self, Application, Host, Parts,
         application::{ActorComponent, LinkComponent, ProviderComponent},
-        event::LogEvents,
+        event::{Events, LogEvents},
     },
+    lattice::{Lattice, LatticeEvents},
     log,
     service::{clock::SystemClock, heap, signals},
     store::{RealDisk, Store},
@@ -143,6 +144,14 @@ async fn serve(config: Config, application: Option<Application>) -> Result<()> {
     engine.when_idle(heap::give_back);
     let friendly_name = friendly_name()?;
     log::name(&key.public_key().to_string(), &friendly_name);
+    let joining = joining::settings(&config)?;
+    let mut listeners: Vec<Arc<dyn Events>> = vec![Arc::new(LogEvents)];
+    let joining = joining.map(|(settings, anti_forgery)| {
+        let id = key.public_key().to_string();
+        let events = LatticeEvents::new(&id, settings.outbox_events, settings.outbox_bytes);
+        listeners.push(events.clone());
+        (settings, anti_forgery, events)
+    });
     let host = Host::new(
         host::Settings {
             lattice: config.lattice.clone(),
@@ -157,7 +166,7 @@ async fn serve(config: Config, application: Option<Application>) -> Result<()> {
             store,
             engine,
             intrinsics: capability::INTRINSICS,
-            events: vec![Arc::new(LogEvents)],
+            events: listeners,
             clock: Box::new(SystemClock),
         },
     )?;
@@ -168,6 +177,12 @@ async fn serve(config: Config, application: Option<Application>) -> Result<()> {
         ..web::Settings::at(config.admin_socket.clone())
     };
     let admin = Admin::start(settings, host.clone()).await?;
+    let lattice = match joining {
+        Some((settings, anti_forgery, events)) => {
+            Some(Lattice::start(settings, host.clone(), anti_forgery, events).await?)
+        }
+        None => None,
+    };
     if let Some(application) = application {
         host.apply(application).await?;
     }
@@ -176,6 +191,9 @@ async fn serve(config: Config, application: Option<Application>) -> Result<()> {
     let housekeeping = task::spawn(keep_house());
     host.run().await;
     housekeeping.cancel().await;
+    if let Some(lattice) = lattice {
+        lattice.stop().await;
+    }
     admin.stop().await;
     log::settle();
     Ok(())

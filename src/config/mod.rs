@@ -54,6 +54,8 @@ pub struct Config {
     pub ctl: Nats,
     /// Beginning of its subjects.
     pub ctl_topic_prefix: String,
+    /// JetStream domain of the lattice's bucket.
+    pub js_domain: Option<String>,
     /// Connection that providers are told.
     pub provider_rpc: Nats,
     /// How long a provider may take to stop.
@@ -141,6 +143,7 @@ impl Config {
                 "WASMCLOUD_CTL_TLS",
             ]),
             ctl_topic_prefix: read.text("WASMCLOUD_CTL_TOPIC_PREFIX").to_owned(),
+            js_domain: Some(read.text("WASMCLOUD_JS_DOMAIN").to_owned()).filter(|domain| !domain.is_empty()),
             provider_rpc: read.nats([
                 "WASMCLOUD_PROV_RPC_HOST",
                 "WASMCLOUD_PROV_RPC_PORT",

@@ -380,7 +380,7 @@ fn a_board_is_managed_from_afar_and_keeps_what_it_was_told() {
         let all = client.event("actors_stopped", |data| data["count"] == 3).await;
         assert_eq!(all["remaining"], 0);
         let told = client.events("actor_stopped")[0]["time"].as_str().unwrap().to_owned();
-        assert!(told <= crate::wire::event::event_time(offline + 200_000).as_str().to_owned(), "{told}");
+        assert!(told.as_str() <= crate::wire::event::event_time(offline + 200_000).as_str(), "{told}");
         let answered = client.until_answered("ping.hosts").await;
         assert_eq!(answered["id"], id.as_str());
         let stopping = client.ask(&command("stop"), json!({"host_id": id, "timeout": 100})).await;
