@@ -33,15 +33,19 @@ pub fn settings(config: &Config) -> Result<Option<(Settings, AntiForgery)>> {
         }
     };
     let anti_forgery = AntiForgery::new(key, config.cluster_issuers.iter().cloned())?;
-    let settings = Settings {
+    Ok(Some((endpoints(config)?, anti_forgery)))
+}
+
+/// Where the lattice is, whether or not somebody named it: for commands that are of no use without it.
+pub fn endpoints(config: &Config) -> Result<Settings> {
+    Ok(Settings {
         rpc: endpoint(&config.rpc)?,
         control_prefix: config.ctl_topic_prefix.clone(),
         js_domain: config.js_domain.clone(),
         rpc_timeout: config.rpc_timeout,
         allow_file_load: config.allow_file_load,
         ..Settings::new(config.lattice.clone(), endpoint(&config.ctl)?)
-    };
-    Ok(Some((settings, anti_forgery)))
+    })
 }
 
 fn endpoint(nats: &Nats) -> Result<Endpoint> {

@@ -10,6 +10,7 @@ pub mod call;
 pub mod check;
 pub mod claims;
 pub mod completion;
+pub mod hosts;
 mod joining;
 mod key_source;
 pub mod keys;
@@ -68,6 +69,7 @@ enum Command {
     Run(run::Args),
     Call(call::Args),
     Status(status::Args),
+    Hosts(hosts::Args),
     Stop(stop::Args),
     Check(check::Args),
     Keys(keys::Args),
@@ -83,6 +85,7 @@ impl Command {
             Command::Run(args) => run::run(args, output),
             Command::Call(args) => call::run(args, output),
             Command::Status(args) => status::run(args, output),
+            Command::Hosts(args) => hosts::run(args, output),
             Command::Stop(args) => stop::run(args, output),
             Command::Check(args) => check::run(args, output),
             Command::Keys(args) => keys::run(args, output),

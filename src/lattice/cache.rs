@@ -7,6 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -195,24 +196,28 @@ impl Known {
     }
 }
 
-/// Follows the bucket for ever: sync at the start, then each change.
+/// Follows the bucket for ever: sync at the start and after each lost connection, then each change.
 pub async fn follow_for_ever(shared: Arc<Shared>) {
     let mut told = false;
     loop {
         shared.control.connected().await;
         let running = shared.clone();
-        let outcome = match shared.control.run(async move { follow(&running).await }).await {
-            Ok(outcome) => outcome,
-            Err(error) => Err(error),
+        let following = async {
+            match shared.control.run(async move { follow(&running).await }).await {
+                Ok(Err(error)) | Err(error) => Some(error),
+                Ok(Ok(never)) => match never {},
+            }
         };
-        if let Err(error) = outcome
-            && !told
-            && shared.control.is_connected()
-        {
+        // What changed while the line was down comes with the next sync; to wait for the watch to notice would take longer.
+        let lost = async {
+            shared.control.disconnected().await;
+            None
+        };
+        let Some(error) = smol::future::or(following, lost).await else { continue };
+        if !told {
             told = true;
             log::warn!("the lattice's bucket cannot be used: {error}; this host goes on with what it knows");
         }
-        // After a lost connection at once, after a refusal later.
         let lost = shared.control.changed();
         smol::future::or(lost, async {
             smol::Timer::after(RETRY).await;
@@ -222,7 +227,7 @@ pub async fn follow_for_ever(shared: Arc<Shared>) {
 }
 
 /// Opens the bucket, takes over what is in it, and follows it until something breaks. Runs on the library's runtime.
-async fn follow(shared: &Arc<Shared>) -> Result<()> {
+async fn follow(shared: &Arc<Shared>) -> Result<Infallible> {
     let context = shared.control.jetstream(shared.settings.js_domain.as_deref(), JETSTREAM_PATIENCE);
     let store = open(shared, &context).await?;
     let status = store.status().await.map_err(|cause| unusable("ask for its status", &cause))?;

@@ -29,7 +29,7 @@ use crate::{
     },
 };
 
-fn module(name: &str) -> String {
+pub fn module(name: &str) -> String {
     format!("file://{}/tests/actors/built/{name}.wasm", env!("CARGO_MANIFEST_DIR"))
 }
 
@@ -42,14 +42,14 @@ fn anti_forgery() -> AntiForgery {
 }
 
 /// A running host in its lattice.
-struct Board {
-    host: Arc<Host>,
+pub struct Board {
+    pub host: Arc<Host>,
     lattice: Lattice,
     running: smol::Task<()>,
 }
 
 impl Board {
-    async fn start(name: &str, directory: &Path, endpoint: &Endpoint) -> Self {
+    pub async fn start(name: &str, directory: &Path, endpoint: &Endpoint) -> Self {
         let (store, damage) =
             Store::open(store::Settings::default(), Arc::new(RealDisk::new(directory.to_owned()))).unwrap();
         assert_eq!(damage, []);
@@ -85,12 +85,17 @@ impl Board {
         Self { host, lattice, running }
     }
 
-    fn id(&self) -> String {
+    pub fn id(&self) -> String {
         self.host.id()
     }
 
     async fn stop(self) {
         self.host.request_stop();
+        self.ended().await;
+    }
+
+    /// Waits until it was stopped from afar.
+    pub async fn ended(self) {
         self.running.await;
         self.lattice.stop().await;
     }
@@ -268,6 +273,13 @@ fn a_board_is_managed_from_afar_and_keeps_what_it_was_told() {
         );
         eventually("told again", || client.events("actor_started").len() > before).await;
 
+        // What the command line lists.
+        let settings = Settings { timing: quick(), ..Settings::new("default", server.endpoint()) };
+        let hosts = super::gather::hosts(&settings, Duration::from_millis(700)).await.unwrap();
+        assert_eq!((hosts.len(), hosts[0].id.as_str(), hosts[0].labels["site"].as_str()), (1, id.as_str(), "alpha"));
+        let nobody = Settings::new("empty", server.endpoint());
+        assert!(super::gather::hosts(&nobody, Duration::from_secs(10)).await.unwrap().is_empty());
+
         // Calls: one that is right, one signed by a stranger, one for another target, one too long for a message.
         assert_eq!(client.http(&key, "/", "", b"hello".to_vec()).await.body, b"hello");
         let stranger = AntiForgery::new(KeyPair::from_name(Role::Cluster, "stranger"), []).unwrap();
@@ -385,9 +397,7 @@ fn a_board_is_managed_from_afar_and_keeps_what_it_was_told() {
         assert_eq!(answered["id"], id.as_str());
         let stopping = client.ask(&command("stop"), json!({"host_id": id, "timeout": 100})).await;
         accepted(&stopping);
-        let Board { running, lattice, .. } = board;
-        running.await;
-        lattice.stop().await;
+        board.ended().await;
     });
 }
 

@@ -11,6 +11,7 @@ pub mod connection;
 pub mod control;
 pub mod credentials;
 pub mod events;
+pub mod gather;
 pub mod heartbeat;
 pub mod outbox;
 pub mod rpc;

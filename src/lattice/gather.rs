@@ -1,0 +1,73 @@
+//! Asking all hosts at once, for the command line: one request, the answers of a while.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use futures_util::StreamExt;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    connection::{Connection, within},
+    events::{instance_id, random_id},
+    settings::Settings,
+};
+use crate::{
+    error::{Error, Result},
+    wire::{event::event_id, json, subject::Subjects},
+};
+
+/// Answers kept at most; more hosts than this are counted by other means.
+const MAX_ANSWERS: usize = 4096;
+
+/// A host that answered, as far as we understand it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundHost {
+    /// `N…`.
+    #[serde(default)]
+    pub id: String,
+    /// Name for people.
+    #[serde(default, deserialize_with = "json::null_is_default")]
+    pub friendly_name: String,
+    /// Version of its program.
+    #[serde(default, deserialize_with = "json::null_is_default")]
+    pub version: String,
+    /// Seconds since its start.
+    #[serde(default, deserialize_with = "json::null_is_default")]
+    pub uptime_seconds: u64,
+    /// Its labels.
+    #[serde(default, deserialize_with = "json::null_is_default")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Every host of the lattice that answers a ping within `window`, by key.
+///
+/// # Errors
+/// No server could be reached within the time one attempt may take.
+pub async fn hosts(settings: &Settings, window: Duration) -> Result<Vec<FoundHost>> {
+    let subjects = Subjects::new(&settings.control_prefix, &settings.lattice)?;
+    let name = event_id(random_id());
+    let connection = Connection::open("hosts", &settings.control, &settings.timing, &name).await?;
+    if within(settings.timing.connect, connection.connected()).await.is_none() {
+        return Err(Error::unavailable(format!(
+            "cannot reach NATS at {}: start it, or name another with WASMCLOUD_CTL_HOST",
+            settings.control.url()
+        )));
+    }
+    let inbox = format!("_INBOX.{}", instance_id(&name, "hosts", 0));
+    let mut answers = connection.subscribe(inbox.clone(), None).await?;
+    connection.publish_all(subjects.ping_hosts(), Some(inbox), None, bytes::Bytes::new()).await?;
+    let mut found = BTreeMap::new();
+    let gathering = async {
+        while let Some(message) = answers.next().await {
+            // Nobody there at all: the server says so with an empty message.
+            if message.payload.is_empty() || found.len() == MAX_ANSWERS {
+                break;
+            }
+            let host: Result<FoundHost> = json::read("a ping reply", &message.payload, json::MAX_REQUEST_BYTES);
+            if let Ok(host) = host {
+                found.insert(host.id.clone(), host);
+            }
+        }
+    };
+    let _ = within(window, gathering).await;
+    Ok(found.into_values().collect())
+}
