@@ -18,6 +18,8 @@ pub mod rpc;
 pub mod settings;
 
 #[cfg(test)]
+mod client_tests;
+#[cfg(test)]
 mod connection_tests;
 #[cfg(test)]
 mod lattice_tests;
