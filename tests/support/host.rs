@@ -24,7 +24,9 @@ impl Sandbox {
     /// A fresh folder for hosts of the binary `program`.
     pub fn new(program: impl Into<PathBuf>) -> Self {
         let folder = tempfile::Builder::new().prefix("latticed-").tempdir().expect("the temporary folder is writable");
-        Self { folder, program: program.into() }
+        // Made absolute: it is started in that folder.
+        let program = std::path::absolute(program.into()).expect("the working folder has a path");
+        Self { folder, program }
     }
 
     /// A path in the folder.
