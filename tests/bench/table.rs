@@ -37,8 +37,10 @@ impl fmt::Display for Table {
         writeln!(f, "| figure | measured | goal | |\n|---|---:|---:|---|")?;
         for Row { figure, value, unit, goal } in &self.0 {
             let (goal, kept) = match *goal {
-                Goal::AtMost(limit) => (format!("≤ {limit}"), if *value <= limit { "kept" } else { "MISSED" }),
-                Goal::AtLeast(limit) => (format!("≥ {limit}"), if *value >= limit { "kept" } else { "MISSED" }),
+                Goal::AtMost(limit) => (format!("≤ {}", short(limit)), if *value <= limit { "kept" } else { "MISSED" }),
+                Goal::AtLeast(limit) => {
+                    (format!("≥ {}", short(limit)), if *value >= limit { "kept" } else { "MISSED" })
+                }
                 Goal::None => (String::new(), ""),
             };
             writeln!(f, "| {figure} | {} {unit} | {goal} | {kept} |", short(*value))?;

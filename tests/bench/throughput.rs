@@ -30,7 +30,7 @@ impl Drop for Killed {
 pub fn measure(program: &Path, effort: Effort, table: &mut Table) -> Result<(), Box<dyn Error>> {
     let [plain, small, echo] = [http::free_address(), http::free_address(), http::free_address()];
     let fixed =
-        Command::new(std::env::current_exe()?).args(["fixed", &plain.to_string()]).stdout(Stdio::null()).spawn();
+        Command::new(std::env::current_exe()?).args(["fixed", &plain.to_string()]).stderr(Stdio::null()).spawn();
     let fixed = Killed(fixed?);
     let sandbox = Sandbox::new(program);
     let mut manifest = Manifest::new("throughput");
