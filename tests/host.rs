@@ -1,62 +1,30 @@
 //! The whole host in one process, on a real disk and real sockets: applications, links, calls, restarts.
 
+mod support;
+
 use std::{
     collections::BTreeMap,
     io::{Read, Write},
     net::TcpStream,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
-    time::Duration,
 };
 
 use latticed::{
     actor::{self, Engine},
-    capability::http_server,
-    claims::{AllowedIssuers, KeyPair, Role},
-    error::Result,
     host::{
-        Application, Builtin, Builtins, Control, Host, Parts, Settings,
+        Application, Control, Host,
         application::{ActorComponent, LinkComponent, ProviderComponent},
-        event::LogEvents,
     },
-    service::clock::SystemClock,
-    store::{self, RealDisk, Store},
+    store::RealDisk,
     task,
     wire::interface::HTTP_SERVER,
 };
+use support::{guests, in_process};
 
-fn module(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/actors/built").join(format!("{name}.wasm"));
-    format!("file://{}", path.display())
-}
-
-fn host(directory: &Path) -> Result<Arc<Host>> {
-    let (store, damage) = Store::open(store::Settings::default(), Arc::new(RealDisk::new(PathBuf::from(directory))))?;
-    assert_eq!(damage, []);
-    let mut builtins = Builtins::default();
-    builtins.register(Builtin {
-        name: "httpserver",
-        contract_id: HTTP_SERVER,
-        start: Box::new(|context| Ok(http_server::start(context))),
-    });
-    Host::new(
-        Settings {
-            lattice: "default".into(),
-            friendly_name: "test-host-1".into(),
-            labels: BTreeMap::new(),
-            drain: Duration::from_secs(1),
-            issuers: AllowedIssuers::any(),
-        },
-        Parts {
-            key: KeyPair::generate(Role::Server)?,
-            store,
-            engine: Engine::new(actor::Settings::default())?,
-            builtins,
-            intrinsics: &[],
-            events: vec![Arc::new(LogEvents)],
-            clock: Box::new(SystemClock),
-        },
-    )
+async fn host(directory: &Path) -> Arc<Host> {
+    let engine = Engine::new(actor::Settings::default()).expect("default limits are good");
+    in_process::start(Arc::new(RealDisk::new(directory)), &engine).await.expect("the host starts")
 }
 
 fn echo_behind_http() -> Application {
@@ -65,7 +33,7 @@ fn echo_behind_http() -> Application {
         version: "v1".into(),
         actors: vec![ActorComponent {
             name: "echo".into(),
-            reference: module("echo"),
+            reference: format!("file://{}", guests::module_path("echo").display()),
             max_concurrent: 2,
             links: vec![LinkComponent {
                 target: "web".into(),
@@ -92,42 +60,81 @@ fn get(url: &str) -> String {
     answer
 }
 
-/// Runs `host` beside `work` and stops it afterwards.
-fn with<T>(host: &Arc<Host>, work: impl Future<Output = T>) -> T {
-    task::block_on(async {
-        let running = task::spawn({
-            let host = host.clone();
-            async move { host.run().await }
-        });
-        let answer = work.await;
-        host.request_stop();
-        running.await;
-        answer
-    })
-}
-
 #[test]
 fn an_application_answers_and_answers_again_after_a_restart_without_being_asked_for() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let first = host(directory.path()).expect("the host starts");
-    with(&first, async {
-        first.apply(echo_behind_http()).await.expect("the application is taken");
-        assert_eq!(first.settle().await, Vec::<String>::new());
-        let status = first.status();
-        assert_eq!((status.actors.len(), status.providers.len(), status.links.len()), (1, 1, 1));
-        let url = status.providers[0].detail.clone();
-        let answer = smol::unblock(move || get(&url)).await;
-        assert!(answer.starts_with("HTTP/1.1 200"), "unexpected answer: {answer}");
-        assert!(answer.contains("/hello"), "unexpected answer: {answer}");
-    });
-    assert_eq!(first.status().actors, [], "a drained host runs nothing");
-    drop(first);
+    task::block_on(async {
+        let first = host(directory.path()).await;
+        in_process::beside(&first, async {
+            first.apply(echo_behind_http()).await.expect("the application is taken");
+            assert_eq!(first.settle().await, Vec::<String>::new());
+            let status = first.status();
+            assert_eq!((status.actors.len(), status.providers.len(), status.links.len()), (1, 1, 1));
+            let url = status.providers[0].detail.clone();
+            let answer = smol::unblock(move || get(&url)).await;
+            assert!(answer.starts_with("HTTP/1.1 200"), "unexpected answer: {answer}");
+            assert!(answer.contains("/hello"), "unexpected answer: {answer}");
+        })
+        .await;
+        assert_eq!(first.status().actors, [], "a drained host runs nothing");
+        drop(first);
 
-    let second = host(directory.path()).expect("the host starts again");
-    with(&second, async {
-        assert_eq!(second.settle().await, Vec::<String>::new());
-        let url = second.status().providers[0].detail.clone();
-        let answer = smol::unblock(move || get(&url)).await;
-        assert!(answer.starts_with("HTTP/1.1 200"), "unexpected answer: {answer}");
+        let second = host(directory.path()).await;
+        in_process::beside(&second, async {
+            assert_eq!(second.settle().await, Vec::<String>::new());
+            let url = second.status().providers[0].detail.clone();
+            let answer = smol::unblock(move || get(&url)).await;
+            assert!(answer.starts_with("HTTP/1.1 200"), "unexpected answer: {answer}");
+        })
+        .await;
+    });
+}
+
+#[test]
+fn an_application_that_contradicts_itself_changes_nothing() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    task::block_on(async {
+        let host = host(directory.path()).await;
+        in_process::beside(&host, async {
+            host.apply(echo_behind_http()).await.expect("the application is taken");
+            let before = host.desired();
+            let mut twice = echo_behind_http();
+            twice.actors.push(ActorComponent { name: "again".into(), ..twice.actors[0].clone() });
+            let refused = host.apply(twice).await.expect_err("one actor, two components");
+            assert!(refused.text().contains("again"), "unexpected text: {refused}");
+            let mut astray = echo_behind_http();
+            astray.actors[0].links[0].target = "nowhere".into();
+            let refused = host.apply(astray).await.expect_err("no such component");
+            assert!(refused.text().contains("nowhere"), "unexpected text: {refused}");
+            let mut foreign = Application { name: "other".into(), ..echo_behind_http() };
+            foreign.actors[0].links[0].values.insert("port".into(), "1".into());
+            let refused = host.apply(foreign).await.expect_err("the link is another application's");
+            assert!(refused.text().contains("the application echo"), "unexpected text: {refused}");
+            assert_eq!(host.desired(), before);
+        })
+        .await;
+    });
+}
+
+#[test]
+fn a_module_whose_file_is_gone_starts_from_the_kept_copy() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let module = directory.path().join("echo.wasm");
+    std::fs::copy(guests::module_path("echo"), &module).expect("the guest is built");
+    let mut application = echo_behind_http();
+    application.actors[0].reference = format!("file://{}", module.display());
+    task::block_on(async {
+        let host = host(&directory.path().join("state")).await;
+        in_process::beside(&host, async {
+            host.apply(application.clone()).await.expect("the application is taken");
+            std::fs::remove_file(&module).expect("it was there");
+            host.apply(application.clone()).await.expect("the copy in the store is used");
+            assert_eq!(host.settle().await, Vec::<String>::new());
+            assert_eq!(host.status().actors.len(), 1);
+            application.actors[0].reference = "file:///nowhere/echo.wasm".into();
+            let refused = host.apply(application).await.expect_err("never seen");
+            assert!(refused.text().contains("/nowhere/echo.wasm"), "unexpected text: {refused}");
+        })
+        .await;
     });
 }

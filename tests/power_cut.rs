@@ -2,25 +2,25 @@
 //! application, links, counts and stops. Whatever was acknowledged by then is there after the next start, which is
 //! never refused.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+mod support;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use latticed::{
     actor::{self, Engine},
-    capability,
-    claims::{AllowedIssuers, KeyPair, Role},
-    error::Result,
+    error::{Error, Result},
     host::{
-        Application, Control, Host, Parts, Settings,
+        Application, Control, Host,
         application::{ActorComponent, LinkComponent, ProviderComponent},
     },
-    service::clock::SystemClock,
-    store::{self, FaultDisk, Store},
+    store::FaultDisk,
     task,
     wire::{
         codec,
         interface::{HttpRequest, HttpResponse, KEY_VALUE},
     },
 };
+use support::{guests, in_process};
 
 /// What the outside world was told before the power went.
 #[derive(Debug, Default, PartialEq)]
@@ -33,7 +33,7 @@ struct Acknowledged {
 }
 
 fn application() -> Application {
-    let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/actors/built/counter.wasm");
+    let module = guests::module_path("counter");
     Application {
         name: "counter".into(),
         version: "v1".into(),
@@ -54,27 +54,7 @@ fn application() -> Application {
 }
 
 async fn start(disk: &FaultDisk, engine: &Engine) -> Result<Arc<Host>> {
-    let (store, _) = Store::open(store::Settings::default(), Arc::new(disk.clone()))?;
-    let make = || KeyPair::generate(Role::Server).map(|key| key.seed().expose().to_owned());
-    let key = KeyPair::from_seed(&store.host_seed(|seed| KeyPair::from_seed(seed).is_ok(), make).await?)?;
-    Host::new(
-        Settings {
-            lattice: "default".into(),
-            friendly_name: "test-host-1".into(),
-            labels: BTreeMap::new(),
-            drain: Duration::from_secs(1),
-            issuers: AllowedIssuers::any(),
-        },
-        Parts {
-            key,
-            builtins: capability::builtins(&store, &capability::Settings::default()),
-            store,
-            engine: engine.clone(),
-            intrinsics: capability::INTRINSICS,
-            events: Vec::new(),
-            clock: Box::new(SystemClock),
-        },
-    )
+    in_process::start(Arc::new(disk.clone()), engine).await
 }
 
 /// Counts once and answers the new count.
@@ -85,9 +65,9 @@ async fn count(host: &Host) -> Result<i64> {
     let answer = host.call(actor, "HttpServer.HandleRequest".into(), payload, Duration::from_secs(20)).await?;
     let answer: HttpResponse = codec::decode("answer", &answer)?;
     let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    body["counter"].as_i64().ok_or_else(|| {
-        latticed::error::Error::guest(format!("{}: {}", answer.status_code, String::from_utf8_lossy(&answer.body)))
-    })
+    body["counter"]
+        .as_i64()
+        .ok_or_else(|| Error::guest(format!("{}: {}", answer.status_code, String::from_utf8_lossy(&answer.body))))
 }
 
 /// Lives one whole life on `disk` and tells what of it was acknowledged before the power went.
@@ -97,22 +77,19 @@ fn live(disk: &FaultDisk, engine: &Engine) -> Acknowledged {
         let Ok(host) = start(disk, engine).await else { return told };
         // An identity that could not be kept is said to be lost, so only one that outlived its start counts.
         told.host_id = (!disk.is_off()).then(|| host.id());
-        let running = task::spawn({
-            let host = host.clone();
-            async move { host.run().await }
-        });
-        if host.apply(application()).await.is_ok() {
-            told.applied = true;
-            host.settle().await;
-            for _ in 0..3 {
-                match count(&host).await {
-                    Ok(count) => told.count = count,
-                    Err(_) => told.in_doubt = true,
+        in_process::beside(&host, async {
+            if host.apply(application()).await.is_ok() {
+                told.applied = true;
+                host.settle().await;
+                for _ in 0..3 {
+                    match count(&host).await {
+                        Ok(count) => told.count = count,
+                        Err(_) => told.in_doubt = true,
+                    }
                 }
             }
-        }
-        host.request_stop();
-        running.await;
+        })
+        .await;
         told
     })
 }
@@ -139,21 +116,18 @@ fn what_was_acknowledged_survives_a_cut_at_any_step() {
                 if let Some(id) = &told.host_id {
                     assert_eq!(&host.id(), id, "{place}: another identity");
                 }
-                let running = task::spawn({
-                    let host = host.clone();
-                    async move { host.run().await }
-                });
-                assert_eq!(host.settle().await, Vec::<String>::new(), "{place}");
-                let status = host.status();
-                let there = (status.actors.len(), status.providers.len(), status.links.len());
-                assert!(there == (1, 1, 1) || (there == (0, 0, 0) && !told.applied), "{place}: found {there:?}");
-                if there.0 == 1 {
-                    let next = count(&host).await.unwrap_or_else(|error| panic!("{place}: {error}"));
-                    let least = told.count + 1;
-                    assert!((least..=least + i64::from(told.in_doubt)).contains(&next), "{place}: counted {next}");
-                }
-                host.request_stop();
-                running.await;
+                in_process::beside(&host, async {
+                    assert_eq!(host.settle().await, Vec::<String>::new(), "{place}");
+                    let status = host.status();
+                    let there = (status.actors.len(), status.providers.len(), status.links.len());
+                    assert!(there == (1, 1, 1) || (there == (0, 0, 0) && !told.applied), "{place}: found {there:?}");
+                    if there.0 == 1 {
+                        let next = count(&host).await.unwrap_or_else(|error| panic!("{place}: {error}"));
+                        let least = told.count + 1;
+                        assert!((least..=least + i64::from(told.in_doubt)).contains(&next), "{place}: counted {next}");
+                    }
+                })
+                .await;
             });
         }
     }

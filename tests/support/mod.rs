@@ -5,5 +5,6 @@
 pub mod guests;
 pub mod host;
 pub mod http;
+pub mod in_process;
 pub mod manifest;
 pub mod process;
