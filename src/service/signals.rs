@@ -1,9 +1,13 @@
 //! Signals that end the host: SIGTERM from systemd, SIGINT from a terminal.
 //!
 //! The first one asks for a drained stop. The second one means it: the process ends at once, which is safe, because
-//! nothing is acknowledged before it is on disk.
+//! nothing is acknowledged before it is on disk. One that follows at once is the same wish twice (`timeout` signals the
+//! process and its group) and does not count.
 
-use std::{io, process};
+use std::{
+    io, process,
+    time::{Duration, Instant},
+};
 
 use async_signal::{Signal, Signals};
 use smol::stream::StreamExt;
@@ -13,6 +17,10 @@ use crate::log;
 /// What a shell reports for a process that SIGINT ended.
 const EXIT_BY_SIGNAL: i32 = 130;
 
+/// How soon after the first a second signal is still the same wish: half a second is quicker than a person presses twice
+/// on purpose.
+const SAME_WISH: Duration = Duration::from_millis(500);
+
 /// Calls `stop` at the first SIGTERM or SIGINT and ends the process at the second.
 ///
 /// # Errors
@@ -20,13 +28,15 @@ const EXIT_BY_SIGNAL: i32 = 130;
 pub fn on_stop(stop: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let mut signals = Signals::new([Signal::Term, Signal::Int])?;
     crate::task::spawn(async move {
-        if let Some(signal) = signals.next().await {
-            log::info!("{}: finishing what is in flight; once more ends it at once", name(signal));
-            stop();
-        }
-        if let Some(signal) = signals.next().await {
-            log::warn!("{} again: ending at once", name(signal));
-            process::exit(EXIT_BY_SIGNAL);
+        let Some(signal) = signals.next().await else { return };
+        log::info!("{}: finishing what is in flight; once more ends it at once", name(signal));
+        let first = Instant::now();
+        stop();
+        while let Some(signal) = signals.next().await {
+            if first.elapsed() >= SAME_WISH {
+                log::warn!("{} again: ending at once", name(signal));
+                process::exit(EXIT_BY_SIGNAL);
+            }
         }
     })
     .detach();
