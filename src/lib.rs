@@ -9,7 +9,7 @@
 //! 2. [`claims`]: who may do what: keys, tokens, signed modules, provider archives.
 //! 3. [`actor`]: guests in the interpreter, one invocation as a future; [`artifact`]: where bytes come from.
 //! 4. [`host`]: the heart: what should run, what does run, and the router every invocation passes.
-//! 5. [`lattice`]: the NATS edge; [`capability`]: providers inside the process; [`web`]: the local admin API.
+//! 5. `lattice` (a feature): the NATS edge; [`capability`]: providers inside the process; [`web`]: the local admin API.
 //! 6. [`config`]: where a setting can come from; [`service`]: signals and the main thread.
 //! 7. [`cli`]: one file per subcommand; wires everything together.
 //!
@@ -30,6 +30,7 @@ pub mod cli;
 pub mod config;
 pub mod error;
 pub mod host;
+#[cfg(feature = "lattice")]
 pub mod lattice;
 pub mod log;
 pub mod service;

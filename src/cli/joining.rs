@@ -2,22 +2,56 @@
 //!
 //! A host joins when somebody named a NATS server; without one it stays by itself, and nothing of this is started.
 
+use std::sync::Arc;
+
 use crate::{
     claims::{AntiForgery, KeyPair, Role},
-    config::{Config, Nats, Origin},
+    config::{Config, Nats},
     error::Result,
-    lattice::{Endpoint, Login, Settings, Tls},
+    host::{Host, event::Events},
+    lattice::{Endpoint, Lattice, LatticeEvents, Login, Settings, Tls},
     log,
 };
 
-/// The settings whose presence means that this host belongs to a lattice.
-const NAMING: [&str; 4] = ["WASMCLOUD_RPC_HOST", "WASMCLOUD_RPC_PORT", "WASMCLOUD_CTL_HOST", "WASMCLOUD_CTL_PORT"];
+/// A place in the lattice that is not taken yet; nothing for a host by itself.
+pub struct Joining(Option<(Settings, AntiForgery, Arc<LatticeEvents>)>);
+
+impl Joining {
+    /// Reads where the lattice is, and listens to the events of the host `id` from its first one on.
+    pub fn prepare(config: &Config, id: &str, listeners: &mut Vec<Arc<dyn Events>>) -> Result<Self> {
+        Ok(Self(settings(config)?.map(|(settings, anti_forgery)| {
+            let events = LatticeEvents::new(id, settings.outbox_events, settings.outbox_bytes);
+            listeners.push(events.clone());
+            (settings, anti_forgery, events)
+        })))
+    }
+
+    /// Begins to connect; returns without waiting for a server.
+    pub async fn join(self, host: &Arc<Host>) -> Result<Joined> {
+        Ok(Joined(match self.0 {
+            Some((settings, anti_forgery, events)) => {
+                Some(Lattice::start(settings, host.clone(), anti_forgery, events).await?)
+            }
+            None => None,
+        }))
+    }
+}
+
+/// A place in the lattice; nothing for a host by itself.
+pub struct Joined(Option<Lattice>);
+
+impl Joined {
+    /// Says good-bye.
+    pub async fn leave(self) {
+        if let Some(lattice) = self.0 {
+            lattice.stop().await;
+        }
+    }
+}
 
 /// Where the lattice is and how its invocations are signed, or `None` for a host by itself.
-pub fn settings(config: &Config) -> Result<Option<(Settings, AntiForgery)>> {
-    let named =
-        config.values().iter().any(|value| NAMING.contains(&value.setting.name) && value.origin != Origin::Default);
-    if !named {
+fn settings(config: &Config) -> Result<Option<(Settings, AntiForgery)>> {
+    if !config.names_a_server() {
         return Ok(None);
     }
     let key = match config.cluster_key()? {

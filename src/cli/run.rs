@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Output, joining};
+use super::{Output, joining::Joining};
 use crate::{
     actor::Engine,
     capability::{self, http_client, http_server},
@@ -18,7 +18,6 @@ use crate::{
         application::{ActorComponent, LinkComponent, ProviderComponent},
         event::{Events, LogEvents},
     },
-    lattice::{Lattice, LatticeEvents},
     log,
     service::{clock::SystemClock, heap, signals},
     store::{RealDisk, Store},
@@ -144,14 +143,8 @@ async fn serve(config: Config, application: Option<Application>) -> Result<()> {
     engine.when_idle(heap::give_back);
     let friendly_name = friendly_name()?;
     log::name(&key.public_key().to_string(), &friendly_name);
-    let joining = joining::settings(&config)?;
     let mut listeners: Vec<Arc<dyn Events>> = vec![Arc::new(LogEvents)];
-    let joining = joining.map(|(settings, anti_forgery)| {
-        let id = key.public_key().to_string();
-        let events = LatticeEvents::new(&id, settings.outbox_events, settings.outbox_bytes);
-        listeners.push(events.clone());
-        (settings, anti_forgery, events)
-    });
+    let joining = Joining::prepare(&config, &key.public_key().to_string(), &mut listeners)?;
     let host = Host::new(
         host::Settings {
             lattice: config.lattice.clone(),
@@ -177,12 +170,7 @@ async fn serve(config: Config, application: Option<Application>) -> Result<()> {
         ..web::Settings::at(config.admin_socket.clone())
     };
     let admin = Admin::start(settings, host.clone()).await?;
-    let lattice = match joining {
-        Some((settings, anti_forgery, events)) => {
-            Some(Lattice::start(settings, host.clone(), anti_forgery, events).await?)
-        }
-        None => None,
-    };
+    let joined = joining.join(&host).await?;
     if let Some(application) = application {
         host.apply(application).await?;
     }
@@ -191,9 +179,7 @@ async fn serve(config: Config, application: Option<Application>) -> Result<()> {
     let housekeeping = task::spawn(keep_house());
     host.run().await;
     housekeeping.cancel().await;
-    if let Some(lattice) = lattice {
-        lattice.stop().await;
-    }
+    joined.leave().await;
     admin.stop().await;
     log::settle();
     Ok(())

@@ -190,6 +190,13 @@ impl Config {
         &self.values
     }
 
+    /// Whether somebody named a NATS server, which means that this host belongs to a lattice.
+    pub fn names_a_server(&self) -> bool {
+        const NAMING: [&str; 4] =
+            ["WASMCLOUD_RPC_HOST", "WASMCLOUD_RPC_PORT", "WASMCLOUD_CTL_HOST", "WASMCLOUD_CTL_PORT"];
+        self.values.iter().any(|value| NAMING.contains(&value.setting.name) && value.origin != Origin::Default)
+    }
+
     /// The host key that was set, if any.
     ///
     /// # Errors
