@@ -8,7 +8,7 @@ use std::{collections::HashMap, time::Duration};
 
 use super::{
     lattice_tests::{Board, module},
-    testing::{NatsServer, PATIENCE, connect, eventually, run},
+    testing::{NatsServer, PATIENCE, connect, eventually, run, steady},
 };
 use crate::{claims::builtin_provider_key, wire::interface::KEY_VALUE};
 
@@ -21,7 +21,7 @@ fn none() -> HashMap<String, String> {
 /// A board that has made its bucket; the newer client is not built without it.
 async fn ready(server: &NatsServer, directory: &tempfile::TempDir) -> Board {
     let board = Board::start("alpha", directory.path(), &server.endpoint()).await;
-    let other = connect(&server.endpoint()).await;
+    let other = connect(&server.endpoint(), &steady()).await;
     let subject = format!("wasmbus.ctl.default.get.{}.inv", board.id());
     for _ in 0..500 {
         let context = other.jetstream(None, Duration::from_secs(2));

@@ -64,7 +64,7 @@ fn a_server_that_comes_late_goes_and_comes_back_is_found_each_time() {
         server.resume();
         eventually("connected", || connection.is_connected()).await;
         let _echo = echo_on(&connection, "echo").await;
-        let other = connect(&server.endpoint()).await;
+        let other = connect(&server.endpoint(), &quick()).await;
         assert_eq!(ask(&other, "echo").await, "hello");
         assert!(matches!(other.request("nobody.here", None, "", Duration::from_secs(5)).await, Ok(Answer::Nobody)));
 
@@ -93,7 +93,7 @@ fn a_line_that_went_silent_is_noticed_in_bounded_time() {
         let port = free_port();
         forward(port, server.port, swallow.clone());
         let endpoint = Endpoint::parse("127.0.0.1", port, Login::None, Tls::default()).unwrap();
-        let connection = connect(&endpoint).await;
+        let connection = connect(&endpoint, &quick()).await;
         let timing = quick();
 
         swallow.store(true, SeqCst);
@@ -214,7 +214,7 @@ fn a_private_line_with_certificates_of_both_sides_survives_a_new_server_certific
             certificate: Some((server.path("client.pem"), server.path("client.key"))),
         };
         let endpoint = Endpoint { tls: tls.clone(), ..server.endpoint() };
-        let connection = connect(&endpoint).await;
+        let connection = connect(&endpoint, &quick()).await;
         let _echo = echo_on(&connection, "echo").await;
         assert_eq!(ask(&connection, "echo").await, "hello");
 

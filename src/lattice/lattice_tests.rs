@@ -10,7 +10,7 @@ use super::{
     connection::{Answer, Background, Connection},
     outbox,
     settings::{Endpoint, Login, Tls},
-    testing::{NatsServer, connect, eventually, forward, free_port, quick, run},
+    testing::{NatsServer, connect, eventually, forward, free_port, run, steady},
 };
 use crate::{
     actor::{self, Engine},
@@ -76,7 +76,7 @@ impl Board {
         )
         .unwrap();
         let settings =
-            Settings { timing: quick(), allow_file_load: true, ..Settings::new("default", endpoint.clone()) };
+            Settings { timing: steady(), allow_file_load: true, ..Settings::new("default", endpoint.clone()) };
         let lattice = Lattice::start(settings, host.clone(), anti_forgery(), events).await.unwrap();
         let running = task::spawn({
             let host = host.clone();
@@ -110,7 +110,7 @@ struct Client {
 
 impl Client {
     async fn new(endpoint: &Endpoint) -> Self {
-        let connection = connect(endpoint).await;
+        let connection = connect(endpoint, &steady()).await;
         let heard = Arc::new(std::sync::Mutex::new(Vec::new()));
         let mut listening = Vec::new();
         for subject in ["wasmbus.evt.>", "wasmbus.rpcevt.>"] {
@@ -274,7 +274,7 @@ fn a_board_is_managed_from_afar_and_keeps_what_it_was_told() {
         eventually("told again", || client.events("actor_started").len() > before).await;
 
         // What the command line lists.
-        let settings = Settings { timing: quick(), ..Settings::new("default", server.endpoint()) };
+        let settings = Settings { timing: steady(), ..Settings::new("default", server.endpoint()) };
         let hosts = super::gather::hosts(&settings, Duration::from_millis(700)).await.unwrap();
         assert_eq!((hosts.len(), hosts[0].id.as_str(), hosts[0].labels["site"].as_str()), (1, id.as_str(), "alpha"));
         let nobody = Settings::new("empty", server.endpoint());

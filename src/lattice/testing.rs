@@ -131,7 +131,12 @@ impl Drop for NatsServer {
     }
 }
 
-/// Patience short enough for tests.
+/// Time-outs that a busy machine does not reach.
+pub fn steady() -> Timing {
+    Timing { silence: Duration::from_secs(60), patience: Duration::from_secs(3), ..quick() }
+}
+
+/// Time-outs for tests of the time-outs themselves.
 pub fn quick() -> Timing {
     Timing {
         reconnect_base: Duration::from_millis(50),
@@ -143,8 +148,8 @@ pub fn quick() -> Timing {
 }
 
 /// A connection that works.
-pub async fn connect(endpoint: &Endpoint) -> Connection {
-    let connection = Connection::open("test", endpoint, &quick(), "NTEST").await.unwrap();
+pub async fn connect(endpoint: &Endpoint, timing: &Timing) -> Connection {
+    let connection = Connection::open("test", endpoint, timing, "NTEST").await.unwrap();
     eventually("connected", || connection.is_connected()).await;
     connection
 }
