@@ -30,7 +30,6 @@ pub mod cli;
 pub mod config;
 pub mod error;
 pub mod host;
-#[cfg(feature = "lattice")]
 pub mod lattice;
 pub mod log;
 pub mod service;

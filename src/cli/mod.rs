@@ -10,9 +10,7 @@ pub mod call;
 pub mod check;
 pub mod claims;
 pub mod completion;
-#[cfg(feature = "lattice")]
 pub mod hosts;
-#[cfg_attr(not(feature = "lattice"), path = "alone.rs")]
 mod joining;
 mod key_source;
 pub mod keys;
@@ -71,7 +69,6 @@ enum Command {
     Run(run::Args),
     Call(call::Args),
     Status(status::Args),
-    #[cfg(feature = "lattice")]
     Hosts(hosts::Args),
     Stop(stop::Args),
     Check(check::Args),
@@ -88,7 +85,6 @@ impl Command {
             Command::Run(args) => run::run(args, output),
             Command::Call(args) => call::run(args, output),
             Command::Status(args) => status::run(args, output),
-            #[cfg(feature = "lattice")]
             Command::Hosts(args) => hosts::run(args, output),
             Command::Stop(args) => stop::run(args, output),
             Command::Check(args) => check::run(args, output),
