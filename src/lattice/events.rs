@@ -195,6 +195,7 @@ impl LatticeEvents {
         self.emit(&ActorStartFailed { actor_ref: reference, error });
         self.emit(&ActorScaleFailed {
             public_key: key,
+            actor_ref: reference,
             claims: ActorClaims::default(),
             annotations,
             host_id,

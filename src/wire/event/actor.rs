@@ -144,6 +144,9 @@ events! {
     ActorScaleFailed = "actor_scale_failed" {
         /// `M…`, or `N/A`.
         public_key: &'a str,
+        /// The reference once more. The newest clients read this name in every such event while they wait for a start, and
+        /// give up the wait where it is missing.
+        actor_ref: &'a str,
         /// Its claims, empty when the module was not read.
         claims: ActorClaims<'a>,
         /// Marks it was to have.
@@ -235,8 +238,9 @@ mod tests {
         written(&ActorsStarted { public_key, image_ref, annotations: &annotations, host_id, claims, count: 1 });
         written(&ActorsStartFailed { public_key, image_ref, annotations: &annotations, host_id, error });
         written(&ActorStopped { public_key, instance_id, annotations: &annotations });
-        written(&ActorScaleFailed {
+        let scale_failed = written(&ActorScaleFailed {
             public_key,
+            actor_ref: image_ref,
             claims,
             annotations: &annotations,
             host_id,
@@ -244,6 +248,10 @@ mod tests {
             max_instances: 1,
             error,
         });
+        // What a client that waits for a start reads, and what one that waits for a stop does.
+        for member in ["actor_ref", "public_key", "error"] {
+            assert!(scale_failed[member].is_string(), "{member}: {scale_failed}");
+        }
         written(&ActorUpdated { public_key, revision: 2, instance_id });
         written(&ActorUpdateFailed { public_key, revision: 2, instance_id, reason: "r" });
     }
