@@ -9,7 +9,7 @@ use crate::{
     config::{Config, Nats},
     error::Result,
     host::{Host, event::Events},
-    lattice::{Endpoint, Lattice, LatticeEvents, Login, Settings, Tls},
+    lattice::{Endpoint, Lattice, LatticeEvents, Login, Settings, Timing},
     log,
 };
 
@@ -78,12 +78,25 @@ pub fn endpoints(config: &Config) -> Result<Settings> {
         js_domain: config.js_domain.clone(),
         rpc_timeout: config.rpc_timeout,
         allow_file_load: config.allow_file_load,
+        timing: Timing {
+            reconnect_base: config.reconnect_base,
+            reconnect_cap: config.reconnect_cap,
+            silence: config.silence,
+            ..Timing::default()
+        },
+        outbox_events: config.outbox_events,
+        outbox_bytes: config.outbox_bytes,
         ..Settings::new(config.lattice.clone(), endpoint(&config.ctl)?)
     })
 }
 
 fn endpoint(nats: &Nats) -> Result<Endpoint> {
     let text = |secret: &Option<crate::config::Secret>| secret.as_ref().map_or("", |secret| secret.expose()).to_owned();
-    let login = Login::from_jwt_and_seed(&text(&nats.jwt), &text(&nats.seed))?;
-    Endpoint::parse(&nats.host, nats.port, login, Tls { required: nats.tls, ..Tls::default() })
+    let login = match (&nats.credentials_file, &nats.user, &nats.password) {
+        (Some(file), ..) => Login::CredentialsFile(file.clone()),
+        (None, Some(user), _) => Login::UserPassword { user: user.clone(), password: text(&nats.password) },
+        (None, None, Some(token)) => Login::Token(token.expose().to_owned()),
+        (None, None, None) => Login::from_jwt_and_seed(&text(&nats.jwt), &text(&nats.seed))?,
+    };
+    Endpoint::parse(&nats.host, nats.port, login, nats.tls.clone())
 }

@@ -129,7 +129,7 @@ mod tests {
             ..Sources::default()
         };
         let second = Config::from_sources(&sources, &[]).expect("good settings");
-        assert_eq!((second.lattice.as_str(), second.rpc.tls), ("farm", true));
+        assert_eq!((second.lattice.as_str(), second.rpc.tls.required), ("farm", true));
         assert!(second.warnings.is_empty(), "{:?}", second.warnings);
     }
 }

@@ -32,7 +32,7 @@ use crate::{
     capability::key_value,
     claims::{AllowedIssuers, KeyPair},
     error::{Error, Result},
-    log, store,
+    lattice, log, store,
 };
 
 /// Every setting in effect, typed, and where each value came from.
@@ -58,6 +58,16 @@ pub struct Config {
     pub js_domain: Option<String>,
     /// Connection that providers are told.
     pub provider_rpc: Nats,
+    /// Widest first wait before connecting again.
+    pub reconnect_base: Duration,
+    /// Widest wait before connecting again.
+    pub reconnect_cap: Duration,
+    /// How long a silent connection may look alive.
+    pub silence: Duration,
+    /// Events kept while there is no connection.
+    pub outbox_events: usize,
+    /// Their bytes.
+    pub outbox_bytes: usize,
     /// How long a provider may take to stop.
     pub provider_delay: Duration,
     /// Whether remote commands may name files; the manifest on the command line always may.
@@ -100,8 +110,14 @@ pub struct Nats {
     pub seed: Option<Secret>,
     /// Token of the user.
     pub jwt: Option<Secret>,
-    /// Whether to connect with TLS.
-    pub tls: bool,
+    /// File with both, which wins over them.
+    pub credentials_file: Option<PathBuf>,
+    /// User name.
+    pub user: Option<String>,
+    /// Password of the user, or a token where there is none.
+    pub password: Option<Secret>,
+    /// How the line is kept private.
+    pub tls: lattice::Tls,
 }
 
 impl Config {
@@ -127,30 +143,17 @@ impl Config {
             host_seed: read.secret("WASMCLOUD_HOST_SEED"),
             cluster_seed: read.secret("WASMCLOUD_CLUSTER_SEED"),
             cluster_issuers: read.list("WASMCLOUD_CLUSTER_ISSUERS"),
-            rpc: read.nats([
-                "WASMCLOUD_RPC_HOST",
-                "WASMCLOUD_RPC_PORT",
-                "WASMCLOUD_RPC_SEED",
-                "WASMCLOUD_RPC_JWT",
-                "WASMCLOUD_RPC_TLS",
-            ]),
+            rpc: read.own_nats("WASMCLOUD_RPC")?,
             rpc_timeout: read.millis("WASMCLOUD_RPC_TIMEOUT_MS"),
-            ctl: read.nats([
-                "WASMCLOUD_CTL_HOST",
-                "WASMCLOUD_CTL_PORT",
-                "WASMCLOUD_CTL_SEED",
-                "WASMCLOUD_CTL_JWT",
-                "WASMCLOUD_CTL_TLS",
-            ]),
+            ctl: read.own_nats("WASMCLOUD_CTL")?,
             ctl_topic_prefix: read.text("WASMCLOUD_CTL_TOPIC_PREFIX").to_owned(),
             js_domain: Some(read.text("WASMCLOUD_JS_DOMAIN").to_owned()).filter(|domain| !domain.is_empty()),
-            provider_rpc: read.nats([
-                "WASMCLOUD_PROV_RPC_HOST",
-                "WASMCLOUD_PROV_RPC_PORT",
-                "WASMCLOUD_PROV_RPC_SEED",
-                "WASMCLOUD_PROV_RPC_JWT",
-                "WASMCLOUD_PROV_RPC_TLS",
-            ]),
+            provider_rpc: read.nats("WASMCLOUD_PROV_RPC"),
+            reconnect_base: read.millis("WASMCLOUD_NATS_RECONNECT_BASE_MS"),
+            reconnect_cap: read.millis("WASMCLOUD_NATS_RECONNECT_CAP_MS"),
+            silence: read.millis("WASMCLOUD_NATS_SILENCE_MS"),
+            outbox_events: read.number("WASMCLOUD_OUTBOX_EVENTS"),
+            outbox_bytes: read.number("WASMCLOUD_OUTBOX_BYTES"),
             provider_delay: read.millis("WASMCLOUD_PROV_SHUTDOWN_DELAY_MS"),
             allow_file_load: read.flag("WASMCLOUD_ALLOW_FILE_LOAD"),
             allowed_issuers: AllowedIssuers::parse(read.text("WASMCLOUD_ALLOWED_ISSUERS"))?,
@@ -274,14 +277,51 @@ impl Values<'_> {
         }
     }
 
-    fn nats(&self, [host, port, seed, jwt, tls]: [&str; 5]) -> Nats {
+    /// What of a connection others may be told too.
+    fn nats(&self, prefix: &str) -> Nats {
+        let name = |part: &str| format!("{prefix}_{part}");
         Nats {
-            host: self.text(host).to_owned(),
-            port: self.number(port),
-            seed: self.secret(seed),
-            jwt: self.secret(jwt),
-            tls: self.flag(tls),
+            host: self.text(&name("HOST")).to_owned(),
+            port: self.number(&name("PORT")),
+            seed: self.secret(&name("SEED")),
+            jwt: self.secret(&name("JWT")),
+            credentials_file: None,
+            user: None,
+            password: None,
+            tls: lattice::Tls { required: self.flag(&name("TLS")), ..lattice::Tls::default() },
         }
+    }
+
+    /// One of our own connections.
+    fn own_nats(&self, prefix: &str) -> Result<Nats> {
+        let name = |part: &str| format!("{prefix}_{part}");
+        let certificate = match (self.path(&name("TLS_CERT_FILE")), self.path(&name("TLS_KEY_FILE"))) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            _ => {
+                return Err(Error::config(format!(
+                    "{prefix}_TLS_CERT_FILE and {prefix}_TLS_KEY_FILE belong together; set both or none"
+                )));
+            }
+        };
+        let user = Some(self.text(&name("USER"))).filter(|user| !user.is_empty()).map(str::to_owned);
+        let password = self.secret(&name("PASSWORD"));
+        if user.is_some() && password.is_none() {
+            return Err(Error::config(format!("{prefix}_USER is set without {prefix}_PASSWORD; set both")));
+        }
+        let plain = self.nats(prefix);
+        Ok(Nats {
+            credentials_file: self.path(&name("CREDSFILE")),
+            user,
+            password,
+            tls: lattice::Tls {
+                first: self.flag(&name("TLS_FIRST")),
+                ca: self.path(&name("TLS_CA_FILE")),
+                certificate,
+                ..plain.tls
+            },
+            ..plain
+        })
     }
 }
 
@@ -301,7 +341,16 @@ mod tests {
         let config = config(&[]).expect("defaults are good");
         assert_eq!(config.lattice, "default");
         assert_eq!(config.state_directory, Path::new("/var/lib/latticed"));
-        let local = Nats { host: "127.0.0.1".into(), port: 4222, seed: None, jwt: None, tls: false };
+        let local = Nats {
+            host: "127.0.0.1".into(),
+            port: 4222,
+            seed: None,
+            jwt: None,
+            credentials_file: None,
+            user: None,
+            password: None,
+            tls: lattice::Tls::default(),
+        };
         assert!([&config.rpc, &config.ctl, &config.provider_rpc].iter().all(|nats| **nats == local));
         assert_eq!((config.rpc_timeout, config.provider_delay), (Duration::from_secs(2), Duration::from_millis(400)));
         assert_eq!(config.ctl_topic_prefix, "wasmbus.ctl");
@@ -349,6 +398,25 @@ mod tests {
             for bound in [min, max] {
                 assert!(config(&[(setting.name, &bound.to_string())]).is_ok(), "{} = {bound}", setting.name);
             }
+        }
+    }
+
+    #[test]
+    fn half_a_login_and_half_a_certificate_are_refused() {
+        for (name, other) in [
+            ("WASMCLOUD_RPC_USER", "WASMCLOUD_RPC_PASSWORD"),
+            ("WASMCLOUD_CTL_TLS_CERT_FILE", "WASMCLOUD_CTL_TLS_KEY_FILE"),
+            ("WASMCLOUD_CTL_TLS_KEY_FILE", "WASMCLOUD_CTL_TLS_CERT_FILE"),
+        ] {
+            let error = config(&[(name, "x")]).err().expect("half of it");
+            assert!(error.text().contains(other), "{error}");
+            let both = config(&[(name, "x"), (other, "y")]).expect("both");
+            assert!(!format!("{:?}", both.rpc).contains("\"y\"") || !name.ends_with("USER"), "a password is shown");
+        }
+        let both = config(&[("WASMCLOUD_NATS_CREDSFILE", "/c"), ("WASMCLOUD_NATS_TLS_CA_FILE", "/ca")]).expect("good");
+        for nats in [&both.rpc, &both.ctl] {
+            assert_eq!(nats.credentials_file.as_deref(), Some(Path::new("/c")));
+            assert_eq!(nats.tls.ca.as_deref(), Some(Path::new("/ca")));
         }
     }
 

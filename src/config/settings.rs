@@ -3,13 +3,14 @@
 //! Everything that speaks of settings reads this table: the sources, the errors, `latticed check`, the man page and the
 //! README. Names are those of hosts of this protocol where there is one; aliases are other spellings in use.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use super::{surroundings::Surroundings, value::Kind};
 use crate::{
     actor::settings as actor,
     capability::key_value,
     claims::{Role, issuer},
+    lattice::{backoff, outbox, settings as lattice},
     store, task,
     web::socket,
 };
@@ -80,6 +81,12 @@ const MAX_MILLIS: u64 = 3_600_000;
 const MAX_FUEL: u64 = 1_000_000_000_000_000;
 /// Longest queue that can be set. Each place holds a payload.
 const MAX_QUEUE: u64 = 100_000;
+
+/// A default of another room, in the unit of the table.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 const SOCKET_DEFAULT: &str =
     "`$RUNTIME_DIRECTORY/admin.sock`, `$XDG_RUNTIME_DIR/latticed/admin.sock`, or as root `/run/latticed/admin.sock`";
 const STATE_DEFAULT: &str =
@@ -382,7 +389,59 @@ pub static SETTINGS: &[Setting] = &[
         &["WASMCLOUD_NATS_JWT"],
         setting("WASMCLOUD_RPC_JWT", "rpc_jwt", Kind::Secret, UNSET, "Token of the user, together with its seed"),
     ),
+    alias(
+        &["WASMCLOUD_NATS_CREDSFILE"],
+        setting(
+            "WASMCLOUD_RPC_CREDSFILE",
+            "rpc_credsfile",
+            Kind::Path,
+            UNSET,
+            "`.creds` file with token and seed, read again for each connection; wins over the two above",
+        ),
+    ),
+    alias(
+        &["WASMCLOUD_NATS_USER"],
+        setting("WASMCLOUD_RPC_USER", "", Kind::Text, UNSET, "User name, together with the password"),
+    ),
+    alias(
+        &["WASMCLOUD_NATS_PASSWORD"],
+        setting("WASMCLOUD_RPC_PASSWORD", "", Kind::Secret, UNSET, "Password of that user; alone it is a token"),
+    ),
     setting("WASMCLOUD_RPC_TLS", "rpc_tls", Kind::Flag, OFF, "Connect with TLS"),
+    alias(
+        &["WASMCLOUD_NATS_TLS_FIRST"],
+        setting(
+            "WASMCLOUD_RPC_TLS_FIRST",
+            "",
+            Kind::Flag,
+            OFF,
+            "Shake hands before the server says a word; needs TLS, and NATS 2.10 at the other end",
+        ),
+    ),
+    alias(
+        &["WASMCLOUD_NATS_TLS_CA_FILE"],
+        setting(
+            "WASMCLOUD_RPC_TLS_CA_FILE",
+            "",
+            Kind::Path,
+            UNSET,
+            "Who signs the server's certificate, PEM, in place of the platform's roots; read again for each connection",
+        ),
+    ),
+    alias(
+        &["WASMCLOUD_NATS_TLS_CERT_FILE"],
+        setting(
+            "WASMCLOUD_RPC_TLS_CERT_FILE",
+            "",
+            Kind::Path,
+            UNSET,
+            "Our own certificate, PEM, together with its key; read again for each connection",
+        ),
+    ),
+    alias(
+        &["WASMCLOUD_NATS_TLS_KEY_FILE"],
+        setting("WASMCLOUD_RPC_TLS_KEY_FILE", "", Kind::Path, UNSET, "Its key, PEM"),
+    ),
     setting(
         "WASMCLOUD_RPC_TIMEOUT_MS",
         "rpc_timeout_ms",
@@ -409,7 +468,59 @@ pub static SETTINGS: &[Setting] = &[
         setting("WASMCLOUD_CTL_SEED", "ctl_seed", Kind::Secret, UNSET, "Seed of the user"),
     ),
     alias(&["WASMCLOUD_NATS_JWT"], setting("WASMCLOUD_CTL_JWT", "ctl_jwt", Kind::Secret, UNSET, "Token of the user")),
+    alias(
+        &["WASMCLOUD_NATS_CREDSFILE"],
+        setting(
+            "WASMCLOUD_CTL_CREDSFILE",
+            "ctl_credsfile",
+            Kind::Path,
+            UNSET,
+            "`.creds` file with token and seed, read again for each connection; wins over the two above",
+        ),
+    ),
+    alias(
+        &["WASMCLOUD_NATS_USER"],
+        setting("WASMCLOUD_CTL_USER", "", Kind::Text, UNSET, "User name, together with the password"),
+    ),
+    alias(
+        &["WASMCLOUD_NATS_PASSWORD"],
+        setting("WASMCLOUD_CTL_PASSWORD", "", Kind::Secret, UNSET, "Password of that user; alone it is a token"),
+    ),
     setting("WASMCLOUD_CTL_TLS", "ctl_tls", Kind::Flag, OFF, "Connect with TLS"),
+    alias(
+        &["WASMCLOUD_NATS_TLS_FIRST"],
+        setting(
+            "WASMCLOUD_CTL_TLS_FIRST",
+            "",
+            Kind::Flag,
+            OFF,
+            "Shake hands before the server says a word; needs TLS, and NATS 2.10 at the other end",
+        ),
+    ),
+    alias(
+        &["WASMCLOUD_NATS_TLS_CA_FILE"],
+        setting(
+            "WASMCLOUD_CTL_TLS_CA_FILE",
+            "",
+            Kind::Path,
+            UNSET,
+            "Who signs the server's certificate, PEM, in place of the platform's roots; read again for each connection",
+        ),
+    ),
+    alias(
+        &["WASMCLOUD_NATS_TLS_CERT_FILE"],
+        setting(
+            "WASMCLOUD_CTL_TLS_CERT_FILE",
+            "",
+            Kind::Path,
+            UNSET,
+            "Our own certificate, PEM, together with its key; read again for each connection",
+        ),
+    ),
+    alias(
+        &["WASMCLOUD_NATS_TLS_KEY_FILE"],
+        setting("WASMCLOUD_CTL_TLS_KEY_FILE", "", Kind::Path, UNSET, "Its key, PEM"),
+    ),
     setting(
         "WASMCLOUD_CTL_TOPIC_PREFIX",
         "ctl_topic_prefix",
@@ -443,6 +554,42 @@ pub static SETTINGS: &[Setting] = &[
         Kind::Flag,
         OFF,
         "Ask the lattice's configuration service at start",
+    ),
+    // Patience with the network.
+    setting(
+        "WASMCLOUD_NATS_RECONNECT_BASE_MS",
+        "",
+        Kind::Millis { min: 1, max: MAX_MILLIS },
+        Default::Number(|| millis(backoff::DEFAULT_BASE)),
+        "Widest first wait before connecting again; each wait is drawn between nothing and its width, which doubles",
+    ),
+    setting(
+        "WASMCLOUD_NATS_RECONNECT_CAP_MS",
+        "",
+        Kind::Millis { min: 1, max: MAX_MILLIS },
+        Default::Number(|| millis(backoff::DEFAULT_CAP)),
+        "Widest wait before connecting again",
+    ),
+    setting(
+        "WASMCLOUD_NATS_SILENCE_MS",
+        "",
+        Kind::Millis { min: 400, max: MAX_MILLIS },
+        Default::Number(|| millis(lattice::DEFAULT_SILENCE)),
+        "How long a connection that lost the other side without a word may look alive; half of it doubles idle traffic",
+    ),
+    setting(
+        "WASMCLOUD_OUTBOX_EVENTS",
+        "",
+        Kind::Count { min: 1, max: 1_000_000 },
+        Default::Number(|| outbox::DEFAULT_MAX_EVENTS as u64),
+        "Events kept while there is no connection; the oldest go first",
+    ),
+    setting(
+        "WASMCLOUD_OUTBOX_BYTES",
+        "",
+        Kind::Bytes { min: 4096, max: 1 << 30 },
+        Default::Number(|| outbox::DEFAULT_MAX_BYTES as u64),
+        "Their bytes together",
     ),
     // Policy.
     setting(
