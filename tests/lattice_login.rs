@@ -119,6 +119,8 @@ fn private_authority_client_certificate_and_password_lead_in() {
     let mut host = sandbox.run(&manifest, &way_in);
     host.wait_for("connected to NATS");
     found(&sandbox, &way_in, &host.status().host_id);
+    let uplink = host.status().uplink.expect("it has a place in a lattice");
+    assert!(uplink.connected && uplink.reason.is_empty(), "{uplink:?}");
     let (status, output) = host.terminate();
     assert!(status.success(), "{status}: {output}");
     assert!(!output.contains("swordfish"), "the password is in the log: {output}");
@@ -127,7 +129,10 @@ fn private_authority_client_certificate_and_password_lead_in() {
     let strangers: Vec<_> = way_in.iter().copied().filter(|(name, _)| !name.ends_with("CA_FILE")).collect();
     let mut host = sandbox.run(&manifest, &strangers);
     host.wait_for("cannot connect to NATS");
-    assert!(host.status().problems.is_empty(), "a missing server is no problem of what runs here");
+    let standing = host.status();
+    assert!(standing.problems.is_empty(), "a missing server is no problem of what runs here");
+    let uplink = standing.uplink.expect("it wants a place in a lattice");
+    assert!(!uplink.connected && !uplink.reason.is_empty() && uplink.waiting_events > 0, "{uplink:?}");
     let (status, output) = host.terminate();
     assert!(status.success() && !output.contains("connected to NATS for"), "{status}: {output}");
 }

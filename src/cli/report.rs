@@ -9,7 +9,7 @@ use super::table::{
     Column::{Key, Number, Text},
     Table, printable,
 };
-use crate::host::HostStatus;
+use crate::host::{HostStatus, UplinkStatus};
 
 /// The page for `status`, lines at most `width` characters where that can be.
 pub fn of(status: &HostStatus, width: Option<usize>) -> String {
@@ -38,6 +38,9 @@ fn head(status: &HostStatus) -> String {
             duration(status.uptime_seconds)
         ),
     );
+    if let Some(uplink) = &status.uplink {
+        push(&mut page, format_args!("{}", way_out(uplink)));
+    }
     let memory = &status.memory;
     push(
         &mut page,
@@ -53,6 +56,25 @@ fn head(status: &HostStatus) -> String {
         push(&mut page, format_args!("labels {}", printable(&labels.join(" "))));
     }
     page
+}
+
+/// How the way to other hosts stands, in a line.
+fn way_out(uplink: &UplinkStatus) -> String {
+    let since = duration(uplink.since_seconds);
+    if uplink.connected {
+        return format!("connected to the lattice for {since}");
+    }
+    let mut line = format!("working alone for {since}");
+    if !uplink.reason.is_empty() {
+        line.push_str(&format!(": {}", printable(&uplink.reason)));
+    }
+    if let Some(seconds) = uplink.next_try_seconds {
+        line.push_str(&format!("; next try within {}", duration(seconds + 1)));
+    }
+    if uplink.waiting_events > 0 {
+        line.push_str(&format!("; {} events wait", uplink.waiting_events));
+    }
+    line
 }
 
 fn section(page: &mut String, empty: &str, rows: usize, table: Table, width: Option<usize>) {
@@ -233,6 +255,13 @@ mod tests {
             actors: vec![actor],
             providers: vec![provider],
             links: vec![link],
+            uplink: Some(UplinkStatus {
+                since_seconds: 7_260,
+                reason: "connection refused\x1b".into(),
+                next_try_seconds: Some(11),
+                waiting_events: 3,
+                ..UplinkStatus::default()
+            }),
             problems: vec!["the link of counter has no provider".into()],
             ..HostStatus::default()
         }
@@ -244,6 +273,8 @@ mod tests {
         for part in [
             "quiet-river-12  NHOST",
             "up 1 d 2 h",
+            "working alone for 2 h 1 min: connection refused",
+            "; next try within 12 s; 3 events wait",
             "  the link of counter has no provider",
             "2/10",
             "7.7 M",

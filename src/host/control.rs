@@ -4,7 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{error::Result, host::BoxFuture, wire::LinkDefinition};
+use crate::{
+    error::Result,
+    host::{BoxFuture, UplinkStatus},
+    wire::LinkDefinition,
+};
 
 /// A host at one moment. `latticed status --json` prints it as it is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -29,6 +33,9 @@ pub struct HostStatus {
     pub providers: Vec<ProviderStatus>,
     /// Known links, by identity.
     pub links: Vec<LinkDefinition>,
+    /// How the way to other hosts stands; nothing for a host by itself.
+    #[serde(default)]
+    pub uplink: Option<UplinkStatus>,
     /// What is not as desired, one sentence each; empty on a healthy host.
     pub problems: Vec<String>,
 }

@@ -27,4 +27,4 @@ pub use capability::{BoxFuture, Call, Capability, Invoke, ProviderContext};
 pub use control::{ActorStatus, Control, HostStatus, MemoryStatus, ProviderStatus};
 pub use core::{Clock, Host, Parts, Settings};
 pub use router::Router;
-pub use uplink::Uplink;
+pub use uplink::{Uplink, UplinkStatus};

@@ -18,7 +18,7 @@ use smol::future;
 use crate::{
     actor::{self, HostCall, Outcalls},
     error::{Error, Kind, Result},
-    host::{BoxFuture, Call, Capability, Invoke, Uplink, routes::Routes},
+    host::{BoxFuture, Call, Capability, Invoke, Uplink, UplinkStatus, routes::Routes},
     log,
     wire::{Entity, LinkDefinition},
 };
@@ -94,6 +94,11 @@ impl Router {
         if self.uplink.set(uplink).is_err() {
             log::warn!("a second way to other hosts was offered and not taken");
         }
+    }
+
+    /// How the way to other hosts stands; nothing where there is none.
+    pub fn uplink_status(&self) -> Option<UplinkStatus> {
+        self.uplink.get().map(|uplink| uplink.status())
     }
 
     /// Serves `call` of somebody outside this host with what runs here, never with what runs elsewhere: two hosts that

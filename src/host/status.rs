@@ -64,6 +64,7 @@ impl Control for Host {
             actors,
             providers,
             links,
+            uplink: self.router.uplink_status(),
             problems,
         }
     }

@@ -1,7 +1,24 @@
 //! The way to other hosts, as the router sees it. The lattice implements it; a host without one is complete as it is.
 
+use serde::{Deserialize, Serialize};
+
 use super::{BoxFuture, Call};
 use crate::error::Result;
+
+/// How the way to other hosts stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UplinkStatus {
+    /// Whether commands and calls get through now, as far as is known.
+    pub connected: bool,
+    /// For how long it has been so, seconds.
+    pub since_seconds: u64,
+    /// Why the last attempt to connect failed; empty when connected or before the first one ended.
+    pub reason: String,
+    /// Seconds until the next attempt, where there will be one.
+    pub next_try_seconds: Option<u64>,
+    /// Events that wait for a connection.
+    pub waiting_events: u64,
+}
 
 /// Reaches actors and providers that do not run on this host.
 pub trait Uplink: Send + Sync + 'static {
@@ -14,4 +31,7 @@ pub trait Uplink: Send + Sync + 'static {
 
     /// The key of the actor that answers to `alias` somewhere in the lattice, as far as this host knows.
     fn resolve_alias(&self, alias: &str) -> Option<String>;
+
+    /// How it stands at this moment.
+    fn status(&self) -> UplinkStatus;
 }

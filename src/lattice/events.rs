@@ -100,6 +100,11 @@ impl LatticeEvents {
         self.host.get()?.upgrade()
     }
 
+    /// Events that wait for a connection.
+    pub fn waiting(&self) -> usize {
+        self.outbox().len()
+    }
+
     fn outbox(&self) -> MutexGuard<'_, Outbox> {
         self.outbox.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }

@@ -107,6 +107,8 @@ impl Lattice {
         events.attach(&host);
         host.router().set_uplink(Arc::new(rpc::RpcUplink {
             connection: rpc.clone(),
+            control: control.clone(),
+            events: events.clone(),
             subjects: subjects.clone(),
             host_id: host_id.clone(),
             anti_forgery: anti_forgery.clone(),

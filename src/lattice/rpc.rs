@@ -21,13 +21,13 @@ use super::{
     Shared,
     bodies::Bodies,
     cache::Cache,
-    connection::{Answer, Background, Connection},
-    events::{random_id, unix_micros},
+    connection::{Answer, Background, Connection, Standing},
+    events::{LatticeEvents, random_id, unix_micros},
 };
 use crate::{
     claims::{AntiForgery, Now},
     error::{Error, Result},
-    host::{BoxFuture, Call, Uplink},
+    host::{BoxFuture, Call, Uplink, UplinkStatus},
     log,
     wire::{
         Entity, Invocation, InvocationResponse, chunk, codec,
@@ -290,6 +290,9 @@ impl InvocationEvents {
 /// The way to other hosts.
 pub struct RpcUplink {
     pub(super) connection: Connection,
+    /// The other connection, or the same: the status tells of the one that stands worse.
+    pub(super) control: Connection,
+    pub(super) events: Arc<LatticeEvents>,
     pub(super) subjects: Subjects,
     pub(super) host_id: String,
     pub(super) anti_forgery: Arc<AntiForgery>,
@@ -349,6 +352,28 @@ impl Uplink for RpcUplink {
 
     fn resolve_alias(&self, alias: &str) -> Option<String> {
         self.cache.resolve_alias(alias)
+    }
+
+    fn status(&self) -> UplinkStatus {
+        let (control, rpc) = (self.control.standing(), self.connection.standing());
+        let worse = if control.is_connected() { rpc } else { control };
+        let now = Instant::now();
+        let waiting_events = self.events.waiting() as u64;
+        match worse {
+            Standing::Connected { since } => UplinkStatus {
+                connected: true,
+                since_seconds: now.saturating_duration_since(since).as_secs(),
+                waiting_events,
+                ..UplinkStatus::default()
+            },
+            Standing::Trying { since, last_error, next_try, .. } => UplinkStatus {
+                connected: false,
+                since_seconds: now.saturating_duration_since(since).as_secs(),
+                reason: last_error.unwrap_or_default(),
+                next_try_seconds: next_try.map(|at| at.saturating_duration_since(now).as_secs()),
+                waiting_events,
+            },
+        }
     }
 }
 
