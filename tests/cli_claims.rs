@@ -106,6 +106,7 @@ fn a_seed_file_is_private_and_is_not_overwritten_by_chance() {
     let desk = Desk::new();
     let said = desk.ok("keys gen account --out account.nk");
     let seed = String::from_utf8(desk.read("account.nk")).unwrap();
+    assert_eq!(seed.trim_end(), seed, "other tools take the whole file for the seed");
     assert!(seed.starts_with("SA") && !said.contains(seed.trim()), "{said}");
     let mode = fs::metadata(desk.path().join("account.nk")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);

@@ -120,7 +120,8 @@ fn generate(args: Gen, output: &mut Output) -> Result<()> {
         Some(path) => {
             let remedy = "choose another name, or --force to lose the key in it";
             output_file::write(&path, output_file::SECRET, args.force, remedy, |out| {
-                writeln!(out, "{}", seed.expose())
+                // No line end: wash takes the whole file for the seed.
+                write!(out, "{}", seed.expose())
                     .context(Kind::Storage, format_args!("cannot write {}", path.display()))
             })?;
             shown.file = Some(path.display().to_string());
