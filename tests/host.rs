@@ -4,19 +4,21 @@ mod support;
 
 use std::{
     collections::BTreeMap,
-    io::{Read, Write},
-    net::TcpStream,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
     path::Path,
     sync::Arc,
+    thread,
 };
 
 use latticed::{
     actor::{self, Engine},
+    error::Kind,
     host::{
         Application, Control, Host,
         application::{ActorComponent, LinkComponent, ProviderComponent},
     },
-    store::RealDisk,
+    store::{Digest, RealDisk},
     task,
     wire::interface::HTTP_SERVER,
 };
@@ -137,4 +139,77 @@ fn a_module_whose_file_is_gone_starts_from_the_kept_copy() {
         })
         .await;
     });
+}
+
+/// Gives `body` to one client after the other, `times` times, then goes away; its address.
+fn serve(body: Vec<u8>, times: usize) -> (String, thread::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let place = listener.local_addr().expect("a bound listener has an address");
+    let server = thread::spawn(move || {
+        for _ in 0..times {
+            let (mut stream, _) = listener.accept().expect("a client comes");
+            let mut lines = BufReader::new(stream.try_clone().expect("a second handle")).lines();
+            while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+            stream.write_all(&[head.as_bytes(), &body].concat()).expect("the client takes it");
+        }
+    });
+    (format!("http://{place}/echo.wasm"), server)
+}
+
+fn kept_blobs(directory: &Path) -> usize {
+    std::fs::read_dir(directory.join("blobs")).map_or(0, Iterator::count)
+}
+
+#[test]
+fn a_downloaded_actor_answers_and_starts_again_when_its_server_is_gone() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let module = std::fs::read(guests::module_path("echo")).expect("the guest is there");
+    let digest = Digest::of(&module);
+    let (address, server) = serve(module, 2);
+    let wrong = format!("{address}#sha256={}", Digest::of(b"something else"));
+    let mut application = echo_behind_http();
+    application.actors[0].reference = format!("{address}#sha256={digest}");
+    task::block_on(async {
+        let first = host(directory.path()).await;
+        in_process::beside(&first, async {
+            let error = first.fetch_module(&wrong).await.expect_err("a wrong digest is refused");
+            assert_eq!(error.kind(), Kind::Invalid);
+            assert!(error.text().contains(&wrong), "{error}");
+            assert_eq!(kept_blobs(directory.path()), 0);
+
+            first.apply(application.clone()).await.expect("the application is taken");
+            assert_eq!(first.settle().await, Vec::<String>::new());
+            let url = first.status().providers[0].detail.clone();
+            let answer = smol::unblock(move || get(&url)).await;
+            assert!(answer.starts_with("HTTP/1.1 200"), "unexpected answer: {answer}");
+        })
+        .await;
+        drop(first);
+        smol::unblock(move || server.join()).await.expect("the server gave it twice and is gone");
+
+        let second = host(directory.path()).await;
+        in_process::beside(&second, async {
+            assert_eq!(second.settle().await, Vec::<String>::new());
+            let url = second.status().providers[0].detail.clone();
+            let answer = smol::unblock(move || get(&url)).await;
+            assert!(answer.starts_with("HTTP/1.1 200"), "unexpected answer: {answer}");
+            second.apply(application).await.expect("applied again, it needs no server");
+        })
+        .await;
+    });
+}
+
+#[test]
+fn a_download_that_nobody_signed_is_refused_and_not_kept() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let body = b"\0asm\x01\0\0\0".to_vec();
+    let digest = Digest::of(&body);
+    let (address, server) = serve(body, 1);
+    task::block_on(async {
+        let host = host(directory.path()).await;
+        host.fetch_module(&format!("{address}#sha256={digest}")).await.expect_err("it carries no signature");
+        assert_eq!(kept_blobs(directory.path()), 0);
+    });
+    server.join().expect("the server was asked");
 }

@@ -1,11 +1,16 @@
 //! Where bytes come from: references, and the sources behind them.
 //!
-//! [`reference`] says what a reference means and does no I/O; [`file`] is the one source of this version. The host asks
-//! here for the bytes of actors, the manifest for its own; nothing here judges what the bytes are worth, that is
+//! [`reference`] says what a reference means and does no I/O; [`artifacts`] turns one into verified bytes in the store,
+//! by way of a source: [`file`], [`download`], or one that a floor above registers. The host asks here for the bytes of
+//! actors, the manifest for its own; nothing here judges what the bytes are worth, that is
 //! `claims`.
 
+pub mod artifacts;
+pub mod download;
 pub mod file;
 pub mod reference;
 
+pub use artifacts::{Artifacts, Fetched, Origin, Received, Wanted};
+pub use download::Download;
 pub use file::{Limit, read_file};
 pub use reference::{Reference, Remote, Source};

@@ -8,11 +8,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    store::Digest,
+};
 
 /// Longest reference taken, bytes. Registries allow 255 for a name and 128 for a tag, Linux 4096 for a path; longer
 /// text is a mistake and would only fill logs and status.
 pub const MAX_REFERENCE_BYTES: usize = 4096 + "file://".len();
+
+/// Comes before the digest of a download.
+const WEB_DIGEST: &str = "#sha256=";
 
 /// Longest name after `builtin:`, bytes. The longest one that exists has 10.
 pub const MAX_BUILTIN_BYTES: usize = 64;
@@ -40,7 +46,7 @@ pub enum Source {
 }
 
 /// A place that this version knows by name only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Remote {
     /// `REGISTRY/REPOSITORY[:TAG][@sha256:…]`.
     Image,
@@ -93,6 +99,38 @@ impl Reference {
     /// What it points to.
     pub fn source(&self) -> &Source {
         &self.source
+    }
+
+    /// Whether what it points to can never change: it carries a digest, be it of a manifest or of the content.
+    pub fn is_pinned(&self) -> bool {
+        match self.source {
+            Source::Remote(Remote::Https | Remote::Http) => self.text.contains(WEB_DIGEST),
+            Source::Remote(_) => self.text.contains("@sha256:"),
+            Source::File(_) | Source::Builtin(_) => false,
+        }
+    }
+
+    /// The digest of the content, where the reference carries it. That of an image is the digest of its manifest and
+    /// therefore not given here.
+    ///
+    /// # Errors
+    /// `Invalid` when it is malformed, or missing from a download or a mirror's artifact, which are never fetched
+    /// without.
+    pub fn content_digest(&self) -> Result<Option<Digest>> {
+        let (mark, required) = match self.source {
+            Source::Remote(Remote::Https | Remote::Http) => (WEB_DIGEST, true),
+            Source::Remote(Remote::Mirror) => ("@sha256:", true),
+            Source::Remote(Remote::Nats) => ("@sha256:", false),
+            _ => return Ok(None),
+        };
+        match self.text.rsplit_once(mark) {
+            Some((_, digest)) => digest.parse().map(Some),
+            None if required => Err(Error::invalid(format!(
+                "the reference {} lacks its digest; end it with {mark} and the SHA-256 of the content, as sha256sum prints it",
+                shown(&self.text)
+            ))),
+            None => Ok(None),
+        }
     }
 
     /// The path of a file reference as seen from `base`; `None` for every other source.

@@ -3,13 +3,10 @@
 //! Resolving fetches and checks every artifact first, so that an application either becomes desired state as a whole or
 //! leaves everything as it was.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    artifact::{Limit, Reference, Source, read_file},
+    artifact::{Fetched, Limit, Reference, Source},
     claims::{self, SignedModule},
     error::{Error, Kind, Result},
     host::{
@@ -181,19 +178,29 @@ impl Host {
     /// It cannot be read ([`Kind::NotFound`] when it is not there), is not acceptable, or the disk failed.
     pub async fn fetch_module(&self, reference: &str) -> Result<(Module, SignedModule)> {
         let parsed = Reference::parse(reference)?;
-        let Source::File(path) = parsed.source() else {
-            return Err(parsed.cannot_give("an actor"));
-        };
         let limit =
             Limit { bytes: self.engine.settings().module_bytes as u64, setting: "WASMCLOUD_ACTOR_MODULE_BYTES" };
-        let bytes = read_file(path, Path::new(""), limit).await?;
+        let Fetched { digest: fetched, bytes } = self.artifacts.fetch(&parsed, "an actor", limit).await?;
         let (blobs, policy) = (self.store.blobs(), self.policy());
-        let (claims, digest) = smol::unblock(move || {
-            let module = claims::verify_actor(&bytes, &policy)?;
-            Ok::<_, Error>((module, blobs.put_blocking(&bytes)?))
+        let accepted = smol::unblock(move || {
+            let claims = claims::verify_actor(&bytes, &policy)?;
+            Ok::<_, Error>((claims, bytes))
         })
-        .await
-        .map_err(|error| error.context(parsed.text()))?;
+        .await;
+        let (claims, bytes) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // What nobody may run does not fill the disk; what runs already may be refused only by now.
+                if !self.desired().actors.values().any(|actor| actor.digest == fetched)
+                    && let Err(error) = self.artifacts.discard(&parsed, fetched).await
+                {
+                    log::warn!("cannot remove what was refused: {error}"; reference = parsed.text());
+                }
+                return Err(error.context(parsed.text()));
+            }
+        };
+        let digest =
+            smol::unblock(move || blobs.put_blocking(&bytes)).await.map_err(|error| error.context(parsed.text()))?;
         let module = Module { reference: reference.to_owned(), public_key: claims.subject.clone(), digest };
         Ok((module, claims))
     }

@@ -10,6 +10,7 @@ use smol::{channel, future, lock};
 
 use crate::{
     actor::Engine,
+    artifact::{Artifacts, Download, Remote},
     claims::{self, KeyPair},
     error::Result,
     host::{
@@ -66,6 +67,7 @@ pub struct Host {
     pub(super) settings: Settings,
     pub(super) key: KeyPair,
     pub(super) store: Store,
+    pub(super) artifacts: Artifacts,
     pub(super) engine: Engine,
     pub(super) builtins: Builtins,
     pub(super) router: Arc<Router>,
@@ -97,6 +99,7 @@ impl Host {
         let host = Arc::new(Self {
             settings,
             key: parts.key,
+            artifacts: Artifacts::new(parts.store.clone()),
             store: parts.store,
             engine: parts.engine,
             builtins: parts.builtins,
@@ -111,6 +114,9 @@ impl Host {
             reconciler: Reconciler::default(),
             stop: channel::bounded(1),
         });
+        let download = Arc::new(Download);
+        host.artifacts.register(Remote::Https, download.clone());
+        host.artifacts.register(Remote::Http, download);
         for name in parts.intrinsics {
             host.start_intrinsic(name)?;
         }
@@ -125,6 +131,11 @@ impl Host {
     /// What survives a power cut.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Where the bytes of actors and archives come from; sources of floors above register here.
+    pub fn artifacts(&self) -> &Artifacts {
+        &self.artifacts
     }
 
     /// `adjective-noun-1234`.

@@ -3,17 +3,23 @@
 //! A blob appears under its name only when all of it is durable, and is checked each time it is read, so a wrong byte is
 //! never handed out. It never removes one on its own: what is still needed is the host's to know.
 
-use std::{fmt, future::Future, io, str::FromStr, sync::Arc};
+use std::{
+    fmt,
+    future::Future,
+    io,
+    str::FromStr,
+    sync::{Arc, Mutex},
+};
 
 use data_encoding::HEXLOWER;
 use sha2::Digest as _;
 
 use super::{
-    Damage, DamageKind,
+    Damage, DamageKind, Incoming,
     damage::move_aside,
     disk::{Disk, failed},
     log::{Shared, lock},
-    writer::read_all,
+    writer::{Writer, read_all},
 };
 use crate::{
     error::{Error, Result},
@@ -27,7 +33,7 @@ pub const BLOBS_DIR: &str = "blobs";
 pub const MAX_BLOB_BYTES: usize = 64 << 20;
 
 /// Ends the name of a blob that is being written.
-const UNFINISHED: &str = ".new";
+pub(super) const UNFINISHED: &str = ".new";
 
 /// The SHA-256 of a blob's bytes; its name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -186,8 +192,17 @@ impl Blobs {
         error
     }
 
-    fn disk(&self) -> &dyn Disk {
+    /// A blob of at most `limit` bytes that arrives piece by piece.
+    pub fn incoming(&self, limit: u64) -> Incoming {
+        Incoming::new(self.clone(), limit)
+    }
+
+    pub(super) fn disk(&self) -> &dyn Disk {
         self.shared.disk.as_ref()
+    }
+
+    pub(super) fn writer(&self) -> &Mutex<Writer> {
+        &self.shared.writer
     }
 
     fn failed(&self, what: &str, cause: &io::Error) -> Error {
@@ -195,7 +210,7 @@ impl Blobs {
     }
 }
 
-fn name_of(digest: Digest) -> String {
+pub(super) fn name_of(digest: Digest) -> String {
     format!("{BLOBS_DIR}/{digest}")
 }
 

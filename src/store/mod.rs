@@ -54,6 +54,7 @@ mod disk;
 mod fault_disk;
 mod format;
 mod identity;
+mod incoming;
 mod log;
 mod open;
 mod real_disk;
@@ -67,6 +68,7 @@ pub use damage::{DAMAGED_DIR, Damage, DamageKind};
 pub use disk::{Disk, DiskFile, Lock};
 #[doc(hidden)]
 pub use fault_disk::FaultDisk;
+pub use incoming::Incoming;
 pub use log::{DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_SEGMENT_BYTES, MAX_COMMIT_BYTES, Settings, Store};
 pub use real_disk::RealDisk;
 pub use state::{Transaction, Usage, View};
