@@ -121,8 +121,7 @@ fn generate(args: Gen, output: &mut Output) -> Result<()> {
             let remedy = "choose another name, or --force to lose the key in it";
             output_file::write(&path, output_file::SECRET, args.force, remedy, |out| {
                 // No line end: wash takes the whole file for the seed.
-                write!(out, "{}", seed.expose())
-                    .context(Kind::Storage, format_args!("cannot write {}", path.display()))
+                write!(out, "{}", seed.expose()).context(Kind::Storage, format_args!("cannot write {}", path.display()))
             })?;
             shown.file = Some(path.display().to_string());
         }
