@@ -187,6 +187,16 @@ impl Host {
         }
     }
 
+    /// Loads a module that is in the store as a start would, and lets it go again: what fails here must not take the
+    /// place of a module that works, neither now nor after the next boot.
+    ///
+    /// # Errors
+    /// As [`crate::actor::Engine::load`].
+    pub async fn try_module(&self, module: &crate::host::change::Module, name: &str) -> Result<()> {
+        let source = Arc::new(BlobSource { blobs: self.store.blobs(), digest: module.digest });
+        self.engine.load(&module.public_key, name, source, self.router.clone()).await.map(drop)
+    }
+
     async fn start_actor(self: &Arc<Self>, desired: &DesiredActor) -> Result<()> {
         let source = BlobSource { blobs: self.store.blobs(), digest: desired.digest };
         let policy = self.policy();

@@ -136,7 +136,10 @@ async fn update_actor(shared: &Arc<Shared>, update: UpdateActor) -> Result<()> {
             "{reference} has revision {}, {} runs already; the new one must be greater",
             claims.revision, there.revision
         ))),
-        Some(_) => shared.host.change(|desired| desired.update_actor(&module)).await,
+        Some(_) => match shared.host.try_module(&module, &claims.name).await {
+            Ok(()) => shared.host.change(|desired| desired.update_actor(&module)).await,
+            Err(error) => Err(error),
+        },
     };
     outcome.map_err(|error| {
         shared.events.tell_update_failed(&module.public_key, claims.revision, error.text());
