@@ -35,11 +35,16 @@ pub fn key(name: &str) -> String {
 
 /// Signs `wasm` as the guest `name` with the call alias `test/NAME` (or `hostile/NAME`) and the right to `contracts`.
 pub fn sign(name: &str, contracts: &[&str], wasm: &[u8]) -> Result<Vec<u8>> {
+    sign_revision(name, contracts, wasm, 1)
+}
+
+/// The same, as a given revision: what a live update takes.
+pub fn sign_revision(name: &str, contracts: &[&str], wasm: &[u8], revision: i32) -> Result<Vec<u8>> {
     let (group, own) = name.split_once('/').unwrap_or(("test", name));
     let actor = Actor {
         name: Some(own.to_string()),
         caps: Some(contracts.iter().map(ToString::to_string).collect()),
-        rev: Some(1),
+        rev: Some(revision),
         ver: Some("0.1.0".to_string()),
         call_alias: Some(format!("{group}/{own}")),
         ..Actor::default()

@@ -58,7 +58,16 @@ impl Sandbox {
 
     /// Starts a host with `manifest` and `settings` in its environment.
     pub fn run(&self, manifest: &Path, settings: &[(&str, &str)]) -> Host {
-        let mut command = self.command(&["run", manifest.to_str().expect("temporary paths are UTF-8")]);
+        self.start(&["run", manifest.to_str().expect("temporary paths are UTF-8")], settings)
+    }
+
+    /// Starts a host with what it was told before, and nothing else.
+    pub fn run_again(&self, settings: &[(&str, &str)]) -> Host {
+        self.start(&["run"], settings)
+    }
+
+    fn start(&self, arguments: &[&str], settings: &[(&str, &str)]) -> Host {
+        let mut command = self.command(arguments);
         let mut child = command
             .envs(settings.iter().copied())
             .stdout(Stdio::piped())

@@ -6,5 +6,7 @@ pub mod guests;
 pub mod host;
 pub mod http;
 pub mod in_process;
+pub mod load;
 pub mod manifest;
+pub mod nats;
 pub mod process;

@@ -1,0 +1,196 @@
+//! Real NATS servers for hosts that are real processes: late, killed, started again, and behind a door of the test's own.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::http::free_address;
+
+/// How long a server may take to start, or a state to come about. Far above what it takes.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Seed of the cluster of all tests; worthless.
+pub fn cluster() -> latticed::claims::KeyPair {
+    latticed::claims::KeyPair::from_name(latticed::claims::Role::Cluster, "test cluster")
+}
+
+/// A server with JetStream that can be ended and started again on the same port.
+pub struct NatsServer {
+    port: u16,
+    folder: tempfile::TempDir,
+    child: Option<Child>,
+}
+
+impl NatsServer {
+    /// A server that is not running yet.
+    pub fn stopped() -> Self {
+        let folder = tempfile::tempdir().expect("the temporary folder is writable");
+        let server = Self { port: free_address().port(), folder, child: None };
+        let store = server.folder.path().join("js");
+        let text =
+            format!("listen: \"127.0.0.1:{}\"\njetstream {{ store_dir: \"{}\" }}\n", server.port, store.display());
+        fs::write(server.folder.path().join("nats.conf"), text).expect("the temporary folder is writable");
+        server
+    }
+
+    /// A running server.
+    pub fn start() -> Self {
+        let mut server = Self::stopped();
+        server.resume();
+        server
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Starts it, and waits until it answers.
+    pub fn resume(&mut self) {
+        let log = fs::File::create(self.folder.path().join("nats.log")).expect("the temporary folder is writable");
+        let child = Command::new("nats-server")
+            .arg("-c")
+            .arg(self.folder.path().join("nats.conf"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a file can be shared"))
+            .stderr(log)
+            .spawn()
+            .expect("nats-server must be installed for these tests (Debian: apt-get install nats-server)");
+        self.child = Some(child);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        eventually("the NATS server answers", || TcpStream::connect(address).is_ok());
+    }
+
+    /// Ends it at once, without a word to its clients.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("the server can be killed");
+            child.wait().expect("the server can be awaited");
+        }
+    }
+}
+
+impl Drop for NatsServer {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // Already gone is fine.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A port that passes on to a server once it is opened: so a client of the test can be there before the host is.
+pub struct Door {
+    port: u16,
+    closed: Arc<AtomicBool>,
+}
+
+impl Door {
+    /// A port nobody answers at.
+    pub fn shut() -> Self {
+        Self { port: free_address().port(), closed: Arc::default() }
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Passes on to the port `to` from now on.
+    pub fn open(&self, to: u16) {
+        let mut listener = None;
+        // A passing connection of another test may come from this very port.
+        eventually("the port is free", || {
+            listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).ok();
+            listener.is_some()
+        });
+        let listener = listener.expect("it was waited for");
+        let closed = self.closed.clone();
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                if closed.load(SeqCst) {
+                    return;
+                }
+                // A server that is gone: the client is dropped, and sees its connection closed.
+                let (Ok(client), Ok(server)) = (client, TcpStream::connect((Ipv4Addr::LOCALHOST, to))) else {
+                    continue;
+                };
+                let (Ok(from_client), Ok(from_server)) = (client.try_clone(), server.try_clone()) else { continue };
+                pass_on(from_client, server);
+                pass_on(from_server, client);
+            }
+        });
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.closed.store(true, SeqCst);
+        // Wakes the listener, if it was ever opened.
+        let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
+    }
+}
+
+fn pass_on(mut from: TcpStream, mut into: TcpStream) {
+    thread::spawn(move || {
+        // Either end may vanish at any time; the other then learns of it.
+        let _ = std::io::copy(&mut from, &mut into);
+        let _ = into.shutdown(std::net::Shutdown::Both);
+        let _ = from.shutdown(std::net::Shutdown::Both);
+    });
+}
+
+/// Waits until `condition` holds, and says how long that took.
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "it did not come about within {PATIENCE:?}: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+    start.elapsed()
+}
+
+/// Runs a test that speaks to a NATS server.
+pub fn block_on<T>(test: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(test)
+}
+
+/// A client whose requests wait as long as a slow machine may take.
+pub async fn connect(server: &NatsServer) -> async_nats_031::Client {
+    connect_to(server.url()).await
+}
+
+/// The same, from a URL.
+pub async fn connect_to(url: String) -> async_nats_031::Client {
+    let options = async_nats_031::ConnectOptions::new().request_timeout(Some(PATIENCE)).connection_timeout(PATIENCE);
+    options.connect(url).await.expect("the server answers")
+}
+
+/// A published control client, once the lattice has its bucket: it is not built without.
+pub async fn control_client(
+    nats: &async_nats_031::Client,
+) -> ctl_client_030::Client<ctl_client_030::kv::DirectKvStore> {
+    let start = Instant::now();
+    loop {
+        let builder = ctl_client_030::ClientBuilder::new(nats.clone()).timeout(PATIENCE);
+        match builder.build().await {
+            Ok(client) => return client,
+            Err(error) => assert!(start.elapsed() < PATIENCE, "the lattice has no bucket: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
