@@ -42,7 +42,13 @@ fn a_late_server_is_found_lost_and_found_again_while_local_traffic_goes_on() {
         let manifest = sandbox.write("late.yaml", manifest.text());
         let port = door.port().to_string();
         let seed = nats::cluster().seed().expose().to_owned();
-        let settings = [("NATS_HOST", "127.0.0.1"), ("NATS_PORT", &*port), ("WASMCLOUD_CLUSTER_SEED", &*seed)];
+        let settings = [
+            ("NATS_HOST", "127.0.0.1"),
+            ("NATS_PORT", &*port),
+            ("WASMCLOUD_CLUSTER_SEED", &*seed),
+            // Attempts at most this far apart, so that a test's patience holds many of them.
+            ("WASMCLOUD_NATS_RECONNECT_CAP_MS", "5000"),
+        ];
         let board = sandbox.run(&manifest, &settings);
         wait_for_200(address, PATIENCE).expect("it serves without a server");
         let load = HttpLoad::start(address, b"", 50, 2);
