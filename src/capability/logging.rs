@@ -25,7 +25,7 @@ pub fn call(actor: &str, operation: &str, payload: &[u8]) -> Result<Vec<u8>> {
         return Err(Error::invalid(format!("{LOGGING} has no operation {operation:?}; it has Logging.WriteLog")));
     }
     let entry: LogEntry = codec::decode("Logging.WriteLog request", payload)?;
-    let level = level(&entry.level).ok_or_else(|| {
+    let level = Level::named(&entry.level).ok_or_else(|| {
         let shown: String = entry.level.chars().take(SHOWN_LEVEL_CHARS).collect();
         Error::invalid(format!("unsupported log level {shown:?}: use error, warn, info, debug or trace"))
     })?;
@@ -35,20 +35,6 @@ pub fn call(actor: &str, operation: &str, payload: &[u8]) -> Result<Vec<u8>> {
 
 /// How much of an unknown level an error repeats.
 const SHOWN_LEVEL_CHARS: usize = 32;
-
-/// The level of that name, in any case. `critical` is written as an error: the journal's own criticals are for the host.
-fn level(name: &str) -> Option<Level> {
-    const LEVELS: [(&str, Level); 7] = [
-        ("critical", Level::Error),
-        ("error", Level::Error),
-        ("warn", Level::Warn),
-        ("warning", Level::Warn),
-        ("info", Level::Info),
-        ("debug", Level::Debug),
-        ("trace", Level::Trace),
-    ];
-    LEVELS.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, level)| level)
-}
 
 /// The built-in as a provider.
 #[derive(Debug, Default)]
@@ -108,6 +94,9 @@ mod tests {
         let ((), lines) = capture::lines(|| {
             let error = write("loud", "x").unwrap_err();
             assert!(error.text().starts_with("unsupported log level \"loud\""), "{error}");
+            for padded in [" info", "info ", "info\n"] {
+                assert_eq!(write(padded, "x").unwrap_err().kind(), Kind::Invalid, "{padded:?}");
+            }
             assert!(write(&"x".repeat(9000), "x").unwrap_err().text().len() < 200);
             for payload in [&b""[..], b"\xc1", b"\x80", b"\x82\xa5level\xa4info"] {
                 assert_eq!(call("MACTOR", "Logging.WriteLog", payload).unwrap_err().kind(), Kind::Invalid);

@@ -10,10 +10,13 @@ use std::{
 use super::{
     Output,
     admin::{HostArgs, seconds},
-    payload,
+    joining, payload,
 };
 use crate::{
+    claims::{PublicKey, Role},
+    config::Config,
     error::{Context, Error, Kind, Result},
+    lattice::ask,
     task,
 };
 
@@ -27,11 +30,15 @@ Examples:
   latticed call counter HttpServer.HandleRequest \\
     '{\"method\":\"GET\",\"path\":\"/\",\"queryString\":\"\",\"header\":{},\"body\":{\"$bin\":\"\"}}'
   latticed call resize Images.Resize --body photo.jpg --raw --timeout 30 > small.jpg
+  latticed call --lattice MB2ZQB6R… Echo.Say '{\"n\":1}'
+
+By default the host on this machine is asked through its socket. With --lattice the call goes over NATS to whichever host
+runs the actor, signed with the cluster seed of the settings.
 
 The JSON is sent as MessagePack. Bytes, which JSON lacks, are written {\"$bin\":\"BASE64\"}. In the answer bytes show as
 text where they are UTF-8, else in the same form. Without JSON the payload is empty; an empty answer shows as null.";
 
-/// Call an actor on the running host and print its answer.
+/// Call an actor on the running host, or anywhere in the lattice, and print its answer.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -57,6 +64,14 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
     timeout: Duration,
 
+    /// Call over NATS, wherever in the lattice the actor runs; it is named by its key then.
+    #[arg(long, conflicts_with = "socket")]
+    lattice: bool,
+
+    /// With --lattice: read settings from this file instead of ./host_config.json.
+    #[arg(long, value_name = "FILE", requires = "lattice")]
+    host_config: Option<PathBuf>,
+
     #[command(flatten)]
     host: HostArgs,
 }
@@ -73,8 +88,20 @@ pub fn run(args: Args, output: &mut Output) -> Result<()> {
         (None, Some(json)) => payload::encode(&json)?,
         (None, None) => Vec::new(),
     };
-    let client = args.host.client()?;
-    let answer = task::block_on(client.call(&args.actor, &args.operation, payload, args.timeout))?;
+    let answer = if args.lattice {
+        let actor = PublicKey::parse_lenient(&args.actor).ok().filter(|key| key.role() == Role::Module);
+        let actor = actor.ok_or_else(|| {
+            Error::usage(format!("`{}` is no actor key: --lattice needs the public key of the actor (M…)", args.actor))
+        })?;
+        let config = Config::load(args.host_config.as_deref(), Vec::new(), &[])?;
+        let (settings, signer) = (joining::endpoints(&config)?, joining::signer(&config)?);
+        let actor = actor.to_string();
+        let call = ask::call(&settings, &signer, &actor, &args.operation, payload, args.timeout);
+        task::run(0, call).context(Kind::Internal, "cannot start the main loop")??
+    } else {
+        let client = args.host.client()?;
+        task::block_on(client.call(&args.actor, &args.operation, payload, args.timeout))?
+    };
     match args.raw {
         true => output.bytes(&answer),
         false => output.document(&payload::decode(&answer)?),

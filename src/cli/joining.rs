@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::{
     claims::{AntiForgery, KeyPair, Role},
     config::{Config, Nats},
-    error::Result,
+    error::{Error, Result},
     host::{Host, event::Events},
     lattice::{Endpoint, Lattice, LatticeEvents, Login, Settings, Timing},
     log,
@@ -68,6 +68,17 @@ fn settings(config: &Config) -> Result<Option<(Settings, AntiForgery)>> {
     };
     let anti_forgery = AntiForgery::new(key, config.cluster_issuers.iter().cloned())?;
     Ok(Some((endpoints(config)?, anti_forgery)))
+}
+
+/// What signs calls from the command line.
+///
+/// # Errors
+/// `Config` when no cluster seed is set: no host would believe a key made up here.
+pub fn signer(config: &Config) -> Result<AntiForgery> {
+    let key = config.cluster_key()?.ok_or_else(|| {
+        Error::config("calls over the lattice must be signed: set WASMCLOUD_CLUSTER_SEED to the seed its hosts have")
+    })?;
+    AntiForgery::new(key, config.cluster_issuers.iter().cloned())
 }
 
 /// Where the lattice is, whether or not somebody named it: for commands that are of no use without it.

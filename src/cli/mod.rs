@@ -10,6 +10,7 @@ pub mod call;
 pub mod check;
 pub mod claims;
 pub mod completion;
+pub mod events;
 pub mod hosts;
 mod joining;
 mod key_source;
@@ -70,6 +71,7 @@ enum Command {
     Call(call::Args),
     Status(status::Args),
     Hosts(hosts::Args),
+    Events(events::Args),
     Stop(stop::Args),
     Check(check::Args),
     Keys(keys::Args),
@@ -86,6 +88,7 @@ impl Command {
             Command::Call(args) => call::run(args, output),
             Command::Status(args) => status::run(args, output),
             Command::Hosts(args) => hosts::run(args, output),
+            Command::Events(args) => events::run(args, output),
             Command::Stop(args) => stop::run(args, output),
             Command::Check(args) => check::run(args, output),
             Command::Keys(args) => keys::run(args, output),

@@ -38,6 +38,22 @@ pub struct FoundHost {
     pub labels: BTreeMap<String, String>,
 }
 
+/// A connection to the control servers that works, for a command with the purpose `purpose`.
+///
+/// # Errors
+/// No server could be reached within the time one attempt may take.
+pub(super) async fn reach(settings: &Settings, purpose: &'static str) -> Result<Connection> {
+    let name = event_id(random_id());
+    let connection = Connection::open(purpose, &settings.control, &settings.timing, &name).await?;
+    match within(settings.timing.connect, connection.connected()).await {
+        Some(()) => Ok(connection),
+        None => Err(Error::unavailable(format!(
+            "cannot reach NATS at {}: start it, or name another with WASMCLOUD_CTL_HOST and WASMCLOUD_RPC_HOST",
+            settings.control.url()
+        ))),
+    }
+}
+
 /// Every host of the lattice that answers a ping within `window`, by key.
 ///
 /// # Errors
@@ -45,13 +61,7 @@ pub struct FoundHost {
 pub async fn hosts(settings: &Settings, window: Duration) -> Result<Vec<FoundHost>> {
     let subjects = Subjects::new(&settings.control_prefix, &settings.lattice)?;
     let name = event_id(random_id());
-    let connection = Connection::open("hosts", &settings.control, &settings.timing, &name).await?;
-    if within(settings.timing.connect, connection.connected()).await.is_none() {
-        return Err(Error::unavailable(format!(
-            "cannot reach NATS at {}: start it, or name another with WASMCLOUD_CTL_HOST",
-            settings.control.url()
-        )));
-    }
+    let connection = reach(settings, "hosts").await?;
     let inbox = format!("_INBOX.{}", instance_id(&name, "hosts", 0));
     let mut answers = connection.subscribe(inbox.clone(), None).await?;
     connection.publish_all(subjects.ping_hosts(), Some(inbox), None, bytes::Bytes::new()).await?;

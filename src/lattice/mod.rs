@@ -4,6 +4,7 @@
 //! library needs its runtime for is handed to that runtime through the connection. The host runs without all this:
 //! nothing here is on the way of a local call, and nothing here is waited for without a deadline.
 
+pub mod ask;
 pub mod backoff;
 pub mod bodies;
 pub mod cache;
@@ -16,6 +17,7 @@ pub mod heartbeat;
 pub mod outbox;
 pub mod rpc;
 pub mod settings;
+pub mod watch;
 
 #[cfg(test)]
 mod client_tests;

@@ -377,7 +377,8 @@ impl Uplink for RpcUplink {
     }
 }
 
-async fn read_answer(bodies: &Bodies, id: &str, message: &Message, patience: Duration) -> Result<Vec<u8>> {
+/// The body inside the answer to the invocation `id`, fetched from where long ones are put.
+pub(super) async fn read_answer(bodies: &Bodies, id: &str, message: &Message, patience: Duration) -> Result<Vec<u8>> {
     let response = InvocationResponse::decode(&message.payload)?;
     // Hosts of one generation leave the id out when the actor is not running.
     if !response.invocation_id.is_empty() && response.invocation_id != id {

@@ -33,8 +33,14 @@ impl Level {
         }
     }
 
-    /// Reads a level as settings and guests write it, its case ignored. `None` for any other word.
+    /// Reads a level as settings write it, its case and the space around it ignored. `None` for any other word.
     pub fn parse(text: &str) -> Option<Self> {
+        Self::named(text.trim())
+    }
+
+    /// Reads a level as guests write it: its case ignored, and nothing around it. `critical` is an error here: the
+    /// journal's own criticals are for the host.
+    pub fn named(name: &str) -> Option<Self> {
         let names = [
             ("critical", Level::Error),
             ("error", Level::Error),
@@ -44,7 +50,7 @@ impl Level {
             ("debug", Level::Debug),
             ("trace", Level::Trace),
         ];
-        names.iter().find(|(name, _)| name.eq_ignore_ascii_case(text.trim())).map(|(_, level)| *level)
+        names.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, level)| *level)
     }
 
     /// The priority of syslog and the journal.
