@@ -80,8 +80,10 @@ const REQUEST: &str = r#"{"method":"GET","path":"/raw","queryString":"","header"
 fn events_are_waited_for_and_actors_are_called_over_nats() {
     let sandbox = Sandbox::new(env!("CARGO_BIN_EXE_latticed"));
     let (_server, port) = server(&sandbox);
-    let (url, seed) =
-        (format!("127.0.0.1:{port}"), KeyPair::generate(Role::Cluster).expect("random numbers").seed().expose().to_owned());
+    let (url, seed) = (
+        format!("127.0.0.1:{port}"),
+        KeyPair::generate(Role::Cluster).expect("random numbers").seed().expose().to_owned(),
+    );
     let settings = [("NATS_HOST", url.as_str()), ("WASMCLOUD_CLUSTER_SEED", seed.as_str())];
     let latticed =
         |arguments: &[&str]| sandbox.command(arguments).envs(settings).output().expect("the program can be started");
