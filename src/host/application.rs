@@ -199,8 +199,13 @@ impl Host {
                 return Err(error.context(parsed.text()));
             }
         };
-        let digest =
-            smol::unblock(move || blobs.put_blocking(&bytes)).await.map_err(|error| error.context(parsed.text()))?;
+        let digest = match parsed.source() {
+            // What came from afar went into the store on its way.
+            Source::Remote(_) => fetched,
+            _ => {
+                smol::unblock(move || blobs.put_blocking(&bytes)).await.map_err(|error| error.context(parsed.text()))?
+            }
+        };
         let module = Module { reference: reference.to_owned(), public_key: claims.subject.clone(), digest };
         Ok((module, claims))
     }

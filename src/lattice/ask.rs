@@ -1,12 +1,18 @@
 //! One call of an actor wherever it runs in the lattice, for the command line.
 
-use std::{borrow::Cow, collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
-use super::{bodies::Bodies, connection::Answer, events::random_id, gather, rpc::read_answer, settings::Settings};
+use super::{
+    bodies::Bodies,
+    connection::Answer,
+    gather,
+    rpc::{read_answer, seal},
+    settings::Settings,
+};
 use crate::{
-    claims::{AntiForgery, Now},
+    claims::AntiForgery,
     error::{Error, Result},
-    wire::{Entity, Invocation, chunk, event::event_id, subject::Subjects},
+    wire::{Entity, Invocation, subject::Subjects},
 };
 
 /// Who calls, as every host accepts a call from a command line (`protocol/invocation.md §3`).
@@ -31,23 +37,14 @@ pub async fn call(
     let one = Settings { control: settings.rpc.clone(), ..settings.clone() };
     let connection = gather::reach(&one, "calls").await?;
     let bodies = Bodies::new(connection.clone(), &settings.lattice, settings.js_domain.as_deref());
-    let mut invocation = Invocation {
+    let invocation = Invocation {
         origin: Entity::actor(ORIGIN),
         target: Entity::actor(actor),
         operation: operation.to_owned(),
-        msg: Cow::Borrowed(&[]),
-        id: event_id(random_id()).as_str().to_owned(),
-        encoded_claims: String::new(),
         host_id: anti_forgery.public_key().to_owned(),
-        content_length: Some(payload.len() as u64),
-        trace_context: BTreeMap::new(),
+        ..Invocation::default()
     };
-    invocation.encoded_claims = anti_forgery.sign(&invocation, &payload, Now::from_system(0))?;
-    if chunk::must_store(payload.len()) {
-        bodies.store(chunk::request_object(&invocation.id), payload, timeout).await?;
-    } else {
-        invocation.msg = Cow::Owned(payload);
-    }
+    let invocation = seal(invocation, payload, anti_forgery, &bodies, timeout).await?;
     match connection.request(subjects.actor(actor), None, invocation.encode()?, timeout).await? {
         Answer::Message(message) => read_answer(&bodies, &invocation.id, &message, timeout).await,
         Answer::Nobody => Err(Error::unavailable(format!(

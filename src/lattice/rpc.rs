@@ -315,25 +315,10 @@ impl Uplink for RpcUplink {
         Box::pin(async move {
             let Call { origin, target, operation, payload, deadline, .. } = call;
             let length = payload.len() as u64;
-            let mut invocation = Invocation {
-                origin,
-                target,
-                operation,
-                msg: Cow::Borrowed(&[]),
-                id: event_id(random_id()).as_str().to_owned(),
-                encoded_claims: String::new(),
-                host_id,
-                content_length: Some(length),
-                trace_context: BTreeMap::new(),
-            };
-            invocation.encoded_claims = anti_forgery.sign(&invocation, &payload, Now::from_system(0))?;
-            let mut patience = deadline.saturating_duration_since(Instant::now()).min(timeout);
-            if chunk::must_store(payload.len()) {
-                patience = deadline.saturating_duration_since(Instant::now()).min(timeout + BODY_PATIENCE);
-                bodies.store(chunk::request_object(&invocation.id), payload, patience).await?;
-            } else {
-                invocation.msg = Cow::Owned(payload);
-            }
+            let longest = if chunk::must_store(payload.len()) { timeout + BODY_PATIENCE } else { timeout };
+            let patience = deadline.saturating_duration_since(Instant::now()).min(longest);
+            let invocation = Invocation { origin, target, operation, host_id, ..Invocation::default() };
+            let invocation = seal(invocation, payload, &anti_forgery, &bodies, patience).await?;
             let asked = connection.request(subject, None, invocation.encode()?, patience).await;
             let outcome = match asked {
                 Ok(Answer::Message(message)) => read_answer(&bodies, &invocation.id, &message, patience).await,
@@ -375,6 +360,26 @@ impl Uplink for RpcUplink {
             },
         }
     }
+}
+
+/// `invocation` with an identity of its own, signed, and with its body: a long one is put where the other side fetches it,
+/// within `patience`.
+pub(super) async fn seal(
+    mut invocation: Invocation<'static>,
+    payload: Vec<u8>,
+    anti_forgery: &AntiForgery,
+    bodies: &Bodies,
+    patience: Duration,
+) -> Result<Invocation<'static>> {
+    invocation.id = event_id(random_id()).as_str().to_owned();
+    invocation.content_length = Some(payload.len() as u64);
+    invocation.encoded_claims = anti_forgery.sign(&invocation, &payload, Now::from_system(0))?;
+    if chunk::must_store(payload.len()) {
+        bodies.store(chunk::request_object(&invocation.id), payload, patience).await?;
+    } else {
+        invocation.msg = Cow::Owned(payload);
+    }
+    Ok(invocation)
 }
 
 /// The body inside the answer to the invocation `id`, fetched from where long ones are put.

@@ -136,10 +136,13 @@ async fn update_actor(shared: &Arc<Shared>, update: UpdateActor) -> Result<()> {
             "{reference} has revision {}, {} runs already; the new one must be greater",
             claims.revision, there.revision
         ))),
-        Some(_) => match shared.host.try_module(&module, &claims.name).await {
-            Ok(()) => shared.host.change(|desired| desired.update_actor(&module)).await,
-            Err(error) => Err(error),
-        },
+        Some(_) => {
+            async {
+                shared.host.try_module(&module, &claims.name).await?;
+                shared.host.change(|desired| desired.update_actor(&module)).await
+            }
+            .await
+        }
     };
     outcome.map_err(|error| {
         shared.events.tell_update_failed(&module.public_key, claims.revision, error.text());
