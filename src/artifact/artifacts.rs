@@ -16,7 +16,7 @@ use std::{
 use smol::lock;
 
 use crate::{
-    artifact::{Limit, Reference, Remote, Source, read_file},
+    artifact::{Credentials, Limit, Reference, Remote, Source, read_file},
     error::{Error, Kind, Result},
     log,
     store::{Batch, Digest, Incoming, Store, Table},
@@ -69,6 +69,7 @@ pub struct Fetched {
 /// All sources, in front of one store.
 pub struct Artifacts {
     store: Store,
+    credentials: Arc<Credentials>,
     origins: RwLock<BTreeMap<Remote, Arc<dyn Origin>>>,
     /// Who fetches what: whoever asks for the same waits and finds it in the store.
     fetching: Mutex<BTreeMap<String, Arc<lock::Mutex<()>>>>,
@@ -77,7 +78,13 @@ pub struct Artifacts {
 impl Artifacts {
     /// Sources register with [`Artifacts::register`].
     pub fn new(store: Store) -> Self {
-        Self { store, origins: RwLock::default(), fetching: Mutex::default() }
+        let credentials = Arc::new(Credentials::new(store.clone()));
+        Self { store, credentials, origins: RwLock::default(), fetching: Mutex::default() }
+    }
+
+    /// How to log in to registries: for the source of images, and for whoever learns of a login.
+    pub fn credentials(&self) -> &Arc<Credentials> {
+        &self.credentials
     }
 
     /// References to `remote` are fetched by `origin` from now on.

@@ -11,7 +11,7 @@ use crate::{
     actor::Engine,
     capability::{self, http_client, http_server},
     claims::{KeyPair, Role},
-    config::{Config, friendly_name, host_config, manifest},
+    config::{Config, RegistryAccount, friendly_name, host_config, manifest},
     error::{Context, Kind, Result},
     host::{
         self, Application, Host, Parts,
@@ -163,6 +163,9 @@ async fn serve(config: Config, application: Option<Application>) -> Result<()> {
             clock: Box::new(SystemClock),
         },
     )?;
+    if let Some(RegistryAccount { registry, user, password }) = &config.registry {
+        host.artifacts().credentials().configure(registry, user, password.expose());
+    }
     // Before anything starts: a second host on this socket must not get as far as opening ports.
     let settings = web::Settings {
         body_limit_bytes: config.actor.payload_bytes,

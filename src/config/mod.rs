@@ -72,6 +72,8 @@ pub struct Config {
     pub provider_delay: Duration,
     /// Whether remote commands may name files; the manifest on the command line always may.
     pub allow_file_load: bool,
+    /// How to log in to one registry, where the lattice sends nothing for it.
+    pub registry: Option<RegistryAccount>,
     /// Whose actors and providers may run.
     pub allowed_issuers: AllowedIssuers,
     /// Where everything is kept.
@@ -97,6 +99,17 @@ pub struct Config {
     /// What the operator should know; log them once the log is set up.
     pub warnings: Vec<String>,
     values: Vec<Effective>,
+}
+
+/// An account at a registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegistryAccount {
+    /// Host of the registry, with its port.
+    pub registry: String,
+    /// User name.
+    pub user: String,
+    /// Password.
+    pub password: Secret,
 }
 
 /// One connection to NATS.
@@ -138,6 +151,8 @@ impl Config {
         let read = Values(&values);
         let (labels, more) = labels::labels(sources.with_prefix(labels::PREFIX), labels);
         warnings.extend(more);
+        let (registry, incomplete) = read.registry();
+        warnings.extend(incomplete);
         Ok(Self {
             lattice: read.text("WASMCLOUD_LATTICE_PREFIX").to_owned(),
             host_seed: read.secret("WASMCLOUD_HOST_SEED"),
@@ -156,6 +171,7 @@ impl Config {
             outbox_bytes: read.number("WASMCLOUD_OUTBOX_BYTES"),
             provider_delay: read.millis("WASMCLOUD_PROV_SHUTDOWN_DELAY_MS"),
             allow_file_load: read.flag("WASMCLOUD_ALLOW_FILE_LOAD"),
+            registry,
             allowed_issuers: AllowedIssuers::parse(read.text("WASMCLOUD_ALLOWED_ISSUERS"))?,
             state_directory: read.path("WASMCLOUD_STATE_DIR").ok_or_else(|| {
                 Error::config("WASMCLOUD_STATE_DIR is not set, and without HOME there is no default for it")
@@ -251,6 +267,20 @@ impl Values<'_> {
 
     fn millis(&self, name: &str) -> Duration {
         Duration::from_millis(self.number(name))
+    }
+
+    /// The account of `OCI_REGISTRY*`, or why what is set of it is none.
+    fn registry(&self) -> (Option<RegistryAccount>, Option<String>) {
+        let (registry, user) = (self.text("OCI_REGISTRY").to_owned(), self.text("OCI_REGISTRY_USER").to_owned());
+        match (registry.is_empty(), user.is_empty(), self.secret("OCI_REGISTRY_PASSWORD")) {
+            (false, false, Some(password)) => (Some(RegistryAccount { registry, user, password }), None),
+            (true, true, None) => (None, None),
+            _ => {
+                let missing = "of OCI_REGISTRY, OCI_REGISTRY_USER and OCI_REGISTRY_PASSWORD some are not set, so nobody \
+                               is logged in to a registry: set all three";
+                (None, Some(missing.to_owned()))
+            }
+        }
     }
 
     fn actor(&self) -> actor::Settings {
@@ -417,6 +447,22 @@ mod tests {
         for nats in [&both.rpc, &both.ctl] {
             assert_eq!(nats.credentials_file.as_deref(), Some(Path::new("/c")));
             assert_eq!(nats.tls.ca.as_deref(), Some(Path::new("/ca")));
+        }
+    }
+
+    #[test]
+    fn an_account_at_a_registry_is_whole_or_none() {
+        let all =
+            [("OCI_REGISTRY", "r.example:5000"), ("WASMCLOUD_OCI_REGISTRY_USER", "u"), ("OCI_REGISTRY_PASSWORD", "p")];
+        let whole = config(&all).expect("good");
+        let account = whole.registry.expect("all three are set");
+        assert_eq!((account.registry.as_str(), account.user.as_str()), ("r.example:5000", "u"));
+        assert_eq!(account.password.expose(), "p");
+        assert!(whole.warnings.is_empty() && !format!("{account:?}").contains("\"p\""));
+        for one in 0..3 {
+            let two: Vec<_> = all.iter().enumerate().filter(|(n, _)| *n != one).map(|(_, set)| *set).collect();
+            let part = config(&two).expect("a warning is enough");
+            assert!(part.registry.is_none() && part.warnings.len() == 1, "{:?}", part.warnings);
         }
     }
 

@@ -89,7 +89,7 @@ impl Board {
         self.host.id()
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         self.host.request_stop();
         self.ended().await;
     }

@@ -24,14 +24,13 @@ mod client_tests;
 #[cfg(test)]
 mod connection_tests;
 #[cfg(test)]
+mod kept_tests;
+#[cfg(test)]
 mod lattice_tests;
 #[cfg(test)]
 mod testing;
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-};
+use std::sync::Arc;
 
 use smol::Task;
 
@@ -44,7 +43,7 @@ use crate::{
     error::{Error, Result},
     host::Host,
     task,
-    wire::{control::registry::RegistryCredential, subject::Subjects},
+    wire::subject::Subjects,
 };
 
 /// What the parts of this room share.
@@ -63,7 +62,6 @@ pub struct Shared {
     invocations: rpc::InvocationEvents,
     cache: Arc<cache::Cache>,
     heart: heartbeat::Heart,
-    registries: Mutex<BTreeMap<String, RegistryCredential>>,
 }
 
 impl Shared {
@@ -134,7 +132,6 @@ impl Lattice {
             invocations,
             cache,
             heart: heartbeat::Heart::default(),
-            registries: Mutex::default(),
         });
         let sending = shared.events.clone().send_for_ever(shared.control.clone(), shared.subjects.clone());
         let tasks = vec![

@@ -4,7 +4,7 @@ use async_nats::Message;
 
 use super::{Shared, query::send};
 use crate::{
-    error::{Error, Result},
+    error::Result,
     log,
     wire::{
         cache::{Key, encode_link},
@@ -39,15 +39,8 @@ pub async fn delete_link(shared: &Shared, body: &[u8]) -> Result<()> {
     Ok(())
 }
 
-pub fn put_registries(shared: &Shared, body: &[u8]) -> Result<()> {
-    let new = registry::parse(body)?;
-    let mut kept = shared.registries.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let added = new.keys().filter(|registry| !kept.contains_key(*registry)).count();
-    if kept.len() + added > registry::MAX_REGISTRIES {
-        return Err(Error::limit(format!("at most {} registries are kept", registry::MAX_REGISTRIES)));
-    }
-    kept.extend(new);
-    Ok(())
+pub async fn put_registries(shared: &Shared, body: &[u8]) -> Result<()> {
+    shared.host.artifacts().credentials().put(registry::parse(body)?).await
 }
 
 pub async fn put_label(shared: &Shared, body: &[u8]) -> Result<()> {

@@ -118,7 +118,7 @@ async fn handle(shared: &Arc<Shared>, topic: Topic<'_>, message: &Message) {
             let outcome = match topic {
                 Topic::PutLink => lattice_wide::put_link(shared, body).await,
                 Topic::DeleteLink => lattice_wide::delete_link(shared, body).await,
-                Topic::PutRegistries => lattice_wide::put_registries(shared, body),
+                Topic::PutRegistries => lattice_wide::put_registries(shared, body).await,
                 Topic::PutLabel { .. } => lattice_wide::put_label(shared, body).await,
                 Topic::DeleteLabel { .. } => lattice_wide::delete_label(shared, body).await,
                 Topic::PutConfig { .. } | Topic::DeleteConfig { .. } => {

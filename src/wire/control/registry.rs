@@ -2,27 +2,27 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
 /// Registries that a host keeps credentials for at most; one more is refused.
 pub const MAX_REGISTRIES: usize = 64;
 
-/// How to log in to one registry. No `Debug` output shows the secrets.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+/// How to log in to one registry. No `Debug` output shows the secrets; serialised, it holds them, for the host's own disk.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegistryCredential {
     /// `oci`, or `bindle`, which this host does not fetch from.
     #[serde(rename = "registryType")]
     pub registry_type: String,
     /// User name.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
     /// Password.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
     /// Token; with a user name it stands for the password.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
 }
 
