@@ -6,6 +6,7 @@ pub mod codec;
 pub mod control;
 pub mod entity;
 pub mod event;
+pub mod host_data;
 pub mod interface;
 pub mod invocation;
 pub mod json;
