@@ -18,6 +18,7 @@ use crate::{
         builtin::Builtins,
         desired::Desired,
         event::{Event, Events},
+        health::Health,
         reconcile::Reconciler,
     },
     log,
@@ -81,6 +82,7 @@ pub struct Host {
     /// Changes one at a time: each is computed from the state the one before left on disk.
     changing: lock::Mutex<()>,
     pub(super) reconciler: Reconciler,
+    pub(super) health: Health,
     stop: (channel::Sender<()>, channel::Receiver<()>),
 }
 
@@ -112,6 +114,7 @@ impl Host {
             desired: Mutex::new(Arc::new(desired)),
             changing: lock::Mutex::new(()),
             reconciler: Reconciler::default(),
+            health: Health::default(),
             stop: channel::bounded(1),
         });
         let download = Arc::new(Download);
@@ -166,7 +169,7 @@ impl Host {
             // An error means that every sender is gone, which cannot be while the host itself holds one.
             let _ = self.stop.1.recv().await;
         };
-        future::or(stopped, reconciling).await;
+        future::or(stopped, future::or(reconciling, self.check_up_for_ever())).await;
         self.drain().await;
         self.tell(&Event::HostStopped);
     }

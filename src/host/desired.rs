@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     error::{Error, Result},
-    host::links::MAX_LINKS,
+    host::{health::Patient, links::MAX_LINKS},
     store::{Batch, Digest, Store, Table},
     wire::LinkDefinition,
 };
@@ -110,6 +110,14 @@ fn link_name(id: &str) -> Vec<u8> {
 }
 
 impl Desired {
+    /// Whether `patient` should run.
+    pub fn wants(&self, patient: &Patient) -> bool {
+        match patient {
+            Patient::Actor(key) => self.actors.contains_key(key),
+            Patient::Provider(key, link_name) => self.providers.contains_key(&(key.clone(), link_name.clone())),
+        }
+    }
+
     /// Reads the table, and says in words what of it could not be read; such a record is left where it is.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{log, wire::LinkDefinition};
+use crate::{host::health::Verdict, log, wire::LinkDefinition};
 
 /// Something that happened. Names follow `protocol/events.md`.
 #[derive(Clone, Debug, PartialEq)]
@@ -86,6 +86,19 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A probe came back.
+    HealthChecked {
+        /// `M…` or `V…`.
+        public_key: String,
+        /// Contract served; empty for an actor.
+        contract_id: String,
+        /// Link name served; empty for an actor.
+        link_name: String,
+        /// What it says compared with the one before.
+        verdict: Verdict,
+        /// Why it is unwell; empty for a well one.
+        complaint: String,
+    },
     /// A link is in force.
     LinkSet(Arc<LinkDefinition>),
     /// The provider could not take a link; it is tried again.
@@ -141,6 +154,14 @@ impl Events for LogEvents {
                     provider_id = public_key, contract_id = contract_id, link_name = link_name
                 );
             }
+            Event::HealthChecked { public_key, contract_id, link_name, verdict, complaint } => match verdict {
+                Verdict::Passed => log::debug!("healthy"; key = public_key, link_name = link_name),
+                Verdict::Failed => log::warn!(
+                    "unhealthy: {complaint}";
+                    key = public_key, contract_id = contract_id, link_name = link_name
+                ),
+                Verdict::Unchanged => {}
+            },
             Event::LinkSet(link) => log::info!(
                 "link set";
                 actor_id = link.actor_id, provider_id = link.provider_id,

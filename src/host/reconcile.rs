@@ -20,6 +20,7 @@ use crate::{
         Capability, Host, Invoke, ProviderContext,
         desired::{DesiredActor, DesiredProvider},
         event::Event,
+        health::Patient,
         plan::{Running, Step, plan},
         retry::Failures,
         router::Counters,
@@ -63,6 +64,17 @@ impl Reconciler {
             state.failures.clear();
         }
         self.changed.notify(usize::MAX);
+    }
+
+    /// Asks for a pass; failures keep their waits.
+    pub fn nudge(&self) {
+        self.state().asked += 1;
+        self.changed.notify(usize::MAX);
+    }
+
+    /// Leaves `subject` alone until `again`, or until a command comes, because of `error`.
+    pub(super) fn hold(&self, subject: String, error: Error, again: Option<Instant>) {
+        self.state().failures.hold(subject, error, again);
     }
 
     /// One sentence for each step that failed last time.
@@ -128,7 +140,9 @@ impl Host {
     }
 
     async fn reconcile_once(self: &Arc<Self>) {
+        self.end_the_unwell().await;
         let desired = self.desired();
+        self.health.retain(|patient| desired.wants(patient));
         {
             // Calls may use a link as soon as it is known; the provider's part of it follows as a step.
             let mut routes = self.router.routes_mut();
@@ -142,6 +156,12 @@ impl Host {
             if !self.reconciler.state().failures.may_try(&subject, Instant::now()) {
                 continue;
             }
+            // A link waits for a provider that is held back; its own attempt would only fail and wait longer.
+            if let Step::Link(link) = &step
+                && self.is_held_back(link)
+            {
+                continue;
+            }
             match self.perform(&step).await {
                 Ok(()) => self.reconciler.state().failures.succeeded(&subject),
                 Err(error) => {
@@ -150,6 +170,11 @@ impl Host {
                 }
             }
         }
+    }
+
+    fn is_held_back(&self, link: &LinkDefinition) -> bool {
+        let provider = Patient::Provider(link.provider_id.clone(), link.link_name.clone()).subject();
+        !self.reconciler.state().failures.may_try(&provider, Instant::now())
     }
 
     fn running(&self) -> Running {
@@ -252,7 +277,7 @@ impl Host {
         });
     }
 
-    async fn stop_actor(&self, key: &str) {
+    pub(super) async fn stop_actor(&self, key: &str) {
         let gone = self.router.routes_mut().remove_actor(key);
         if let Some(gone) = gone {
             gone.actor.stop(self.settings.drain).await;
@@ -291,6 +316,8 @@ impl Host {
             contract_id: desired.contract_id.clone(),
             link_name: desired.link_name.clone(),
         });
+        // A provider of this process is well as long as the process is: clients wait for the first word of it.
+        self.report_health(&Patient::Provider(desired.public_key.clone(), desired.link_name.clone()), Ok(()));
         Ok(())
     }
 

@@ -41,6 +41,11 @@ impl Failures {
         self.0.insert(subject, Failure { error, attempts, next: curable.then_some(now + wait) });
     }
 
+    /// Leaves `subject` alone until `again`, or until a command comes, because of `error`.
+    pub fn hold(&mut self, subject: String, error: Error, again: Option<Instant>) {
+        self.0.insert(subject, Failure { error, attempts: 1, next: again });
+    }
+
     /// Forgets `subject`: it went well.
     pub fn succeeded(&mut self, subject: &str) {
         self.0.remove(subject);

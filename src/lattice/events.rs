@@ -25,6 +25,7 @@ use crate::{
         Host,
         desired::DesiredProvider,
         event::{Event, Events},
+        health::Verdict,
     },
     log,
     wire::{
@@ -37,7 +38,10 @@ use crate::{
             },
             event_id, event_time,
             host::{EventsDropped, HostStarted, HostStopped},
-            provider::{ProviderClaims, ProviderStartFailed, ProviderStarted, ProviderStopped},
+            provider::{
+                HealthCheckFailed, HealthCheckPassed, HealthCheckStatus, ProviderClaims, ProviderStartFailed,
+                ProviderStarted, ProviderStopped,
+            },
         },
         subject::Subjects,
     },
@@ -386,6 +390,14 @@ impl Events for LatticeEvents {
             }
             Event::ProviderStopped { public_key, contract_id, link_name, reason } => {
                 self.provider_stopped(public_key, link_name, contract_id, reason);
+            }
+            Event::HealthChecked { public_key, contract_id, link_name, verdict, .. } => {
+                match verdict {
+                    Verdict::Passed => self.emit(&HealthCheckPassed { public_key, contract_id, link_name }),
+                    Verdict::Failed => self.emit(&HealthCheckFailed { public_key, contract_id, link_name }),
+                    Verdict::Unchanged => self.emit(&HealthCheckStatus { public_key, contract_id, link_name }),
+                }
+                return;
             }
             // Told by whoever took the request or saw the bucket change: every host of the lattice has every link.
             Event::LinkSet(_) | Event::LinkFailed(..) | Event::LinkDeleted(_) => {}
