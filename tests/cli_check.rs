@@ -231,7 +231,11 @@ fn a_run_takes_the_settings_that_check_shows() {
         .args(["run", "app.yaml"])
         .env_clear()
         .envs([("WASMCLOUD_STATE_DIR", "state"), ("WASMCLOUD_ADMIN_SOCKET", "admin.sock"), ("HOST_CONFIG", "out.json")])
-        .envs([("WASMCLOUD_ACTOR_MODULE_BYTES", "1K"), ("WASMCLOUD_LATTICE_PREFIX", "farm")])
+        .envs([
+            ("WASMCLOUD_ACTOR_MODULE_BYTES", "1K"),
+            ("WASMCLOUD_LATTICE_PREFIX", "farm"),
+            ("WASMCLOUD_JOIN", "never"),
+        ])
         .stderr(std::process::Stdio::piped())
         .spawn()
         .unwrap();

@@ -52,6 +52,7 @@ impl Place {
             .env("HOME", self.directory.path())
             .env("WASMCLOUD_STATE_DIR", self.directory.path().join("state"))
             .env("WASMCLOUD_ADMIN_SOCKET", self.socket())
+            .env("WASMCLOUD_JOIN", "never")
             .stdin(Stdio::null());
         command
     }

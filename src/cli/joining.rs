@@ -1,6 +1,7 @@
 //! From settings to the host's place in its lattice.
 //!
-//! A host joins when somebody named a NATS server; without one it stays by itself, and nothing of this is started.
+//! A host joins the lattice of the server somebody named, else that of a server on this machine, whenever there is one
+//! (`WASMCLOUD_JOIN` says otherwise). Told to stay alone, nothing of this is started.
 
 use std::sync::Arc;
 
@@ -10,20 +11,43 @@ use crate::{
     error::{Error, Result},
     host::{Host, event::Events},
     lattice::{Endpoint, Lattice, LatticeEvents, Login, Settings, Timing},
-    log,
 };
+
+/// The key that signs this host's invocations.
+pub struct Cluster {
+    /// The key.
+    pub key: KeyPair,
+    /// Whether it was made up for this run, because no seed is set.
+    ad_hoc: bool,
+}
+
+/// The cluster's key; nothing for a host by itself with no seed set.
+pub fn cluster(config: &Config) -> Result<Option<Cluster>> {
+    Ok(match config.cluster_key()? {
+        Some(key) => Some(Cluster { key, ad_hoc: false }),
+        None if config.joins() => Some(Cluster { key: KeyPair::generate(Role::Cluster)?, ad_hoc: true }),
+        None => None,
+    })
+}
 
 /// A place in the lattice that is not taken yet; nothing for a host by itself.
 pub struct Joining(Option<(Settings, AntiForgery, Arc<LatticeEvents>)>);
 
 impl Joining {
     /// Reads where the lattice is, and listens to the events of the host `id` from its first one on.
-    pub fn prepare(config: &Config, id: &str, listeners: &mut Vec<Arc<dyn Events>>) -> Result<Self> {
-        Ok(Self(settings(config)?.map(|(settings, anti_forgery)| {
-            let events = LatticeEvents::new(id, settings.outbox_events, settings.outbox_bytes);
-            listeners.push(events.clone());
-            (settings, anti_forgery, events)
-        })))
+    pub fn prepare(
+        config: &Config,
+        cluster: Option<Cluster>,
+        id: &str,
+        listeners: &mut Vec<Arc<dyn Events>>,
+    ) -> Result<Self> {
+        let Some(cluster) = cluster.filter(|_| config.joins()) else { return Ok(Self(None)) };
+        let settings =
+            Settings { named: config.names_a_server(), ad_hoc_cluster: cluster.ad_hoc, ..endpoints(config)? };
+        let anti_forgery = AntiForgery::new(cluster.key, config.cluster_issuers.iter().cloned())?;
+        let events = LatticeEvents::new(id, settings.outbox_events, settings.outbox_bytes);
+        listeners.push(events.clone());
+        Ok(Self(Some((settings, anti_forgery, events))))
     }
 
     /// Begins to connect; returns without waiting for a server.
@@ -47,27 +71,6 @@ impl Joined {
             lattice.stop().await;
         }
     }
-}
-
-/// Where the lattice is and how its invocations are signed, or `None` for a host by itself.
-fn settings(config: &Config) -> Result<Option<(Settings, AntiForgery)>> {
-    if !config.names_a_server() {
-        return Ok(None);
-    }
-    let key = match config.cluster_key()? {
-        Some(key) => key,
-        None => {
-            let key = KeyPair::generate(Role::Cluster)?;
-            log::warn!(
-                "no cluster seed is set, so this host makes up a cluster of its own and no other host or tool can call \
-                 its actors: set WASMCLOUD_CLUSTER_SEED to the same seed (`latticed keys gen cluster`) everywhere";
-                cluster_key = key.public_key()
-            );
-            key
-        }
-    };
-    let anti_forgery = AntiForgery::new(key, config.cluster_issuers.iter().cloned())?;
-    Ok(Some((endpoints(config)?, anti_forgery)))
 }
 
 /// What signs calls from the command line.

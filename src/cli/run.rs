@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use super::{Output, joining::Joining};
+use super::{
+    Output,
+    joining::{self, Joining},
+};
 use crate::{
     actor::Engine,
     capability::{self, http_client, http_server},
@@ -29,6 +32,7 @@ const EXAMPLES: &str = "\
 Examples:
   latticed run tests/quickstart/counter.yaml     start a host with the actors and links of a manifest
   latticed run                                   start it with what it ran before
+  WASMCLOUD_JOIN=never latticed run              the same, and stay out of any lattice
   WASMCLOUD_LOG_LEVEL=debug latticed run app.yaml
 
 The first SIGTERM or Ctrl-C finishes what is in flight, the second ends at once. Settings come from the environment,
@@ -119,8 +123,10 @@ fn capabilities(config: &Config) -> capability::Settings {
 }
 
 async fn serve(config: Config, application: Option<Application>) -> Result<()> {
+    let cluster = joining::cluster(&config)?;
     if let Some(path) = config.host_config.clone() {
-        let content = host_config::content(&config, config.cluster_key()?.as_ref());
+        // The key that was made up for this run too: `wash call` on this machine needs it.
+        let content = host_config::content(&config, cluster.as_ref().map(|cluster| &cluster.key));
         if let Err(error) = smol::unblock(move || host_config::write(&path, &content)).await {
             log::warn!("{error}");
         }
@@ -144,7 +150,7 @@ async fn serve(config: Config, application: Option<Application>) -> Result<()> {
     let friendly_name = friendly_name()?;
     log::name(&key.public_key().to_string(), &friendly_name);
     let mut listeners: Vec<Arc<dyn Events>> = vec![Arc::new(LogEvents)];
-    let joining = Joining::prepare(&config, &key.public_key().to_string(), &mut listeners)?;
+    let joining = Joining::prepare(&config, cluster, &key.public_key().to_string(), &mut listeners)?;
     let host = Host::new(
         host::Settings {
             lattice: config.lattice.clone(),

@@ -209,11 +209,20 @@ impl Config {
         &self.values
     }
 
-    /// Whether somebody named a NATS server, which means that this host belongs to a lattice.
+    /// Whether somebody named a NATS server; else the one of the defaults is meant.
     pub fn names_a_server(&self) -> bool {
         const NAMING: [&str; 4] =
             ["WASMCLOUD_RPC_HOST", "WASMCLOUD_RPC_PORT", "WASMCLOUD_CTL_HOST", "WASMCLOUD_CTL_PORT"];
         self.values.iter().any(|value| NAMING.contains(&value.setting.name) && value.origin != Origin::Default)
+    }
+
+    /// Whether this host looks for a lattice at all.
+    pub fn joins(&self) -> bool {
+        match Values(&self.values).text("WASMCLOUD_JOIN") {
+            "never" => false,
+            "named" => self.names_a_server(),
+            _ => true,
+        }
     }
 
     /// The host key that was set, if any.
@@ -414,6 +423,17 @@ mod tests {
         assert_eq!((config.actor.memory_bytes, config.actor.allow_wasi, config.actor.threads), (4 << 20, true, 4));
         assert_eq!((config.workers, config.key_value.max_keys), (3, 7));
         assert_eq!(config.labels.get("region").map(String::as_str), Some("eu"));
+    }
+
+    #[test]
+    fn a_host_joins_unless_it_is_told_to_stay_alone() {
+        let joins = |environment: &[(&str, &str)]| config(environment).expect("good settings").joins();
+        assert!(joins(&[]));
+        assert!(!joins(&[("WASMCLOUD_JOIN", "named")]));
+        for name in ["NATS_HOST", "WASMCLOUD_CTL_PORT"] {
+            assert!(joins(&[("WASMCLOUD_JOIN", "named"), (name, "4223")]), "{name}");
+            assert!(!joins(&[("WASMCLOUD_JOIN", "never"), (name, "4223")]), "{name}");
+        }
     }
 
     /// Every bound of the table fits the type its value becomes.

@@ -361,6 +361,13 @@ pub static SETTINGS: &[Setting] = &[
             "Name of the lattice",
         ),
     ),
+    setting(
+        "WASMCLOUD_JOIN",
+        "",
+        Kind::Choice(&["any", "named", "never"]),
+        Default::Text("any"),
+        "Which NATS server leads into the lattice: one that is named below, else the one on this machine; only a named one; or none",
+    ),
     alias(
         &["NATS_HOST", "WASMCLOUD_NATS_HOST"],
         setting(

@@ -120,7 +120,8 @@ impl Router {
             Some(link) => self.routes().provider(&link.provider_id, &link.link_name).is_some(),
             None => self.routes().actor(&call.target.public_key).is_some(),
         };
-        match (here, self.uplink.get(), link) {
+        // A host that works alone answers as one: what is not here is nowhere.
+        match (here, self.uplink.get().filter(|uplink| uplink.is_connected()), link) {
             (false, Some(uplink), _) => {
                 let deadline = call.deadline;
                 within(deadline, uplink.call(call)).await

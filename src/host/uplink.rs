@@ -32,6 +32,9 @@ pub trait Uplink: Send + Sync + 'static {
     /// The key of the actor that answers to `alias` somewhere in the lattice, as far as this host knows.
     fn resolve_alias(&self, alias: &str) -> Option<String>;
 
+    /// Whether calls get through now, as far as is known.
+    fn is_connected(&self) -> bool;
+
     /// How it stands at this moment.
     fn status(&self) -> UplinkStatus;
 }

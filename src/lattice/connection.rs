@@ -76,6 +76,10 @@ impl Standing {
 /// What the library's callbacks and everybody else share.
 struct Shared {
     name: &'static str,
+    /// Somebody named the servers, so they are expected to be there.
+    expected: bool,
+    /// Longest wait between two attempts, to tell.
+    cap: Duration,
     standing: Mutex<Standing>,
     changed: Signal,
     ever_connected: Mutex<bool>,
@@ -99,6 +103,10 @@ impl Shared {
         self.changed.notify(usize::MAX);
     }
 
+    fn was_connected(&self) -> bool {
+        *self.ever_connected.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
     /// An attempt is about to be made after `wait`.
     fn trying(&self, attempt: usize, wait: Duration) {
         if let Standing::Trying { attempts, next_try, .. } = &mut *self.standing() {
@@ -115,8 +123,14 @@ impl Shared {
             _ => false,
         };
         // Said when the reason changes, not at each attempt.
-        if news {
+        if news && (self.expected || self.was_connected()) {
             log::warn!("cannot connect to NATS for {}: {why}", self.name);
+        } else if news {
+            log::info!(
+                "no NATS server to be had for {} ({why}): this host works alone and looks again at least every {} s",
+                self.name,
+                self.cap.as_secs()
+            );
         }
     }
 }
@@ -143,15 +157,35 @@ pub enum Answer {
 
 impl Connection {
     /// Begins to connect to `endpoint` and returns at once. `purpose` names the connection in logs, `host_key` scatters its
-    /// attempts.
+    /// attempts. The servers are expected to be there; see [`Connection::look_for`].
     ///
     /// # Errors
     /// [`Kind::Config`]: a server's name cannot be used. [`Kind::Internal`]: not inside the runtime of the main thread.
     pub async fn open(purpose: &'static str, endpoint: &Endpoint, timing: &Timing, host_key: &str) -> Result<Self> {
+        Self::begin(purpose, endpoint, timing, host_key, true).await
+    }
+
+    /// As [`Connection::open`], for servers that may be there or not: until the first is found, failures are no warnings.
+    ///
+    /// # Errors
+    /// As [`Connection::open`].
+    pub async fn look_for(purpose: &'static str, endpoint: &Endpoint, timing: &Timing, host_key: &str) -> Result<Self> {
+        Self::begin(purpose, endpoint, timing, host_key, false).await
+    }
+
+    async fn begin(
+        purpose: &'static str,
+        endpoint: &Endpoint,
+        timing: &Timing,
+        host_key: &str,
+        expected: bool,
+    ) -> Result<Self> {
         let handle = Handle::try_current()
             .map_err(|_| Error::internal("a NATS connection must be opened on the main thread's runtime"))?;
         let shared = Arc::new(Shared {
             name: purpose,
+            expected,
+            cap: timing.reconnect_cap,
             standing: Mutex::new(Standing::Trying {
                 since: Instant::now(),
                 attempts: 0,
@@ -413,8 +447,7 @@ fn options(endpoint: &Endpoint, timing: &Timing, host_key: &str, shared: &Arc<Sh
         .max_reconnects(None)
         .reconnect_delay_callback(move |attempt| {
             // The first attempt of a host's life is made at once: boards do not boot in the same millisecond.
-            let ever = *delays.ever_connected.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            let wait = if attempt <= 1 && !ever { Duration::ZERO } else { backoff.delay(attempt) };
+            let wait = if attempt <= 1 && !delays.was_connected() { Duration::ZERO } else { backoff.delay(attempt) };
             delays.trying(attempt, wait);
             wait
         })

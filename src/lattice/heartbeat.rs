@@ -38,15 +38,23 @@ pub struct Heart {
     buffer: Mutex<Vec<u8>>,
 }
 
-/// Sends heartbeats for ever.
+/// Sends heartbeats for ever. Without a connection it sleeps: a board that works alone does not wake up for nothing.
 pub async fn beat_for_ever(shared: Arc<Shared>) {
-    smol::Timer::after(backoff::phase(&shared.host_id, INTERVAL)).await;
+    let first = Instant::now() + backoff::phase(&shared.host_id, INTERVAL);
     loop {
+        shared.control.connected().await;
+        smol::Timer::at(next_beat(first, Instant::now())).await;
         if let Err(error) = beat(&shared).await {
             log::debug!("no heartbeat: {error}");
         }
-        smol::Timer::after(INTERVAL).await;
     }
+}
+
+/// The next moment after `now` that lies a whole number of intervals after `first`, so that the host keeps its phase.
+fn next_beat(first: Instant, now: Instant) -> Instant {
+    let Some(past) = now.checked_duration_since(first) else { return first };
+    let beats = past.as_secs() / INTERVAL.as_secs() + 1;
+    first + INTERVAL * u32::try_from(beats).unwrap_or(u32::MAX)
 }
 
 /// Sends one if the last is long enough ago.
@@ -98,4 +106,20 @@ fn write(shared: &Shared, buffer: &mut Vec<u8>) -> Result<&'static str> {
     };
     event::write(buffer, &shared.host_id, random_id(), unix_micros(), &data)?;
     Ok(name(&data))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beats_keep_their_phase() {
+        let first = Instant::now();
+        let after = |seconds| next_beat(first, first + Duration::from_millis(seconds)) - first;
+        assert_eq!(next_beat(first + Duration::from_secs(7), first), first + Duration::from_secs(7));
+        assert_eq!(after(0), INTERVAL);
+        assert_eq!(after(29_999), INTERVAL);
+        assert_eq!(after(30_000), INTERVAL * 2);
+        assert_eq!(after(86_400_001), INTERVAL * 2881);
+    }
 }

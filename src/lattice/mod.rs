@@ -42,7 +42,7 @@ use crate::{
     claims::AntiForgery,
     error::{Error, Result},
     host::Host,
-    task,
+    log, task,
     wire::subject::Subjects,
 };
 
@@ -95,11 +95,11 @@ impl Lattice {
         let subjects = Subjects::new(&settings.control_prefix, &settings.lattice)?;
         let host_id = host.id();
         let anti_forgery = Arc::new(anti_forgery);
-        let control = Connection::open("control", &settings.control, &settings.timing, &host_id).await?;
+        let control = connect("control", &settings, &settings.control, &host_id).await?;
         let rpc = if settings.rpc == settings.control {
             control.clone()
         } else {
-            Connection::open("invocations", &settings.rpc, &settings.timing, &host_id).await?
+            connect("invocations", &settings, &settings.rpc, &host_id).await?
         };
         let cache = cache::Cache::load(host.store().clone())?;
         let bodies = bodies::Bodies::new(rpc.clone(), &settings.lattice, settings.js_domain.as_deref());
@@ -135,6 +135,7 @@ impl Lattice {
         });
         let sending = shared.events.clone().send_for_ever(shared.control.clone(), shared.subjects.clone());
         let tasks = vec![
+            task::spawn(warn_of_ad_hoc_cluster(shared.clone())),
             task::spawn(sending),
             task::spawn(heartbeat::beat_for_ever(shared.clone())),
             task::spawn(rpc::serve_for_ever(shared.clone())),
@@ -159,5 +160,25 @@ impl Lattice {
             let _ = self.shared.events.send_all(&self.shared.control, &self.shared.subjects).await;
             self.shared.control.flush().await;
         }
+    }
+}
+
+async fn connect(purpose: &'static str, settings: &Settings, endpoint: &Endpoint, host_id: &str) -> Result<Connection> {
+    if settings.named {
+        Connection::open(purpose, endpoint, &settings.timing, host_id).await
+    } else {
+        Connection::look_for(purpose, endpoint, &settings.timing, host_id).await
+    }
+}
+
+/// Says that nobody else can sign calls, once there is somebody else.
+async fn warn_of_ad_hoc_cluster(shared: Arc<Shared>) {
+    if shared.settings.ad_hoc_cluster {
+        shared.rpc.connected().await;
+        log::warn!(
+            "no cluster seed is set, so this host made up a cluster of its own and no other host or tool can call its \
+             actors: set WASMCLOUD_CLUSTER_SEED to the same seed (`latticed keys gen cluster`) everywhere";
+            cluster_key = shared.anti_forgery.public_key()
+        );
     }
 }

@@ -339,6 +339,10 @@ impl Uplink for RpcUplink {
         self.cache.resolve_alias(alias)
     }
 
+    fn is_connected(&self) -> bool {
+        self.connection.is_connected()
+    }
+
     fn status(&self) -> UplinkStatus {
         let (control, rpc) = (self.control.standing(), self.connection.standing());
         let worse = if control.is_connected() { rpc } else { control };

@@ -29,6 +29,10 @@ pub struct Settings {
     pub control: Endpoint,
     /// Where actors and providers are called. Equal to `control`: one connection serves both.
     pub rpc: Endpoint,
+    /// Whether somebody named these servers. If not, one may be there or not, and its absence is no reason to warn.
+    pub named: bool,
+    /// Whether the cluster's key was made up for this run.
+    pub ad_hoc_cluster: bool,
     /// What control subjects start with.
     pub control_prefix: String,
     /// The lattice's name.
@@ -53,6 +57,8 @@ impl Settings {
         Self {
             control: endpoint.clone(),
             rpc: endpoint,
+            named: true,
+            ad_hoc_cluster: false,
             control_prefix: crate::wire::subject::DEFAULT_CONTROL_PREFIX.to_owned(),
             lattice: lattice.into(),
             js_domain: None,

@@ -52,6 +52,8 @@ impl Sandbox {
             .env("XDG_RUNTIME_DIR", self.folder.path())
             // Not XDG_STATE_HOME: root keeps state elsewhere, and tests may run as root.
             .env("STATE_DIRECTORY", self.path("state"))
+            // Whatever serves NATS on this machine is none of a test's business: it names its own server.
+            .env("WASMCLOUD_JOIN", "named")
             .stdin(Stdio::null());
         command
     }

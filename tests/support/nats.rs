@@ -32,8 +32,13 @@ pub struct NatsServer {
 impl NatsServer {
     /// A server that is not running yet.
     pub fn stopped() -> Self {
+        Self::stopped_at(free_address().port())
+    }
+
+    /// The same, on a port of the test's choice.
+    pub fn stopped_at(port: u16) -> Self {
         let folder = tempfile::tempdir().expect("the temporary folder is writable");
-        let server = Self { port: free_address().port(), folder, child: None };
+        let server = Self { port, folder, child: None };
         let store = server.folder.path().join("js");
         let text =
             format!("listen: \"127.0.0.1:{}\"\njetstream {{ store_dir: \"{}\" }}\n", server.port, store.display());
