@@ -10,7 +10,7 @@
 //! 3. [`actor`]: guests in the interpreter, one invocation as a future; [`artifact`]: where bytes come from.
 //! 4. [`host`]: the heart: what should run, what does run, and the router every invocation passes.
 //! 5. `lattice` (a feature): the NATS edge; [`capability`]: providers inside the process; [`web`]: the local admin API.
-//! 6. [`config`]: where a setting can come from; [`service`]: signals and the main thread.
+//! 6. [`sdk`]: the provider's end of the protocol; [`config`]: where a setting can come from; [`service`]: signals and the main thread.
 //! 7. [`cli`]: one file per subcommand; wires everything together.
 //!
 //! # What the daemon never does
@@ -32,6 +32,7 @@ pub mod error;
 pub mod host;
 pub mod lattice;
 pub mod log;
+pub mod sdk;
 pub mod service;
 pub mod store;
 pub mod task;

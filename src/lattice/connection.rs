@@ -14,9 +14,9 @@ use std::{
 };
 
 use async_nats::{
-    Client, ConnectOptions, Event, HeaderMap, Message, RequestErrorKind, ServerAddr, Subscriber, connection::State,
-    jetstream,
+    Client, ConnectOptions, Event, HeaderMap, RequestErrorKind, ServerAddr, connection::State, jetstream,
 };
+pub use async_nats::{Message, Subscriber};
 use bytes::Bytes;
 use event_listener::{Event as Signal, EventListener};
 use tokio::runtime::Handle;

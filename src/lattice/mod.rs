@@ -28,7 +28,7 @@ mod kept_tests;
 #[cfg(test)]
 mod lattice_tests;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::sync::Arc;
 

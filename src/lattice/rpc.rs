@@ -238,7 +238,7 @@ async fn run(shared: &Shared, served: &Served, invocation: &Invocation<'_>, bega
 }
 
 /// The refusal in the words of the provider SDKs, which leave the beginning away and name one thing otherwise.
-fn as_provider_says(error: &Error) -> Error {
+pub(crate) fn as_provider_says(error: &Error) -> Error {
     let text = error.text().strip_prefix("Anti-forgery check failed: ").unwrap_or(error.text());
     let text = match text {
         "Issuer of this invocation is not among the list of valid issuers" => {
@@ -368,7 +368,7 @@ impl Uplink for RpcUplink {
 
 /// `invocation` with an identity of its own, signed, and with its body: a long one is put where the other side fetches it,
 /// within `patience`.
-pub(super) async fn seal(
+pub(crate) async fn seal(
     mut invocation: Invocation<'static>,
     payload: Vec<u8>,
     anti_forgery: &AntiForgery,
@@ -387,7 +387,7 @@ pub(super) async fn seal(
 }
 
 /// The body inside the answer to the invocation `id`, fetched from where long ones are put.
-pub(super) async fn read_answer(bodies: &Bodies, id: &str, message: &Message, patience: Duration) -> Result<Vec<u8>> {
+pub(crate) async fn read_answer(bodies: &Bodies, id: &str, message: &Message, patience: Duration) -> Result<Vec<u8>> {
     let response = InvocationResponse::decode(&message.payload)?;
     // Hosts of one generation leave the id out when the actor is not running.
     if !response.invocation_id.is_empty() && response.invocation_id != id {

@@ -163,6 +163,8 @@ pub enum ProviderTopic {
     LinkPut,
     /// A link is gone.
     LinkDelete,
+    /// Both of these, in the order they were said: for the provider to listen to, never said.
+    Links,
     /// Are you well?
     Health,
     /// End.
@@ -174,6 +176,7 @@ impl ProviderTopic {
         match self {
             ProviderTopic::LinkPut => "linkdefs.put",
             ProviderTopic::LinkDelete => "linkdefs.del",
+            ProviderTopic::Links => "linkdefs.*",
             ProviderTopic::Health => "health",
             ProviderTopic::Shutdown => "shutdown",
         }
