@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod archive;
+pub mod artifact;
 pub mod call;
 pub mod check;
 pub mod claims;
@@ -77,6 +78,7 @@ enum Command {
     Keys(keys::Args),
     Claims(claims::Args),
     Archive(archive::Args),
+    Artifact(artifact::Args),
     Completion(completion::Args),
     Man(man::Args),
 }
@@ -94,6 +96,7 @@ impl Command {
             Command::Keys(args) => keys::run(args, output),
             Command::Claims(args) => claims::run(args, output),
             Command::Archive(args) => archive::run(args, output),
+            Command::Artifact(args) => artifact::run(args, output),
             Command::Completion(args) => completion::run(args, output),
             Command::Man(args) => man::run(args, output),
         }

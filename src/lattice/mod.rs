@@ -14,6 +14,7 @@ pub mod credentials;
 pub mod events;
 pub mod gather;
 pub mod heartbeat;
+pub mod objects;
 pub mod outbox;
 pub mod rpc;
 pub mod settings;
@@ -39,6 +40,7 @@ pub use events::LatticeEvents;
 pub use settings::{Endpoint, Login, Settings, Timing, Tls};
 
 use crate::{
+    artifact::Remote,
     claims::AntiForgery,
     error::{Error, Result},
     host::Host,
@@ -117,6 +119,8 @@ impl Lattice {
             invocations: invocations.clone(),
             timeout: settings.rpc_timeout,
         }));
+        let objects = objects::ObjectStore::new(control.clone(), settings.js_domain.as_deref());
+        host.artifacts().register(Remote::Nats, Arc::new(objects));
         let issuers = anti_forgery.issuers().collect::<Vec<_>>().join(",");
         let shared = Arc::new(Shared {
             host,

@@ -53,6 +53,17 @@ impl NatsServer {
         server
     }
 
+    /// A running server with a configuration of the test's own, in which `{port}` and `{dir}` stand for its port and folder.
+    pub fn configured(configuration: &str) -> Self {
+        let folder = tempfile::tempdir().expect("the temporary folder is writable");
+        let mut server = Self { port: free_address().port(), folder, child: None };
+        let place = server.folder.path().display().to_string();
+        let text = configuration.replace("{port}", &server.port.to_string()).replace("{dir}", &place);
+        fs::write(server.folder.path().join("nats.conf"), text).expect("the temporary folder is writable");
+        server.resume();
+        server
+    }
+
     /// Its port.
     pub fn port(&self) -> u16 {
         self.port

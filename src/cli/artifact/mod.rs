@@ -1,0 +1,46 @@
+//! `latticed artifact`: actors and provider archives as files, wherever they are kept.
+//!
+//! One file per command. [`progress`] draws the line people watch.
+
+mod list;
+mod progress;
+mod pull;
+mod push;
+
+use super::Output;
+use crate::error::Result;
+
+const EXAMPLES: &str = "\
+Examples:
+  latticed artifact push echo_s.wasm nats://actors/echo    put an actor where every host of the lattice finds it
+  latticed artifact list nats://actors
+  latticed artifact pull nats://actors/echo --out echo.wasm
+
+A host then starts it from the reference nats://actors/echo, or from the pinned one that push prints.";
+
+/// Move actors and provider archives between files and where hosts find them.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Push(push::Args),
+    Pull(pull::Args),
+    List(list::Args),
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Those of the command.
+pub fn run(args: Args, output: &mut Output) -> Result<()> {
+    match args.command {
+        Command::Push(args) => push::run(args, output),
+        Command::Pull(args) => pull::run(args, output),
+        Command::List(args) => list::run(args, output),
+    }
+}
