@@ -8,8 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use support::host::Sandbox;
+use support::{certificates::Authority, host::Sandbox};
 
 /// What a test waits for comes far sooner; only a hang reaches this.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -36,20 +35,10 @@ spec:
 
 /// Writes `ca.pem`, and a certificate with its key for the server and for its client.
 fn certificates(sandbox: &Sandbox) {
-    let mut authority = CertificateParams::new(Vec::new()).expect("no names are good names");
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().expect("random numbers"))
-        .expect("the authority can sign itself");
-    sandbox.write("ca.pem", authority.pem());
+    let authority = Authority::new("test authority");
+    let ca = sandbox.write("ca.pem", authority.pem());
     for name in ["server", "client"] {
-        let key = KeyPair::generate().expect("random numbers");
-        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let certificate = CertificateParams::new(names)
-            .expect("good names")
-            .signed_by(&key, &authority)
-            .expect("the authority can sign");
-        sandbox.write(&format!("{name}.pem"), certificate.pem());
-        sandbox.write(&format!("{name}.key"), key.serialize_pem());
+        authority.issue(ca.parent().expect("it is in a folder"), name);
     }
 }
 

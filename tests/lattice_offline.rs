@@ -8,12 +8,13 @@ use futures_util::StreamExt;
 use latticed::wire::interface::{HTTP_SERVER, KEY_VALUE};
 use serde_json::{Value, json};
 use support::{
+    door::Door,
     guests,
     host::{Host, Sandbox},
     http::{free_address, get, wait_for_200},
     load::HttpLoad,
     manifest::Manifest,
-    nats::{self, Door, NatsServer, PATIENCE, block_on, control_client, eventually},
+    nats::{self, NatsServer, PATIENCE, block_on, control_client, eventually},
 };
 
 /// Widest wait between two attempts, where nothing else is set.

@@ -3,7 +3,6 @@
 mod support;
 
 use std::{
-    borrow::Cow,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -13,15 +12,10 @@ use std::{
 };
 
 use futures_util::StreamExt;
-use latticed::{
-    claims::{AntiForgery, Now},
-    wire::{
-        Entity, Invocation, InvocationResponse,
-        interface::{HTTP_SERVER, HttpRequest, HttpResponse},
-    },
-};
+use latticed::wire::interface::HTTP_SERVER;
 use serde_json::Value;
 use support::{
+    calls::Caller,
     guests,
     host::Sandbox,
     http::{free_address, wait_for_200},
@@ -41,48 +35,20 @@ const PER_SECOND: u32 = 200;
 fn call_over_nats(url: String, key: String, ended: Arc<AtomicBool>) -> Vec<Vec<Result<String, String>>> {
     let period = Duration::from_secs(1) * WORKERS / PER_SECOND;
     block_on(async {
-        let nats = nats::connect_to(url).await;
-        let workers = (0..WORKERS).map(|number| {
-            let (nats, key, ended) = (nats.clone(), key.clone(), ended.clone());
-            async move {
-                let signer = AntiForgery::new(nats::cluster(), []).expect("a cluster key");
-                let request =
-                    HttpRequest { method: "POST".into(), path: "/".into(), body: BODY.to_vec(), ..Default::default() };
-                let body = rmp_serde::to_vec_named(&request).expect("it can be written");
-                let mut answers = Vec::new();
-                let mut next = Instant::now();
-                while !ended.load(SeqCst) {
-                    tokio::time::sleep(next.saturating_duration_since(Instant::now())).await;
-                    next += period;
-                    let mut invocation = Invocation {
-                        origin: Entity::actor("__WASH__"),
-                        target: Entity::actor(&key),
-                        operation: "HttpServer.HandleRequest".into(),
-                        msg: Cow::Borrowed(&body),
-                        id: format!("call-{number}-{}", answers.len()),
-                        host_id: "NwashHostCallerId000000000000000000000000000000000000000".into(),
-                        content_length: Some(body.len() as u64),
-                        ..Invocation::default()
-                    };
-                    invocation.encoded_claims = signer.sign(&invocation, &body, Now::from_system(0)).expect("signed");
-                    let subject = format!("wasmbus.rpc.default.{key}");
-                    let answer = nats.request(subject, invocation.encode().expect("encoded").into()).await;
-                    answers.push(answer.map_err(|error| error.to_string()).and_then(|message| read(&message.payload)));
-                }
-                answers
+        let caller = Caller::new(nats::connect_to(url).await);
+        let workers = (0..WORKERS).map(|_| async {
+            let mut answers = Vec::new();
+            let mut next = Instant::now();
+            while !ended.load(SeqCst) {
+                tokio::time::sleep(next.saturating_duration_since(Instant::now())).await;
+                next += period;
+                let answer = caller.http(&key, "/", "", BODY).await;
+                answers.push(answer.map(|body| String::from_utf8_lossy(&body).into_owned()));
             }
+            answers
         });
         futures_util::future::join_all(workers).await
     })
-}
-
-fn read(answer: &[u8]) -> Result<String, String> {
-    let response = InvocationResponse::decode(answer).map_err(|error| error.to_string())?;
-    if let Some(error) = response.error {
-        return Err(error);
-    }
-    let response: HttpResponse = rmp_serde::from_slice(&response.msg).map_err(|error| error.to_string())?;
-    Ok(String::from_utf8_lossy(&response.body).into_owned())
 }
 
 /// Each worker's answers: no failure, first the old revision's, then the new one's, never the old one's again.

@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test program uses its own part")]
 
+pub mod calls;
+pub mod certificates;
+pub mod door;
 pub mod guests;
 pub mod host;
 pub mod http;

@@ -1,13 +1,10 @@
-//! Real NATS servers for hosts that are real processes: late, killed, started again, and behind a door of the test's own.
+//! Real NATS servers for hosts that are real processes: late, killed, started again.
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    path::Path,
     process::{Child, Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
     thread,
     time::{Duration, Instant},
 };
@@ -22,7 +19,7 @@ pub fn cluster() -> latticed::claims::KeyPair {
     latticed::claims::KeyPair::from_name(latticed::claims::Role::Cluster, "test cluster")
 }
 
-/// A server with JetStream that can be ended and started again on the same port.
+/// A server that can be ended and started again on the same port.
 pub struct NatsServer {
     port: u16,
     folder: tempfile::TempDir,
@@ -30,18 +27,27 @@ pub struct NatsServer {
 }
 
 impl NatsServer {
-    /// A server that is not running yet.
+    /// A server with JetStream that is not running yet.
     pub fn stopped() -> Self {
         Self::stopped_at(free_address().port())
     }
 
     /// The same, on a port of the test's choice.
     pub fn stopped_at(port: u16) -> Self {
+        Self::configured_at(port, |port, store| {
+            format!("listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: \"{}\" }}\n", store.display())
+        })
+    }
+
+    /// A server that is not running yet, with the configuration that `text` writes for a port and a place for its store.
+    pub fn configured(text: impl FnOnce(u16, &Path) -> String) -> Self {
+        Self::configured_at(free_address().port(), text)
+    }
+
+    fn configured_at(port: u16, text: impl FnOnce(u16, &Path) -> String) -> Self {
         let folder = tempfile::tempdir().expect("the temporary folder is writable");
         let server = Self { port, folder, child: None };
-        let store = server.folder.path().join("js");
-        let text =
-            format!("listen: \"127.0.0.1:{}\"\njetstream {{ store_dir: \"{}\" }}\n", server.port, store.display());
+        let text = text(port, &server.folder.path().join("js"));
         fs::write(server.folder.path().join("nats.conf"), text).expect("the temporary folder is writable");
         server
     }
@@ -76,7 +82,11 @@ impl NatsServer {
 
     /// Starts it, and waits until it answers.
     pub fn resume(&mut self) {
-        let log = fs::File::create(self.folder.path().join("nats.log")).expect("the temporary folder is writable");
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.path().join("nats.log"))
+            .expect("the temporary folder is writable");
         let child = Command::new("nats-server")
             .arg("-c")
             .arg(self.folder.path().join("nats.conf"))
@@ -87,7 +97,11 @@ impl NatsServer {
             .expect("nats-server must be installed for these tests (Debian: apt-get install nats-server)");
         self.child = Some(child);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
-        eventually("the NATS server answers", || TcpStream::connect(address).is_ok());
+        eventually("the NATS server answers", || {
+            let ended = self.child.as_mut().and_then(|child| child.try_wait().expect("the server can be asked"));
+            assert!(ended.is_none(), "nats-server ended ({ended:?}): {}", self.log());
+            TcpStream::connect(address).is_ok()
+        });
     }
 
     /// Ends it at once, without a word to its clients.
@@ -96,6 +110,11 @@ impl NatsServer {
             child.kill().expect("the server can be killed");
             child.wait().expect("the server can be awaited");
         }
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("nats.log")).unwrap_or_default()
     }
 }
 
@@ -107,67 +126,6 @@ impl Drop for NatsServer {
             let _ = child.wait();
         }
     }
-}
-
-/// A port that passes on to a server once it is opened: so a client of the test can be there before the host is.
-pub struct Door {
-    port: u16,
-    closed: Arc<AtomicBool>,
-}
-
-impl Door {
-    /// A port nobody answers at.
-    pub fn shut() -> Self {
-        Self { port: free_address().port(), closed: Arc::default() }
-    }
-
-    /// The port.
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// Passes on to the port `to` from now on.
-    pub fn open(&self, to: u16) {
-        let mut listener = None;
-        // A passing connection of another test may come from this very port.
-        eventually("the port is free", || {
-            listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).ok();
-            listener.is_some()
-        });
-        let listener = listener.expect("it was waited for");
-        let closed = self.closed.clone();
-        thread::spawn(move || {
-            for client in listener.incoming() {
-                if closed.load(SeqCst) {
-                    return;
-                }
-                // A server that is gone: the client is dropped, and sees its connection closed.
-                let (Ok(client), Ok(server)) = (client, TcpStream::connect((Ipv4Addr::LOCALHOST, to))) else {
-                    continue;
-                };
-                let (Ok(from_client), Ok(from_server)) = (client.try_clone(), server.try_clone()) else { continue };
-                pass_on(from_client, server);
-                pass_on(from_server, client);
-            }
-        });
-    }
-}
-
-impl Drop for Door {
-    fn drop(&mut self) {
-        self.closed.store(true, SeqCst);
-        // Wakes the listener, if it was ever opened.
-        let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
-    }
-}
-
-fn pass_on(mut from: TcpStream, mut into: TcpStream) {
-    thread::spawn(move || {
-        // Either end may vanish at any time; the other then learns of it.
-        let _ = std::io::copy(&mut from, &mut into);
-        let _ = into.shutdown(std::net::Shutdown::Both);
-        let _ = from.shutdown(std::net::Shutdown::Both);
-    });
 }
 
 /// Waits until `condition` holds, and says how long that took.
