@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use event_listener::EventListener;
 use smol::{channel, future, lock};
 
 use crate::{
@@ -199,6 +200,11 @@ impl Host {
         *self.lock_desired() = Arc::new(after);
         self.reconciler.wake();
         Ok(())
+    }
+
+    /// Wakes after the desired state may have changed; ask for it before looking at [`Host::desired`].
+    pub fn desired_changed(&self) -> EventListener {
+        self.reconciler.woken()
     }
 
     /// What modules are checked against now.

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use event_listener::Event as Signal;
+use event_listener::{Event as Signal, EventListener};
 use smol::{Timer, future};
 
 use crate::{
@@ -75,6 +75,11 @@ impl Reconciler {
     /// Leaves `subject` alone until `again`, or until a command comes, because of `error`.
     pub(super) fn hold(&self, subject: String, error: Error, again: Option<Instant>) {
         self.state().failures.hold(subject, error, again);
+    }
+
+    /// Wakes when a pass is asked for.
+    pub(super) fn woken(&self) -> EventListener {
+        self.changed.listen()
     }
 
     /// One sentence for each step that failed last time.

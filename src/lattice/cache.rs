@@ -58,10 +58,14 @@ pub struct Cache {
     known: Mutex<Known>,
     /// Something waits to be written.
     waiting: Signal,
+    /// Held while a link is changed here and in what waits for the bucket, so that nobody sees one without the other.
+    linking: smol::lock::Mutex<()>,
 }
 
 #[derive(Default)]
 struct Known {
+    /// What the bucket says of links, as far as this host has heard.
+    links: BTreeMap<String, LinkDefinition>,
     claims: BTreeMap<String, ClaimsRecord>,
     references: BTreeMap<String, String>,
     aliases: Aliases,
@@ -83,7 +87,12 @@ impl Cache {
                 None => known.put(&name, &value),
             }
         }
-        Ok(Arc::new(Self { store, known: Mutex::new(known), waiting: Signal::new() }))
+        Ok(Arc::new(Self {
+            store,
+            known: Mutex::new(known),
+            waiting: Signal::new(),
+            linking: smol::lock::Mutex::new(()),
+        }))
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -139,6 +148,20 @@ impl Cache {
         Ok(())
     }
 
+    /// To be held while a link is changed here and written there.
+    pub async fn linking(&self) -> smol::lock::MutexGuard<'_, ()> {
+        self.linking.lock().await
+    }
+
+    /// What the bucket says of the link under `key` now; `None` is a delete.
+    fn heard_of_link(&self, key: &str, value: Option<&[u8]>) {
+        let Some(Key::Link(id)) = Key::parse(key) else { return };
+        match value.and_then(|value| parse_link(value).ok()) {
+            Some(link) => drop(self.known().links.insert(id, link)),
+            None => drop(self.known().links.remove(&id)),
+        }
+    }
+
     /// What waits to be written, oldest key first.
     fn next_waiting(&self) -> Option<(String, Option<Vec<u8>>)> {
         self.known().waiting.iter().next().map(|(key, value)| (key.clone(), value.clone()))
@@ -158,6 +181,7 @@ impl Cache {
             }
             known.waiting.remove(key);
         }
+        self.heard_of_link(key, value.as_deref());
         self.store.commit(Batch::new().delete(Table::Claims, format!("{WAITING}{key}"))).await
     }
 }
@@ -250,10 +274,11 @@ async fn follow(shared: &Arc<Shared>) -> Result<Infallible> {
     log::info!("the lattice's bucket is followed, {} entries", seen.len());
     push_missing(shared, &seen).await?;
     loop {
-        let waiting = shared.cache.waiting.listen();
+        let (waiting, desired_changed) = (shared.cache.waiting.listen(), shared.host.desired_changed());
+        publish_links(shared).await?;
         flush(shared, &store).await?;
         let next = smol::future::or(async { Some(watch.next().await) }, async {
-            waiting.await;
+            smol::future::or(waiting, desired_changed).await;
             None
         })
         .await;
@@ -299,6 +324,7 @@ async fn apply(shared: &Arc<Shared>, entry: &kv::Entry, live: bool) {
         Operation::Put => Some(&*entry.value),
         Operation::Delete | Operation::Purge => None,
     };
+    shared.cache.heard_of_link(&entry.key, value);
     let outcome = match (Key::parse(&entry.key), value) {
         (Some(Key::Link(id)), Some(value)) => match parse_link(value) {
             Ok(link) if link.id == id => put_link(shared, link, live).await,
@@ -342,15 +368,23 @@ async fn delete_link(shared: &Arc<Shared>, id: &str, live: bool) -> Result<()> {
 
 /// Links, claims and references of this host that the bucket has never heard of are written to it.
 async fn push_missing(shared: &Arc<Shared>, seen: &BTreeSet<String>) -> Result<()> {
-    let desired = shared.host.desired();
-    for wanted in desired.links.values() {
-        let key = Key::Link(wanted.link.id.clone());
-        if !seen.contains(&key.text()) {
-            shared.cache.write(&key, Some(encode_link(&wanted.link)?)).await?;
-            shared.events.emit(&LinkSet(&wanted.link));
+    // A bucket that was made anew knows nothing of what the old one said.
+    shared.cache.known().links.retain(|id, _| seen.contains(&Key::Link(id.clone()).text()));
+    publish_running(shared, &shared.host.desired(), seen).await
+}
+
+/// Links that came about here, by a manifest say, are written to the bucket as it does not have them.
+async fn publish_links(shared: &Arc<Shared>) -> Result<()> {
+    let _linking = shared.cache.linking().await;
+    for wanted in shared.host.desired().links.values() {
+        let (id, key) = (&wanted.link.id, Key::Link(wanted.link.id.clone()));
+        if shared.cache.waits(&key.text()) || shared.cache.known().links.get(id) == Some(&wanted.link) {
+            continue;
         }
+        shared.cache.write(&key, Some(encode_link(&wanted.link)?)).await?;
+        shared.events.emit(&LinkSet(&wanted.link));
     }
-    publish_running(shared, &desired, seen).await
+    Ok(())
 }
 
 /// Writes claims and references of what runs here, where the bucket does not have them already.

@@ -21,6 +21,7 @@ use crate::{
 
 pub async fn put_link(shared: &Shared, body: &[u8]) -> Result<()> {
     let link = parse_put(body)?;
+    let _linking = shared.cache.linking().await;
     shared.host.change(|desired| desired.put_link(link.clone())).await?;
     shared.cache.write(&Key::Link(link.id.clone()), Some(encode_link(&link)?)).await?;
     shared.events.emit(&LinkSet(&link));
@@ -30,6 +31,7 @@ pub async fn put_link(shared: &Shared, body: &[u8]) -> Result<()> {
 /// A link nobody knows is deleted too: the bucket may hold it.
 pub async fn delete_link(shared: &Shared, body: &[u8]) -> Result<()> {
     let id = DeleteLink::parse(body)?.id();
+    let _linking = shared.cache.linking().await;
     let there = shared.host.desired().links.get(&id).map(|there| there.link.clone());
     shared.host.change(|desired| Ok(desired.delete_link(&id))).await?;
     shared.cache.write(&Key::Link(id), None).await?;
