@@ -53,10 +53,10 @@ impl Site {
             authority.issue(&folder, name);
         }
         let leaf_port = free_address().port();
-        let mut hub = NatsServer::configured(|port, store| hub(port, leaf_port, store, &folder));
+        let mut hub = NatsServer::described(|port, store| hub(port, leaf_port, store, &folder));
         hub.resume();
         let trunk = Door::to(leaf_port);
-        let mut leaf = NatsServer::configured(|port, store| leaf(port, trunk.port(), store, &folder));
+        let mut leaf = NatsServer::described(|port, store| leaf(port, trunk.port(), store, &folder));
         leaf.resume();
         let radio = Door::to(leaf.port());
         Self { pki, hub, leaf, trunk, radio }

@@ -34,17 +34,17 @@ impl NatsServer {
 
     /// The same, on a port of the test's choice.
     pub fn stopped_at(port: u16) -> Self {
-        Self::configured_at(port, |port, store| {
+        Self::described_at(port, |port, store| {
             format!("listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: \"{}\" }}\n", store.display())
         })
     }
 
     /// A server that is not running yet, with the configuration that `text` writes for a port and a place for its store.
-    pub fn configured(text: impl FnOnce(u16, &Path) -> String) -> Self {
-        Self::configured_at(free_address().port(), text)
+    pub fn described(text: impl FnOnce(u16, &Path) -> String) -> Self {
+        Self::described_at(free_address().port(), text)
     }
 
-    fn configured_at(port: u16, text: impl FnOnce(u16, &Path) -> String) -> Self {
+    fn described_at(port: u16, text: impl FnOnce(u16, &Path) -> String) -> Self {
         let folder = tempfile::tempdir().expect("the temporary folder is writable");
         let server = Self { port, folder, child: None };
         let text = text(port, &server.folder.path().join("js"));
@@ -61,11 +61,10 @@ impl NatsServer {
 
     /// A running server with a configuration of the test's own, in which `{port}` and `{dir}` stand for its port and folder.
     pub fn configured(configuration: &str) -> Self {
-        let folder = tempfile::tempdir().expect("the temporary folder is writable");
-        let mut server = Self { port: free_address().port(), folder, child: None };
-        let place = server.folder.path().display().to_string();
-        let text = configuration.replace("{port}", &server.port.to_string()).replace("{dir}", &place);
-        fs::write(server.folder.path().join("nats.conf"), text).expect("the temporary folder is writable");
+        let mut server = Self::described(|port, store| {
+            let folder = store.parent().expect("it is in a folder").display().to_string();
+            configuration.replace("{port}", &port.to_string()).replace("{dir}", &folder)
+        });
         server.resume();
         server
     }
