@@ -1,7 +1,7 @@
 //! Larger things, each in a file named by its SHA-256: actor modules, provider archives.
 //!
 //! A blob appears under its name only when all of it is durable, and is checked each time it is read, so a wrong byte is
-//! never handed out. It never removes one on its own: what is still needed is the host's to know.
+//! never handed out. It never removes one on its own: what is still needed is for `artifact` to know.
 
 use std::{
     fmt,
@@ -17,7 +17,7 @@ use sha2::Digest as _;
 use super::{
     Damage, DamageKind, Incoming,
     damage::move_aside,
-    disk::{Disk, failed},
+    disk::{Disk, DiskFile, failed},
     log::{Shared, lock},
     writer::{Writer, read_all},
 };
@@ -31,6 +31,9 @@ pub const BLOBS_DIR: &str = "blobs";
 
 /// Largest blob: 64 MiB, several times the largest provider archive seen. A blob is in memory as a whole when it is read.
 pub const MAX_BLOB_BYTES: usize = 64 << 20;
+
+/// Read at once to check a blob, bytes.
+const VERIFY_BYTES: usize = 16 << 10;
 
 /// Ends the name of a blob that is being written.
 pub(super) const UNFINISHED: &str = ".new";
@@ -163,27 +166,31 @@ impl Blobs {
     /// Those of [`read`](Self::read).
     pub fn read_blocking(&self, digest: Digest) -> Result<Vec<u8>> {
         let name = name_of(digest);
-        let file = match self.disk().open(&name) {
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
-                return Err(Error::not_found(format!("blob {digest} is not in the state directory")));
-            }
-            other => other.map_err(|cause| self.failed(&format!("cannot open blob {digest}"), &cause))?,
-        };
+        let file = self.open(digest, &name)?;
         let (bytes, unreadable) =
             read_all(file.as_ref()).map_err(|cause| self.failed(&format!("cannot read blob {digest}"), &cause))?;
         if unreadable.is_none() && Digest::of(&bytes) == digest {
             return Ok(bytes);
         }
-        Err(self.damaged(digest, name, bytes.len()))
+        Err(self.damaged(digest, name, bytes.len() as u64))
     }
 
-    fn damaged(&self, digest: Digest, file: String, length: usize) -> Error {
+    fn open(&self, digest: Digest, name: &str) -> Result<Arc<dyn DiskFile>> {
+        match self.disk().open(name) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+                Err(Error::not_found(format!("blob {digest} is not in the state directory")))
+            }
+            other => other.map_err(|cause| self.failed(&format!("cannot open blob {digest}"), &cause)),
+        }
+    }
+
+    fn damaged(&self, digest: Digest, file: String, length: u64) -> Error {
         let damage = Damage {
             kind: DamageKind::Record,
             set_aside: move_aside(&self.shared.disk, &file).ok(),
             file,
             offset: 0,
-            bytes: length as u64,
+            bytes: length,
             reason: "the content does not match the digest: it must be fetched again".into(),
         };
         log::error!("state damaged: {damage}");
@@ -192,13 +199,55 @@ impl Blobs {
         error
     }
 
-    /// A blob of at most `limit` bytes that arrives piece by piece.
+    /// A blob of at most `limit` bytes that arrives piece by piece, in one go: dropped before its end, nothing stays.
     pub fn incoming(&self, limit: u64) -> Incoming {
         Incoming::new(self.clone(), limit)
     }
 
+    /// A blob of at most `limit` bytes that may arrive in several goes, also of several processes: goes on with what is
+    /// left of `name`, or begins it. With `content` the bytes can only be those of this digest, so any source may go on;
+    /// without, a source must say by [`Incoming::begin`] which content it gives. While another one works on `name`, this
+    /// one begins anew and leaves nothing. Blocks: reads what is there once for its hash.
+    pub fn resume(&self, name: &str, content: Option<Digest>, limit: u64) -> Incoming {
+        Incoming::resume(self.clone(), name, content, limit)
+    }
+
+    /// Length of `digest` in bytes, if it is there; its content is not looked at. Blocks.
+    pub fn length(&self, digest: Digest) -> Option<u64> {
+        self.disk().open(&name_of(digest)).and_then(|file| file.len()).ok()
+    }
+
+    /// Whether `digest` is there and whole, read in constant memory; a damaged one is set aside as [`read`](Self::read)
+    /// does. Blocks.
+    ///
+    /// # Errors
+    /// Those of [`read`](Self::read).
+    pub fn verify_blocking(&self, digest: Digest) -> Result<u64> {
+        let name = name_of(digest);
+        let file = self.open(digest, &name)?;
+        let mut hash = sha2::Sha256::new();
+        let mut piece = vec![0; VERIFY_BYTES];
+        let mut length = 0;
+        loop {
+            match file.read_at(length, &mut piece) {
+                Ok(0) => break,
+                Ok(count) => {
+                    hash.update(&piece[..count]);
+                    length += count as u64;
+                }
+                // A bad block: what cannot be read is damaged.
+                Err(_) => return Err(self.damaged(digest, name, length)),
+            }
+        }
+        if Digest(hash.finalize().into()) == digest { Ok(length) } else { Err(self.damaged(digest, name, length)) }
+    }
+
     pub(super) fn disk(&self) -> &dyn Disk {
         self.shared.disk.as_ref()
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     pub(super) fn writer(&self) -> &Mutex<Writer> {

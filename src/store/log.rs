@@ -15,6 +15,7 @@ use std::{
 use super::{
     Batch, Blobs, Damage, Table,
     disk::{Disk, Lock},
+    partial::Partials,
     state::{Overlay, State, Transaction, View},
     writer::Writer,
 };
@@ -71,6 +72,8 @@ pub(super) struct Shared {
     pub(super) writer: Mutex<Writer>,
     pub(super) damage: Mutex<Vec<Damage>>,
     queue: Mutex<Queue>,
+    /// Blobs on their way, and those that were cut off.
+    pub(super) partials: Mutex<Partials>,
     _lock: Lock,
 }
 
@@ -127,6 +130,7 @@ impl Store {
             writer: Mutex::new(writer),
             damage: Mutex::default(),
             queue: Mutex::default(),
+            partials: Mutex::default(),
             _lock: lock,
         };
         Self { shared: Arc::new(shared) }

@@ -8,7 +8,8 @@
 //! * [`Disk`]: every touch of the directory; [`RealDisk`] is the real one, [`FaultDisk`] the test tool.
 //! * `format`: the bytes; `scan`: what a segment holds, damaged or not; `open`: from files to an index.
 //! * `state`: the index and views of it; `log`: the queue of changes; `writer`: appending; `clean`: keeping it short.
-//! * `damage`: what was wrong and where its bytes went; `blobs`; `identity`: the host's seed.
+//! * `damage`: what was wrong and where its bytes went; `blobs`; `incoming` and `partial`: blobs on their way, and what
+//!   is left of those that were cut off; `identity`: the host's seed.
 //!
 //! # What it promises
 //!
@@ -57,6 +58,7 @@ mod identity;
 mod incoming;
 mod log;
 mod open;
+mod partial;
 mod real_disk;
 mod scan;
 mod state;
@@ -68,7 +70,7 @@ pub use damage::{DAMAGED_DIR, Damage, DamageKind};
 pub use disk::{Disk, DiskFile, Lock};
 #[doc(hidden)]
 pub use fault_disk::FaultDisk;
-pub use incoming::Incoming;
+pub use incoming::{Incoming, Progress};
 pub use log::{DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_SEGMENT_BYTES, MAX_COMMIT_BYTES, Settings, Store};
 pub use real_disk::RealDisk;
 pub use state::{Transaction, Usage, View};

@@ -12,6 +12,7 @@ use super::{
     disk::{Disk, failed},
     format::{self, FRAME_HEADER_BYTES, HEADER_BYTES, Header, Operations, Salt},
     log::lock,
+    partial,
     scan::{self, Scan},
     state::{Location, Segment, State},
     writer::{Writer, read_all},
@@ -65,6 +66,9 @@ impl Store {
         let store = Store::new(disk, settings, lock_held, opening.state, writer);
         lock(&store.shared.damage).clone_from(&opening.damage);
         lock(&store.shared.writer).clean_damaged(&store.shared);
+        if opening.writable {
+            partial::load(&store);
+        }
         let damage = store.damage();
         Ok((store, damage))
     }

@@ -14,8 +14,10 @@ pub enum Table {
     Claims = 4,
     /// What actors keep through the key-value capability.
     KeyValue = 5,
-    /// Where artifacts were fetched to: reference to digest.
+    /// Where artifacts were fetched to: reference to digest; and which of them are pinned.
     Artifact = 6,
+    /// Blobs that have arrived in part, for whoever fetches the rest.
+    Partial = 7,
 }
 
 impl Table {
