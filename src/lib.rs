@@ -5,7 +5,8 @@
 //! Floors, lowest first; a room imports only from floors below its own.
 //!
 //! 0. [`error`]: the one error type, with a kind and a text for the operator; [`task`]: the executor.
-//! 1. [`log`]: one line per event; [`wire`]: the words of the lattice, no I/O; [`store`]: what survives a power cut.
+//! 1. [`log`]: one line per event; [`wire`]: the words of the lattice, no I/O; [`store`]: what survives a power cut;
+//!    [`trust`]: TLS for outgoing HTTP.
 //! 2. [`claims`]: who may do what: keys, tokens, signed modules, provider archives.
 //! 3. [`actor`]: guests in the interpreter, one invocation as a future; [`artifact`]: where bytes come from.
 //! 4. [`host`]: the heart: what should run, what does run, and the router every invocation passes.
@@ -36,5 +37,6 @@ pub mod sdk;
 pub mod service;
 pub mod store;
 pub mod task;
+pub mod trust;
 pub mod web;
 pub mod wire;

@@ -6,56 +6,26 @@
 //! `claims`.
 
 use std::{
-    collections::BTreeMap,
-    future::Future,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
-    pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    time::{Duration, Instant},
 };
 
-use smol::lock;
+use smol::{Timer, future, lock};
 
 use crate::{
-    artifact::{Credentials, Limit, Reference, Remote, Source, read_file},
+    artifact::{
+        Content, Credentials, Keeper, Limit, Origin, Pace, Received, Record, Records, Reference, Remote, Resolved,
+        Running, Settings, Source, Swept, Transfer, Wanted,
+        pace::{LONGEST_RETRY_AFTER, retry_wait},
+        read_file,
+        running::Watched,
+    },
     error::{Error, Kind, Result},
     log,
-    store::{Batch, Digest, Incoming, Store, Table},
+    store::{Digest, Store},
 };
-
-/// First byte of a record: what follows is the digest of the content, 32 bytes.
-const RECORD_VERSION: u8 = 1;
-
-/// How many references without a digest are remembered. A board runs a few dozen; past this, an arbitrary one is
-/// forgotten and needs its source the next time.
-const MAX_RECORDS: u64 = 256;
-
-/// What a source has done about a reference.
-pub enum Received {
-    /// All of its bytes are in, not finished yet; with the digest that the source itself promised for them.
-    Content(Incoming, Option<Digest>),
-    /// The reference points to these bytes, which were said to be in the store already.
-    Known(Digest),
-}
-
-/// What a source is asked for.
-pub struct Wanted {
-    /// What to fetch.
-    pub reference: Reference,
-    /// Where the bytes go.
-    pub into: Incoming,
-    /// The blob that this reference pointed to before, if it is still in the store.
-    pub kept: Option<Digest>,
-}
-
-/// One kind of place where bytes come from.
-pub trait Origin: Send + Sync + 'static {
-    /// Fetches what is wanted, with deadlines of its own.
-    ///
-    /// # Errors
-    /// `Unavailable`, `Busy` or `Timeout` when another attempt may succeed: a copy kept from before is used then.
-    /// Everything else is final. The text names the step, the cause and the remedy; the reference is added here.
-    fn fetch(&self, wanted: Wanted) -> Pin<Box<dyn Future<Output = Result<Received>> + Send>>;
-}
 
 /// Verified bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,17 +39,47 @@ pub struct Fetched {
 /// All sources, in front of one store.
 pub struct Artifacts {
     store: Store,
+    settings: Settings,
     credentials: Arc<Credentials>,
     origins: RwLock<BTreeMap<Remote, Arc<dyn Origin>>>,
+    /// Asked before the source of a reference, for any content whose digest is known.
+    front: RwLock<Option<Arc<dyn Origin>>>,
     /// Who fetches what: whoever asks for the same waits and finds it in the store.
     fetching: Mutex<BTreeMap<String, Arc<lock::Mutex<()>>>>,
+    records: Records,
+    keeper: Keeper,
+    running: Running,
+    pace: Arc<Pace>,
+}
+
+/// What is asked for, as every step below needs it.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    reference: &'a Reference,
+    remote: Remote,
+    /// What it is for, in words.
+    purpose: &'a str,
+    limit: Limit,
+    deadline: Instant,
+    /// Attempts in a row that may bring nothing.
+    fruitless: u32,
 }
 
 impl Artifacts {
     /// Sources register with [`Artifacts::register`].
-    pub fn new(store: Store) -> Self {
-        let credentials = Arc::new(Credentials::new(store.clone()));
-        Self { store, credentials, origins: RwLock::default(), fetching: Mutex::default() }
+    pub fn new(store: Store, settings: Settings) -> Self {
+        Self {
+            credentials: Arc::new(Credentials::new(store.clone())),
+            origins: RwLock::default(),
+            front: RwLock::default(),
+            fetching: Mutex::default(),
+            records: Records::load(store.clone()),
+            keeper: Keeper::new(&store, settings.budget_bytes),
+            running: Running::default(),
+            pace: Arc::new(Pace::new(settings.bytes_per_second)),
+            store,
+            settings,
+        }
     }
 
     /// How to log in to registries: for the source of images, and for whoever learns of a login.
@@ -89,142 +89,313 @@ impl Artifacts {
 
     /// References to `remote` are fetched by `origin` from now on.
     pub fn register(&self, remote: Remote, origin: Arc<dyn Origin>) {
-        self.origins.write().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(remote, origin);
+        self.origins.write().unwrap_or_else(PoisonError::into_inner).insert(remote, origin);
+    }
+
+    /// `origin` is asked from now on before the source of a reference, once, for any content whose digest is known. What
+    /// goes wrong there is logged, and the source asked.
+    pub fn set_front(&self, origin: Arc<dyn Origin>) {
+        *self.front.write().unwrap_or_else(PoisonError::into_inner) = Some(origin);
+    }
+
+    /// `needed` says from now on which content must never be removed; while it says nothing, nothing is.
+    pub fn needed_by(&self, needed: impl Fn() -> Option<BTreeSet<Digest>> + Send + Sync + 'static) {
+        self.keeper.needed_by(Box::new(needed));
     }
 
     /// The bytes behind `reference`; `wanted` says in errors what they are for, `an actor`. Those of a file are not put
-    /// into the store: the caller does that once it has accepted them.
+    /// into the store: the caller does that by [`Artifacts::keep`] once it has accepted them.
     ///
     /// # Errors
-    /// `Invalid` for a digest that cannot be read, is missing where it must be there, or does not match; `Limit` for
-    /// more than `limit`; `Unavailable` without a source for it; those of the source.
+    /// `Invalid` for a digest that cannot be read, is missing where it must be there, or does not match; `Denied` where
+    /// one is demanded; `Limit` for more than `limit`; `Unavailable` without a source for it; those of the source.
     pub async fn fetch(&self, reference: &Reference, wanted: &str, limit: Limit) -> Result<Fetched> {
+        if let Source::File(path) = reference.source() {
+            let bytes = read_file(path, Path::new(""), limit).await?;
+            let (digest, bytes) = smol::unblock(move || (Digest::of(&bytes), bytes)).await;
+            return Ok(Fetched { digest, bytes });
+        }
+        let digest = self.obtain(reference, wanted, limit).await?;
+        match self.store.blobs().read(digest).await {
+            Ok(bytes) => Ok(Fetched { digest, bytes }),
+            // Damaged, and set aside by now: once more, from its source.
+            Err(error) => {
+                log::warn!("{error}; fetching it again"; reference = reference.text());
+                let digest = self.obtain(reference, wanted, limit).await?;
+                let bytes = self.store.blobs().read(digest).await?;
+                Ok(Fetched { digest, bytes })
+            }
+        }
+    }
+
+    /// As [`Artifacts::fetch`], but leaves the bytes in the store, where they are under the digest it answers: for what is
+    /// too large to be held in memory. What arrives now is checked on its way; what is there is not read: whoever reads
+    /// it, by the store or [`Artifacts::fetch`], learns whether it is whole.
+    ///
+    /// # Errors
+    /// Those of [`Artifacts::fetch`]; `Invalid` for a file, which is not in the store.
+    pub async fn obtain(&self, reference: &Reference, wanted: &str, limit: Limit) -> Result<Digest> {
+        let Source::Remote(remote) = reference.source() else { return Err(reference.cannot_give(wanted)) };
+        let asked = Asked {
+            reference,
+            remote: *remote,
+            purpose: wanted,
+            limit,
+            deadline: Instant::now() + self.settings.total,
+            fruitless: self.settings.attempts,
+        };
+        self.obtain_remote(asked).await.map_err(|error| explain(error, reference, limit))
+    }
+
+    /// Keeps `bytes`, which came from a file, under the digest it answers.
+    ///
+    /// # Errors
+    /// `Limit` when they do not fit beside what is needed; `Storage`.
+    pub async fn keep(&self, bytes: Vec<u8>) -> Result<Digest> {
+        let blobs = self.store.blobs();
+        let (digest, bytes) = smol::unblock(move || (Digest::of(&bytes), bytes)).await;
+        self.keeper.hold(digest);
+        if blobs.length(digest).is_none() {
+            self.keeper.make_room(&self.records, bytes.len() as u64).await?;
+        }
+        smol::unblock(move || blobs.put_blocking(&bytes)).await
+    }
+
+    /// Brings back the content `digest` that `reference` gave before, and that is missing or damaged now. What the
+    /// reference stands for now does not matter. Waits no longer than `patience`; what has arrived stays.
+    ///
+    /// # Errors
+    /// Those of [`Artifacts::fetch`]; `Invalid` when its source gives something else by now.
+    pub async fn restore(
+        &self,
+        reference: &Reference,
+        digest: Digest,
+        wanted: &str,
+        limit: Limit,
+        patience: Duration,
+    ) -> Result<()> {
         match reference.source() {
             Source::File(path) => {
                 let bytes = read_file(path, Path::new(""), limit).await?;
-                let (digest, bytes) = smol::unblock(move || (Digest::of(&bytes), bytes)).await;
-                Ok(Fetched { digest, bytes })
+                let (found, bytes) = smol::unblock(move || (Digest::of(&bytes), bytes)).await;
+                if found != digest {
+                    return Err(Error::invalid(format!(
+                        "{reference} has the digest sha256:{found} by now, sha256:{digest} is needed; start it again to \
+                         take the new one"
+                    )));
+                }
+                self.keep(bytes).await.map(drop)
             }
             Source::Builtin(_) => Err(reference.cannot_give(wanted)),
             Source::Remote(remote) => {
-                self.fetch_remote(reference, *remote, wanted, limit).await.map_err(|error| {
-                    // `cannot_give` names it already.
-                    if error.text().contains(reference.text()) { error } else { error.context(reference.text()) }
-                })
+                let asked = Asked {
+                    reference,
+                    remote: *remote,
+                    purpose: wanted,
+                    limit,
+                    deadline: Instant::now() + self.settings.total.min(patience),
+                    fruitless: self.settings.attempts,
+                };
+                let content = Content { digest: Some(digest), ..Content::default() };
+                self.by_digest(asked, digest, &content).await.map_err(|error| explain(error, reference, limit))
             }
         }
     }
 
-    async fn fetch_remote(&self, reference: &Reference, remote: Remote, wanted: &str, limit: Limit) -> Result<Fetched> {
-        let expected = reference.content_digest()?;
-        let name = expected.map_or_else(|| reference.text().to_owned(), |digest| digest.to_string());
-        let turn = self.lock_fetching().entry(name.clone()).or_default().clone();
-        let fetched = {
-            let _turn = turn.lock().await;
-            self.fetch_in_turn(reference, remote, expected, wanted, limit).await
-        };
-        drop(turn);
-        let mut fetching = self.lock_fetching();
-        if fetching.get(&name).is_some_and(|turn| Arc::strong_count(turn) == 1) {
-            fetching.remove(&name);
+    async fn obtain_remote(&self, asked: Asked<'_>) -> Result<Digest> {
+        if self.settings.require_digest && !asked.reference.is_pinned() {
+            return Err(Error::denied(
+                "it does not say which content it means, and WASMCLOUD_REQUIRE_DIGEST is set: end it with \
+                 @sha256:DIGEST (#sha256=DIGEST for a download)",
+            ));
         }
-        fetched
-    }
-
-    async fn fetch_in_turn(
-        &self,
-        reference: &Reference,
-        remote: Remote,
-        expected: Option<Digest>,
-        wanted: &str,
-        limit: Limit,
-    ) -> Result<Fetched> {
-        let kept = self.kept(reference, expected, limit).await?;
-        match kept {
-            Some(kept) if reference.is_pinned() => Ok(kept),
-            kept => match self.fetch_anew(reference, remote, expected, kept.as_ref(), wanted, limit).await {
-                Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Busy | Kind::Timeout) => {
-                    let kept = kept.ok_or(error.clone())?;
-                    log::warn!("{error}; using the copy kept from before"; digest = kept.digest);
-                    Ok(kept)
-                }
-                outcome => outcome,
-            },
-        }
-    }
-
-    async fn fetch_anew(
-        &self,
-        reference: &Reference,
-        remote: Remote,
-        expected: Option<Digest>,
-        kept: Option<&Fetched>,
-        wanted: &str,
-        limit: Limit,
-    ) -> Result<Fetched> {
-        let origin = self.origins.read().unwrap_or_else(|poisoned| poisoned.into_inner()).get(&remote).cloned();
-        let origin = origin.ok_or_else(|| reference.cannot_give(wanted))?;
-        let into = self.store.blobs().incoming(limit.bytes);
-        let asked = Wanted { reference: reference.clone(), into, kept: kept.map(|kept| kept.digest) };
-        let digest = match origin.fetch(asked).await? {
-            Received::Content(incoming, promised) => {
-                let expected = expected.or(promised);
-                smol::unblock(move || incoming.finish(expected)).await?
+        match asked.reference.content_digest()? {
+            Some(digest) => {
+                let content = Content { digest: Some(digest), ..Content::default() };
+                self.by_digest(asked, digest, &content).await?;
+                self.remember(asked.reference, digest, &content).await?;
+                Ok(digest)
             }
-            Received::Known(digest) => digest,
-        };
-        let fetched = match kept {
-            Some(kept) if kept.digest == digest => kept.clone(),
-            _ => Fetched { digest, bytes: self.store.blobs().read(digest).await? },
-        };
-        // One with a digest finds its copy by that; the record would say nothing new.
-        if expected.is_none() {
-            self.remember(reference, digest).await?;
-        }
-        Ok(fetched)
-    }
-
-    /// The copy from before, checked. A damaged one is set aside by the store and counts as missing.
-    async fn kept(&self, reference: &Reference, expected: Option<Digest>, limit: Limit) -> Result<Option<Fetched>> {
-        let recorded = match expected {
-            Some(digest) => Some(digest),
-            None => self.store.get(Table::Artifact, reference.text().as_bytes())?.as_deref().and_then(read_record),
-        };
-        let Some(digest) = recorded else { return Ok(None) };
-        match self.store.blobs().read(digest).await {
-            Ok(bytes) if bytes.len() as u64 > limit.bytes => Err(Error::limit(format!(
-                "it has {} bytes, more than the limit of {}; raise {} if it is meant to be so large",
-                bytes.len(),
-                limit.bytes,
-                limit.setting
-            ))),
-            Ok(bytes) => Ok(Some(Fetched { digest, bytes })),
-            Err(error) if error.kind() == Kind::NotFound => Ok(None),
-            Err(error) => {
-                log::warn!("{error}; fetching it again"; reference = reference.text());
-                Ok(None)
-            }
+            None => self.by_name(asked).await,
         }
     }
 
-    async fn remember(&self, reference: &Reference, digest: Digest) -> Result<()> {
-        let record: Vec<u8> = [&[RECORD_VERSION], digest.0.as_slice()].concat();
-        if self.store.get(Table::Artifact, reference.text().as_bytes())?.as_ref() == Some(&record) {
-            return Ok(());
-        }
-        let mut batch = Batch::new().put(Table::Artifact, reference.text(), record);
-        let full = self.store.look(|view| {
-            view.count(Table::Artifact, b"") >= MAX_RECORDS
-                && !view.contains(Table::Artifact, reference.text().as_bytes())
+    /// Looks up what the reference stands for.
+    async fn by_name(&self, asked: Asked<'_>) -> Result<Digest> {
+        let _turn = self.turn(asked.reference.text()).await;
+        let manifest = asked.reference.manifest_digest()?;
+        let record = self.records.find(asked.reference.text());
+        let known = record.as_ref().and_then(Record::digest);
+        let known = known.or_else(|| manifest.and_then(|manifest| self.records.by_manifest(manifest)));
+        let kept = known.filter(|digest| {
+            self.keeper.hold(*digest);
+            self.fits(*digest, asked.limit)
         });
-        if full && let Some(first) = self.store.look(|view| view.keys(Table::Artifact, b"").into_iter().next()) {
-            batch = batch.delete(Table::Artifact, first);
+        if let (Some(kept), true) = (kept, asked.reference.is_pinned()) {
+            let content = Content { digest: Some(kept), manifest, bytes: None };
+            self.remember(asked.reference, kept, &content).await?;
+            return Ok(kept);
         }
-        self.store.commit(batch).await
+        let asked = match kept {
+            // Who has a copy does not wait long for a better one.
+            Some(_) => Asked { fruitless: 1, ..asked },
+            None => asked,
+        };
+        let outcome = match self.resolve(asked).await {
+            Ok(content) => match content.digest {
+                Some(digest) => self.by_digest(asked, digest, &content).await.map(|()| (digest, content)),
+                None => self.download(asked, &content, kept).await.map(|digest| (digest, content)),
+            },
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok((digest, content)) => {
+                self.remember(asked.reference, digest, &content).await?;
+                Ok(digest)
+            }
+            Err(error) if is_passing(&error) => {
+                let kept = kept.ok_or(error.clone())?;
+                let error = explain(error, asked.reference, asked.limit);
+                log::warn!("{error}; using the copy kept from before"; digest = kept);
+                self.records.touch(asked.reference.text());
+                Ok(kept)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn resolve(&self, asked: Asked<'_>) -> Result<Content> {
+        let origin = self.origin(asked)?;
+        let watched = self.running.begin(asked.reference.text(), asked.remote.name());
+        let mut attempts = Attempts::new(asked);
+        loop {
+            watched.attempt(0);
+            let (error, after) = match within(asked.deadline, origin.resolve(asked.reference)).await {
+                Ok(Resolved::Content(content)) => return Ok(content),
+                Ok(Resolved::Later(error, after)) => (error, Some(after)),
+                Err(error) => (error, None),
+            };
+            attempts.next(&watched, error, after, false).await?;
+        }
+    }
+
+    /// Has `digest` in the store when it returns.
+    async fn by_digest(&self, asked: Asked<'_>, digest: Digest, content: &Content) -> Result<()> {
+        let _turn = self.turn(&digest.to_string()).await;
+        self.keeper.hold(digest);
+        if self.store.blobs().length(digest).is_some() {
+            return self.check_length(digest, asked.limit);
+        }
+        let origin = self.origin(asked);
+        let front = self.front.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(front) = front.filter(|_| asked.remote != Remote::Mirror) {
+            let once = Asked { fruitless: 1, ..asked };
+            match self.download_from(front, once, content, None).await {
+                Ok(_) => return Ok(()),
+                Err(error) => log::info!("the mirror does not have it: {error}"; reference = asked.reference.text()),
+            }
+        }
+        self.download_from(origin?, asked, content, None).await.map(drop)
+    }
+
+    async fn download(&self, asked: Asked<'_>, content: &Content, kept: Option<Digest>) -> Result<Digest> {
+        self.download_from(self.origin(asked)?, asked, content, kept).await
+    }
+
+    /// Attempt after attempt until all of it is here, checked and kept.
+    async fn download_from(
+        &self,
+        origin: Arc<dyn Origin>,
+        asked: Asked<'_>,
+        content: &Content,
+        kept: Option<Digest>,
+    ) -> Result<Digest> {
+        if let Some(bytes) = content.bytes {
+            if bytes > asked.limit.bytes {
+                return Err(Error::limit(format!("it has {bytes} bytes, more than the {} allowed", asked.limit.bytes)));
+            }
+            self.keeper.make_room(&self.records, bytes).await?;
+        }
+        let name = content.digest.map_or_else(|| asked.reference.text().to_owned(), |digest| digest.to_string());
+        let watched = self.running.begin(asked.reference.text(), asked.remote.name());
+        let mut attempts = Attempts::new(asked);
+        let mut began_anew = false;
+        loop {
+            let (blobs, name, digest, limit) = (self.store.blobs(), name.clone(), content.digest, asked.limit.bytes);
+            let into = smol::unblock(move || blobs.resume(&name, digest, limit)).await.report_to(watched.progress());
+            let (before, resumed) = (into.received(), into.resumed() > 0);
+            watched.attempt(before);
+            let wanted = Wanted {
+                reference: asked.reference.clone(),
+                content: content.clone(),
+                into,
+                kept,
+                pace: self.pace.clone(),
+                deadline: asked.deadline,
+            };
+            let (error, after) = match within(asked.deadline, origin.fetch(wanted)).await {
+                Ok(Received::Content(incoming, promised)) => {
+                    self.keeper.make_room(&self.records, incoming.received()).await?;
+                    let expected = content.digest.or(promised);
+                    match smol::unblock(move || incoming.finish(expected)).await {
+                        Ok(digest) => {
+                            self.keeper.hold(digest);
+                            return Ok(digest);
+                        }
+                        // What an earlier attempt left was not what it should have been: once more from the front.
+                        Err(error) if error.kind() == Kind::Invalid && resumed && !began_anew => {
+                            log::warn!("{error}; fetching all of it again"; reference = asked.reference.text());
+                            began_anew = true;
+                            continue;
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                Ok(Received::Known(digest)) => {
+                    self.keeper.hold(digest);
+                    return Ok(digest);
+                }
+                Ok(Received::Later(error, after)) => (error, Some(after)),
+                Err(error) => (error, None),
+            };
+            let progressed = watched.progress().received() > before;
+            attempts.next(&watched, error, after, progressed).await?;
+        }
+    }
+
+    fn origin(&self, asked: Asked<'_>) -> Result<Arc<dyn Origin>> {
+        let origin = self.origins.read().unwrap_or_else(PoisonError::into_inner).get(&asked.remote).cloned();
+        origin.ok_or_else(|| asked.reference.cannot_give(asked.purpose))
+    }
+
+    async fn remember(&self, reference: &Reference, digest: Digest, content: &Content) -> Result<()> {
+        let needed = self.keeper.needed().unwrap_or_default();
+        self.records.remember(reference.text(), digest, content, &needed).await
+    }
+
+    /// Whether `digest` is here and within `limit`: one that is larger is looked at again, which says so.
+    fn fits(&self, digest: Digest, limit: Limit) -> bool {
+        self.store.blobs().length(digest).is_some_and(|bytes| bytes <= limit.bytes)
+    }
+
+    fn check_length(&self, digest: Digest, limit: Limit) -> Result<()> {
+        match self.store.blobs().length(digest) {
+            Some(bytes) if bytes > limit.bytes => {
+                Err(Error::limit(format!("it has {bytes} bytes, more than the {} allowed", limit.bytes)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until nobody else fetches `name`.
+    async fn turn(&self, name: &str) -> Turn<'_> {
+        let mutex = self.lock_fetching().entry(name.to_owned()).or_default().clone();
+        let guard = mutex.lock_arc().await;
+        Turn { artifacts: self, name: name.to_owned(), mutex, guard: Some(guard) }
     }
 
     /// Removes what `reference` brought, after its content was refused; that of a file was never put into the store.
-    /// The caller knows that nothing else needs the same bytes.
+    /// What is needed or pinned stays.
     ///
     /// # Errors
     /// `Storage`.
@@ -232,22 +403,141 @@ impl Artifacts {
         if !matches!(reference.source(), Source::Remote(_)) {
             return Ok(());
         }
-        if self.store.look(|view| view.contains(Table::Artifact, reference.text().as_bytes())) {
-            self.store.commit(Batch::new().delete(Table::Artifact, reference.text())).await?;
+        self.records.forget(&[reference.text().to_owned()]).await?;
+        self.keeper.let_go(digest);
+        let needed = self.keeper.needed().unwrap_or_default();
+        if needed.contains(&digest) || self.records.pins().contains(&digest) || self.records.order_of(digest) > 0 {
+            return Ok(());
         }
         let blobs = self.store.blobs();
         smol::unblock(move || blobs.remove(digest)).await
     }
 
+    /// Downloads on their way now.
+    pub fn transfers(&self) -> Vec<Transfer> {
+        self.running.transfers()
+    }
+
+    /// Removes what nobody needs any more, if that has changed since the last time; called after each change.
+    pub async fn tidy(&self) {
+        self.keeper.tidy(&self.records).await;
+    }
+
+    /// Removes what nobody needs: at once, and all of it with `everything`, not only what is over the budget.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn collect(&self, everything: bool) -> Result<Swept> {
+        self.keeper.sweep(&self.records, if everything { u64::MAX } else { 0 }).await
+    }
+
+    /// What is remembered of references and pins.
+    pub fn records(&self) -> &Records {
+        &self.records
+    }
+
+    /// What is needed and therefore stays; nothing until the host has said so.
+    pub fn needed(&self) -> BTreeSet<Digest> {
+        self.keeper.needed().unwrap_or_default()
+    }
+
+    /// The store behind it.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// What the host decided.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     fn lock_fetching(&self) -> MutexGuard<'_, BTreeMap<String, Arc<lock::Mutex<()>>>> {
-        self.fetching.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.fetching.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// `None` for a record of a version this program does not know: the reference is fetched again.
-fn read_record(record: &[u8]) -> Option<Digest> {
-    let (version, digest) = record.split_first()?;
-    (*version == RECORD_VERSION).then_some(Digest(digest.try_into().ok()?))
+/// The right to fetch something alone.
+struct Turn<'a> {
+    artifacts: &'a Artifacts,
+    name: String,
+    mutex: Arc<lock::Mutex<()>>,
+    guard: Option<lock::MutexGuardArc<()>>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut fetching = self.artifacts.lock_fetching();
+        self.guard = None;
+        // The table's and this one: nobody waits. Whoever comes now waits for the table first.
+        if Arc::strong_count(&self.mutex) == 2 {
+            fetching.remove(&self.name);
+        }
+    }
+}
+
+/// Attempts of one download.
+struct Attempts {
+    deadline: Instant,
+    /// In a row, without a byte.
+    fruitless: u32,
+    allowed: u32,
+}
+
+impl Attempts {
+    fn new(asked: Asked<'_>) -> Self {
+        Self { deadline: asked.deadline, fruitless: 0, allowed: asked.fruitless }
+    }
+
+    /// Waits until it is time for another attempt after one that ended with `error`.
+    ///
+    /// # Errors
+    /// `error` when no other attempt is worth it.
+    async fn next(&mut self, watched: &Watched, error: Error, after: Option<Duration>, progressed: bool) -> Result<()> {
+        if !is_passing(&error) {
+            return Err(error);
+        }
+        watched.failed(error.text());
+        self.fruitless = if progressed { 0 } else { self.fruitless + 1 };
+        let jitter = retry_wait(self.fruitless, getrandom::u32().unwrap_or(u32::MAX / 2));
+        let wait = match after {
+            Some(after) => after + jitter.min(after / 4),
+            None => jitter,
+        };
+        let too_long = after.is_some_and(|after| after > LONGEST_RETRY_AFTER) || Instant::now() + wait >= self.deadline;
+        if self.fruitless >= self.allowed || too_long {
+            return Err(match watched.attempts() {
+                1 => error,
+                attempts => Error::new(error.kind(), format!("{error} (given up after {attempts} attempts)")),
+            });
+        }
+        log::info!("{error}; next attempt in {:.1} s", wait.as_secs_f64());
+        Timer::after(wait).await;
+        Ok(())
+    }
+}
+
+/// Whether the same may succeed later.
+fn is_passing(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Unavailable | Kind::Busy | Kind::Timeout)
+}
+
+/// `error` with the reference before it, unless it names it already, and with the remedy for a limit.
+fn explain(error: Error, reference: &Reference, limit: Limit) -> Error {
+    let error = match error.kind() {
+        Kind::Limit if error.text().ends_with("allowed") => {
+            Error::limit(format!("{error}; raise {} if it is meant to be so large", limit.setting))
+        }
+        _ => error,
+    };
+    if error.text().contains(reference.text()) { error } else { error.context(reference.text()) }
+}
+
+async fn within<T>(deadline: Instant, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let late = async {
+        Timer::at(deadline).await;
+        Err(Error::timeout("it did not arrive in time; raise WASMCLOUD_ARTIFACT_TIMEOUT_MS for a slow link"))
+    };
+    future::or(work, late).await
 }
 
 #[cfg(test)]
@@ -255,7 +545,11 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::{store, store::FaultDisk};
+    use crate::{
+        artifact::{origin::Work, records::MAX_RECORDS},
+        store,
+        store::{FaultDisk, Table},
+    };
 
     const LIMIT: Limit = Limit { bytes: 100, setting: "WASMCLOUD_TEST_LIMIT" };
 
@@ -275,7 +569,7 @@ mod tests {
     struct Shared(Arc<Fake>);
 
     impl Origin for Shared {
-        fn fetch(&self, mut wanted: Wanted) -> Pin<Box<dyn Future<Output = Result<Received>> + Send>> {
+        fn fetch(&self, mut wanted: Wanted) -> Work<Result<Received>> {
             self.0.asked.fetch_add(1, Ordering::SeqCst);
             let content = self.0.content.lock().unwrap().clone();
             Box::pin(async move {
@@ -290,7 +584,8 @@ mod tests {
     fn setup() -> (FaultDisk, Artifacts, Arc<Fake>) {
         let disk = FaultDisk::new();
         let (store, _) = Store::open(store::Settings::default(), Arc::new(disk.clone())).unwrap();
-        let (artifacts, fake) = (Artifacts::new(store), Arc::new(Fake::default()));
+        let (artifacts, fake) =
+            (Artifacts::new(store, Settings { attempts: 1, ..Settings::default() }), Arc::new(Fake::default()));
         for remote in [Remote::Image, Remote::Https, Remote::Mirror] {
             artifacts.register(remote, Arc::new(Shared(fake.clone())));
         }
@@ -348,7 +643,7 @@ mod tests {
     fn records_are_bounded_and_what_was_refused_leaves_nothing() {
         let (disk, artifacts, fake) = setup();
         fake.holds(Some(b"module"));
-        let count = || artifacts.store.look(|view| view.count(Table::Artifact, b""));
+        let count = || artifacts.store.look(|view| view.count(Table::Artifact, b"")) as usize;
         for number in 0..MAX_RECORDS + 3 {
             fetch(&artifacts, &format!("registry.example.org/echo:{number}")).unwrap();
         }
@@ -356,9 +651,14 @@ mod tests {
         let last = Reference::parse(&format!("registry.example.org/echo:{}", MAX_RECORDS + 2)).unwrap();
         smol::block_on(artifacts.discard(&last, Digest::of(b"module"))).unwrap();
         assert_eq!(count(), MAX_RECORDS - 1);
-        assert_eq!(store::Disk::list(&disk, "blobs").unwrap(), Vec::<String>::new());
+        assert_eq!(store::Disk::list(&disk, "blobs").unwrap().len(), 1, "others refer to it");
+        fake.holds(Some(b"refused"));
+        fetch(&artifacts, last.text()).unwrap();
+        smol::block_on(artifacts.discard(&last, Digest::of(b"refused"))).unwrap();
+        assert_eq!(store::Disk::list(&disk, "blobs").unwrap().len(), 1);
+        fake.holds(Some(b"module"));
         fetch(&artifacts, &format!("https://example.org/a.wasm#sha256={}", Digest::of(b"module"))).unwrap();
-        assert_eq!(count(), MAX_RECORDS - 1, "a digest needs no record");
+        assert_eq!(count(), MAX_RECORDS, "remembered by its name");
     }
 
     #[test]

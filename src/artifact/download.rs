@@ -1,128 +1,48 @@
 //! Downloads: `https://…#sha256=…`, and `http://` likewise, since the digest says what arrives and not the line.
 //!
-//! Registered by the host. Blocks on smol's pool, streams into the store in pieces of [`PIECE_BYTES`]. It never follows
-//! HTTPS down to HTTP, never sends credentials, and never sends the fragment with the digest.
-
-use std::{future::Future, io::Read, pin::Pin, sync::Arc, time::Duration};
-
-use ureq::{
-    Agent,
-    tls::{Certificate, RootCerts, TlsConfig},
-};
+//! Registered by the host. Blocks on smol's pool, streams into the store in small pieces and goes on where it was cut off.
+//! It never follows HTTPS down to HTTP, never sends credentials, and never sends the fragment with the digest.
 
 use crate::{
-    artifact::{Origin, Received, Remote, Source, Wanted},
+    artifact::{
+        Origin, Received, Remote, Settings, Source, Wanted,
+        origin::Work,
+        web::{self, Asker, Web},
+    },
     error::{Error, Result},
 };
 
-/// How much is read at once, bytes: enough that system calls do not count, little beside the guest's memory.
-const PIECE_BYTES: usize = 16 << 10;
-
-/// How long a connection may take to come about, address look-up included.
-const CONNECT: Duration = Duration::from_secs(20);
-
-/// How long the server may think before its answer begins.
-const ANSWER: Duration = Duration::from_secs(30);
-
-/// How long all of it may take. 64 MiB at 64 KB/s are 17 minutes.
-const TOTAL: Duration = Duration::from_secs(30 * 60);
-
-/// Redirects that are followed. Servers send one or two on to their storage; more are a loop.
-const MAX_REDIRECTS: u32 = 5;
-
 /// The source of downloads.
-pub struct Download;
+pub struct Download {
+    settings: Settings,
+}
+
+impl Download {
+    /// With the time-outs and roots of `settings`.
+    pub fn new(settings: Settings) -> Self {
+        Self { settings }
+    }
+}
 
 impl Origin for Download {
-    fn fetch(&self, wanted: Wanted) -> Pin<Box<dyn Future<Output = Result<Received>> + Send>> {
-        Box::pin(smol::unblock(move || download(wanted)))
+    fn fetch(&self, wanted: Wanted) -> Work<Result<Received>> {
+        let settings = self.settings.clone();
+        Box::pin(smol::unblock(move || download(&settings, wanted)))
     }
 }
 
-fn download(mut wanted: Wanted) -> Result<Received> {
-    let text = wanted.reference.text();
+fn download(settings: &Settings, wanted: Wanted) -> Result<Received> {
+    let text = wanted.reference.text().to_owned();
     let secure = matches!(wanted.reference.source(), Source::Remote(Remote::Https));
-    let address = text.split_once('#').map_or(text, |(address, _)| address);
-    let place = address.split_once("://").map_or(address, |(_, rest)| rest).split(['/', '?']).next();
-    if place.is_some_and(|place| place.contains('@')) {
+    let address = text.split_once('#').map_or(&*text, |(address, _)| address);
+    let place =
+        address.split_once("://").map_or(address, |(_, rest)| rest).split(['/', '?']).next().unwrap_or_default();
+    if place.contains('@') {
         return Err(Error::invalid("its address contains a login, which downloads do not send; use a registry"));
     }
-    let answer = agent(secure).get(address).call().map_err(|cause| translate(&cause))?;
-    let status = answer.status().as_u16();
-    if status != 200 {
-        return Err(refused(status));
-    }
-    let mut body = answer.into_body();
-    let announced = body.content_length();
-    if let Some(bytes) = announced.filter(|bytes| *bytes > wanted.into.limit()) {
-        return Err(Error::limit(format!("it has {bytes} bytes, more than the {} allowed", wanted.into.limit())));
-    }
-    let mut reader = body.as_reader();
-    let mut piece = vec![0; PIECE_BYTES];
-    loop {
-        let length = reader.read(&mut piece).map_err(|cause| {
-            Error::unavailable(format!("the download broke off after {} bytes: {cause}", wanted.into.received()))
-        })?;
-        if length == 0 {
-            break;
-        }
-        wanted.into.write(&piece[..length])?;
-    }
-    if let Some(bytes) = announced.filter(|bytes| *bytes != wanted.into.received()) {
-        return Err(Error::unavailable(format!(
-            "the download ended after {} of {bytes} bytes",
-            wanted.into.received()
-        )));
-    }
-    Ok(Received::Content(wanted.into, None))
-}
-
-/// One for each download: they are rare, and certificates may have been replaced since the one before.
-fn agent(secure: bool) -> Agent {
-    let mut config = Agent::config_builder()
-        .https_only(secure)
-        .http_status_as_error(false)
-        .max_redirects(MAX_REDIRECTS)
-        .timeout_connect(Some(CONNECT))
-        .timeout_recv_response(Some(ANSWER))
-        .timeout_global(Some(TOTAL))
-        .user_agent(concat!("latticed/", env!("CARGO_PKG_VERSION")));
-    // A plain download may be sent on to HTTPS, so the certificates are needed in both cases.
-    let roots = rustls_native_certs::load_native_certs().certs;
-    let roots: Vec<_> = roots.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    config = config.tls_config(
-        TlsConfig::builder()
-            .unversioned_rustls_crypto_provider(provider)
-            .root_certs(RootCerts::from(roots.into_iter()))
-            .build(),
-    );
-    config.build().into()
-}
-
-fn refused(status: u16) -> Error {
-    match status {
-        404 | 410 => Error::not_found(format!("the server answered {status}: it is not there; check the address")),
-        401 | 403 => Error::denied(format!(
-            "the server answered {status}: it wants a login, which downloads do not send; use a registry"
-        )),
-        408 | 425 | 429 | 500..=599 => {
-            Error::unavailable(format!("the server answered {status}: it cannot serve now; try again later"))
-        }
-        _ => Error::invalid(format!("the server answered {status} instead of 200; check the address")),
-    }
-}
-
-fn translate(cause: &ureq::Error) -> Error {
-    match cause {
-        ureq::Error::Timeout(what) => Error::timeout(format!("no answer in time ({what}); is the network there?")),
-        ureq::Error::TooManyRedirects => {
-            Error::invalid(format!("more than {MAX_REDIRECTS} redirects; check the address"))
-        }
-        ureq::Error::RequireHttpsOnly(to) => Error::denied(format!("it is sent on to {to}, away from HTTPS")),
-        ureq::Error::BadUri(cause) => Error::invalid(format!("the address is malformed: {cause}")),
-        cause => Error::unavailable(format!("cannot reach the server: {cause}")),
-    }
+    let web = Web::new(settings, secure, wanted.deadline)?;
+    let asker = Asker { who: place, what: "it", login_remedy: "downloads send no login; use a registry" };
+    web::fetch(&web, address, &[], &asker, wanted)
 }
 
 #[cfg(test)]
@@ -130,6 +50,7 @@ mod tests {
     use std::{
         io::{BufRead, BufReader, Write},
         net::TcpListener,
+        sync::Arc,
         thread,
     };
 
@@ -137,7 +58,7 @@ mod tests {
     use crate::{
         artifact::{Artifacts, Limit, Reference},
         error::Kind,
-        store::{Digest, RealDisk, Settings, Store},
+        store::{self, Digest, RealDisk, Store},
     };
 
     const LIMIT: Limit = Limit { bytes: 1 << 20, setting: "WASMCLOUD_TEST_LIMIT" };
@@ -158,9 +79,9 @@ mod tests {
         });
         let directory = tempfile::tempdir().unwrap();
         let (store, _) =
-            Store::open(Settings::default(), Arc::new(RealDisk::new(directory.path().to_owned()))).unwrap();
-        let artifacts = Artifacts::new(store);
-        artifacts.register(Remote::Http, Arc::new(Download));
+            Store::open(store::Settings::default(), Arc::new(RealDisk::new(directory.path().to_owned()))).unwrap();
+        let artifacts = Artifacts::new(store, Settings { attempts: 1, ..Settings::default() });
+        artifacts.register(Remote::Http, Arc::new(Download::new(Settings::default())));
         let reference = Reference::parse(&format!("http://{place}/a.wasm#sha256={digest}")).unwrap();
         let fetched = smol::block_on(artifacts.fetch(&reference, "an actor", LIMIT));
         assert_eq!(server.join().unwrap(), "GET /a.wasm HTTP/1.1", "the digest stays here");

@@ -1,19 +1,37 @@
-//! Where bytes come from: references, and the sources behind them.
+//! Where bytes come from: references, the sources behind them, and what is kept of what they brought.
 //!
-//! [`reference`] says what a reference means and does no I/O; [`artifacts`] turns one into verified bytes in the store,
-//! by way of a source: [`file`], [`download`], or one that a floor above registers; [`credentials`] says how to log in to
-//! registries. The host asks here for the bytes of
-//! actors, the manifest for its own; nothing here judges what the bytes are worth, that is
-//! `claims`.
+//! # Layout
+//!
+//! * [`reference`]: what a reference means; no I/O.
+//! * [`artifacts`]: from a reference to verified bytes in the store; [`origin`]: what a source must do for that; [`pace`]:
+//!   how fast, and when to try again; [`running`]: what is on its way.
+//! * [`file`], [`download`]: sources; others are registered by floors above. [`web`]: HTTP as they use it. [`credentials`]: how to log in to registries.
+//! * [`records`]: what is remembered of references; [`keeper`]: what stays in the store and what goes.
+//!
+//! The host asks here for the bytes of actors and provider archives, the manifest for its own; nothing here judges what
+//! the bytes are worth, that is `claims`.
 
 pub mod artifacts;
 pub mod credentials;
 pub mod download;
 pub mod file;
+pub mod keeper;
+pub mod origin;
+pub mod pace;
+pub mod records;
 pub mod reference;
+pub mod running;
+pub mod settings;
+pub mod web;
 
-pub use artifacts::{Artifacts, Fetched, Origin, Received, Wanted};
+pub use artifacts::{Artifacts, Fetched};
 pub use credentials::{Credentials, RegistryLogin};
 pub use download::Download;
 pub use file::{Limit, read_file};
+pub use keeper::{Keeper, Swept};
+pub use origin::{Content, Origin, Received, Resolved, Wanted};
+pub use pace::Pace;
+pub use records::{Record, Records};
 pub use reference::{Reference, Remote, Source};
+pub use running::{Running, Transfer};
+pub use settings::Settings;

@@ -133,6 +133,19 @@ impl Reference {
         }
     }
 
+    /// The digest of the manifest of an image, where the reference carries it.
+    ///
+    /// # Errors
+    /// `Invalid` when it is malformed.
+    pub fn manifest_digest(&self) -> Result<Option<Digest>> {
+        match self.source {
+            Source::Remote(Remote::Image) => {
+                self.text.split_once("@sha256:").map(|(_, digest)| digest.parse()).transpose()
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// The path of a file reference as seen from `base`; `None` for every other source.
     pub fn path_from(&self, base: &Path) -> Option<PathBuf> {
         match &self.source {

@@ -158,6 +158,7 @@ async fn serve(config: Config, application: Option<Application>) -> Result<()> {
             labels: config.labels.clone(),
             drain: config.drain,
             issuers: config.allowed_issuers.clone(),
+            artifacts: config.artifacts.clone(),
         },
         Parts {
             key,

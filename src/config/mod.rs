@@ -28,7 +28,7 @@ pub use sources::{Effective, Given, Origin, Sources};
 pub use surroundings::Surroundings;
 
 use crate::{
-    actor,
+    actor, artifact,
     capability::key_value,
     claims::{AllowedIssuers, KeyPair},
     error::{Error, Result},
@@ -74,6 +74,8 @@ pub struct Config {
     pub allow_file_load: bool,
     /// How to log in to one registry, where the lattice sends nothing for it.
     pub registry: Option<RegistryAccount>,
+    /// Limits of what is fetched and kept, and how registries are reached.
+    pub artifacts: artifact::Settings,
     /// Whose actors and providers may run.
     pub allowed_issuers: AllowedIssuers,
     /// Where everything is kept.
@@ -172,6 +174,7 @@ impl Config {
             provider_delay: read.millis("WASMCLOUD_PROV_SHUTDOWN_DELAY_MS"),
             allow_file_load: read.flag("WASMCLOUD_ALLOW_FILE_LOAD"),
             registry,
+            artifacts: read.artifacts(),
             allowed_issuers: AllowedIssuers::parse(read.text("WASMCLOUD_ALLOWED_ISSUERS"))?,
             state_directory: read.path("WASMCLOUD_STATE_DIR").ok_or_else(|| {
                 Error::config("WASMCLOUD_STATE_DIR is not set, and without HOME there is no default for it")
@@ -289,6 +292,20 @@ impl Values<'_> {
                                is logged in to a registry: set all three";
                 (None, Some(missing.to_owned()))
             }
+        }
+    }
+
+    fn artifacts(&self) -> artifact::Settings {
+        artifact::Settings {
+            budget_bytes: self.number(artifact::keeper::BUDGET_SETTING),
+            require_digest: self.flag("WASMCLOUD_REQUIRE_DIGEST"),
+            total: self.millis("WASMCLOUD_ARTIFACT_TIMEOUT_MS"),
+            idle: self.millis("WASMCLOUD_ARTIFACT_IDLE_MS"),
+            attempts: self.number("WASMCLOUD_ARTIFACT_ATTEMPTS"),
+            bytes_per_second: self.number("WASMCLOUD_ARTIFACT_BYTES_PER_SECOND"),
+            allow_latest: self.flag("WASMCLOUD_OCI_ALLOW_LATEST"),
+            insecure: self.list("WASMCLOUD_OCI_ALLOWED_INSECURE"),
+            ca_file: self.path("WASMCLOUD_ARTIFACT_CA_FILE"),
         }
     }
 

@@ -8,6 +8,7 @@ use std::{fmt::Write as _, time::Duration};
 use super::{surroundings::Surroundings, value::Kind};
 use crate::{
     actor::settings as actor,
+    artifact,
     capability::key_value,
     claims::{Role, issuer},
     lattice::{backoff, outbox, settings as lattice},
@@ -619,6 +620,56 @@ pub static SETTINGS: &[Setting] = &[
         Kind::Millis { min: 1, max: MAX_MILLIS },
         Default::Text("1000"),
         "How long a policy decision may take",
+    ),
+    // Artifacts: actors and provider archives.
+    setting(
+        artifact::keeper::BUDGET_SETTING,
+        "",
+        Kind::Bytes { min: 0, max: 1 << 40 },
+        Default::Number(|| artifact::keeper::DEFAULT_BUDGET_BYTES),
+        "Everything fetched and kept; what is unused for longest goes first, what is needed or pinned never",
+    ),
+    setting(
+        "WASMCLOUD_REQUIRE_DIGEST",
+        "",
+        Kind::Flag,
+        OFF,
+        "Refuse references that do not end in the digest of what they mean",
+    ),
+    setting(
+        "WASMCLOUD_ARTIFACT_TIMEOUT_MS",
+        "",
+        Kind::Millis { min: 1_000, max: 24 * MAX_MILLIS },
+        Default::Number(|| millis(artifact::settings::DEFAULT_TOTAL)),
+        "How long one download may take, attempts and waits included; what has arrived stays for the next",
+    ),
+    setting(
+        "WASMCLOUD_ARTIFACT_IDLE_MS",
+        "",
+        Kind::Millis { min: 100, max: MAX_MILLIS },
+        Default::Number(|| millis(artifact::settings::DEFAULT_IDLE)),
+        "How long a source may be silent before the rest is asked for again",
+    ),
+    setting(
+        "WASMCLOUD_ARTIFACT_ATTEMPTS",
+        "",
+        Kind::Count { min: 1, max: 1_000 },
+        Default::Number(|| u64::from(artifact::settings::DEFAULT_ATTEMPTS)),
+        "Attempts of a download in a row that may bring nothing before it is given up",
+    ),
+    setting(
+        "WASMCLOUD_ARTIFACT_BYTES_PER_SECOND",
+        "",
+        Kind::Bytes { min: 0, max: 1 << 40 },
+        Default::Text("0"),
+        "How fast all downloads together may come in; 0 for as fast as they do",
+    ),
+    setting(
+        "WASMCLOUD_ARTIFACT_CA_FILE",
+        "",
+        Kind::Path,
+        UNSET,
+        "PEM file with roots to trust beside the platform's, for registries and downloads; read again for each",
     ),
     // Registries.
     setting("WASMCLOUD_OCI_ALLOW_LATEST", "allow_latest", Kind::Flag, OFF, "Allow references with the tag `latest`"),

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    artifact::{Fetched, Limit, Reference, Source},
+    artifact::{Fetched, Reference, Source},
     claims::{self, SignedModule},
     error::{Error, Kind, Result},
     host::{
@@ -178,10 +178,9 @@ impl Host {
     /// It cannot be read ([`Kind::NotFound`] when it is not there), is not acceptable, or the disk failed.
     pub async fn fetch_module(&self, reference: &str) -> Result<(Module, SignedModule)> {
         let parsed = Reference::parse(reference)?;
-        let limit =
-            Limit { bytes: self.engine.settings().module_bytes as u64, setting: "WASMCLOUD_ACTOR_MODULE_BYTES" };
+        let limit = self.module_limit();
         let Fetched { digest: fetched, bytes } = self.artifacts.fetch(&parsed, "an actor", limit).await?;
-        let (blobs, policy) = (self.store.blobs(), self.policy());
+        let policy = self.policy();
         let accepted = smol::unblock(move || {
             let claims = claims::verify_actor(&bytes, &policy)?;
             Ok::<_, Error>((claims, bytes))
@@ -190,10 +189,8 @@ impl Host {
         let (claims, bytes) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                // What nobody may run does not fill the disk; what runs already may be refused only by now.
-                if !self.desired().actors.values().any(|actor| actor.digest == fetched)
-                    && let Err(error) = self.artifacts.discard(&parsed, fetched).await
-                {
+                // What nobody may run does not fill the disk; what is needed stays, though it may be refused only by now.
+                if let Err(error) = self.artifacts.discard(&parsed, fetched).await {
                     log::warn!("cannot remove what was refused: {error}"; reference = parsed.text());
                 }
                 return Err(error.context(parsed.text()));
@@ -202,9 +199,7 @@ impl Host {
         let digest = match parsed.source() {
             // What came from afar went into the store on its way.
             Source::Remote(_) => fetched,
-            _ => {
-                smol::unblock(move || blobs.put_blocking(&bytes)).await.map_err(|error| error.context(parsed.text()))?
-            }
+            _ => self.artifacts.keep(bytes).await.map_err(|error| error.context(parsed.text()))?,
         };
         let module = Module { reference: reference.to_owned(), public_key: claims.subject.clone(), digest };
         Ok((module, claims))
@@ -220,6 +215,7 @@ impl Host {
             reference: module.reference,
             public_key: module.public_key,
             digest: module.digest,
+            previous: None,
             groups: vec![group(component, application)],
         })
     }

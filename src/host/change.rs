@@ -59,6 +59,7 @@ impl Desired {
             reference: module.reference.clone(),
             public_key: module.public_key.clone(),
             digest: module.digest,
+            previous: None,
             groups: Vec::new(),
         });
         if actor.reference != module.reference {

@@ -11,7 +11,7 @@ use smol::{channel, future, lock};
 
 use crate::{
     actor::Engine,
-    artifact::{Artifacts, Download, Remote},
+    artifact::{self, Artifacts, Download, Remote},
     claims::{self, KeyPair},
     error::Result,
     host::{
@@ -38,6 +38,8 @@ pub struct Settings {
     pub drain: Duration,
     /// Who may sign what runs here.
     pub issuers: claims::AllowedIssuers,
+    /// Limits of what is fetched and kept.
+    pub artifacts: artifact::Settings,
 }
 
 /// What a host is made of.
@@ -100,9 +102,9 @@ impl Host {
         let labels = super::label::load(&parts.store)?;
         let router = Router::new(&settings.lattice);
         let host = Arc::new(Self {
-            settings,
             key: parts.key,
-            artifacts: Artifacts::new(parts.store.clone()),
+            artifacts: Artifacts::new(parts.store.clone(), settings.artifacts.clone()),
+            settings,
             store: parts.store,
             engine: parts.engine,
             builtins: parts.builtins,
@@ -118,9 +120,10 @@ impl Host {
             health: Health::default(),
             stop: channel::bounded(1),
         });
-        let download = Arc::new(Download);
+        let download = Arc::new(Download::new(host.settings.artifacts.clone()));
         host.artifacts.register(Remote::Https, download.clone());
         host.artifacts.register(Remote::Http, download);
+        host.declare_needs();
         for name in parts.intrinsics {
             host.start_intrinsic(name)?;
         }
@@ -193,7 +196,8 @@ impl Host {
     pub async fn change(&self, change: impl FnOnce(&Desired) -> Result<Desired>) -> Result<()> {
         let _one_at_a_time = self.changing.lock().await;
         let before = self.desired();
-        let after = change(&before)?;
+        let mut after = change(&before)?;
+        after.keep_previous(&before);
         if after != *before {
             self.store.commit(before.changes(&after)?).await?;
         }

@@ -28,6 +28,9 @@ pub struct DesiredActor {
     /// The module's bytes in the blob store.
     #[serde(with = "digest_text")]
     pub digest: Digest,
+    /// The module it ran before this one: kept, so that the way back needs no network.
+    #[serde(default, with = "digest_option", skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Digest>,
     /// Who asked for how many instances; never empty.
     pub groups: Vec<Group>,
 }
@@ -153,6 +156,14 @@ impl Desired {
         difference(batch, &self.links, &wanted.links, |id| link_name(id))
     }
 
+    /// Notes for each actor whose module is another one than `before` which that was.
+    pub fn keep_previous(&mut self, before: &Self) {
+        for (key, actor) in &mut self.actors {
+            let Some(old) = before.actors.get(key) else { continue };
+            actor.previous = if old.digest == actor.digest { old.previous } else { Some(old.digest) };
+        }
+    }
+
     /// Refuses more than this host takes on.
     pub fn check_limits(&self) -> Result<()> {
         for (what, count, limit) in [
@@ -252,5 +263,23 @@ mod digest_text {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// A digest that need not be there.
+mod digest_option {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+
+    use crate::store::Digest;
+
+    pub fn serialize<S: Serializer>(digest: &Option<Digest>, serializer: S) -> Result<S::Ok, S::Error> {
+        match digest {
+            Some(digest) => serializer.collect_str(digest),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Digest>, D::Error> {
+        Option::<String>::deserialize(deserializer)?.map(|text| text.parse().map_err(D::Error::custom)).transpose()
     }
 }

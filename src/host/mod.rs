@@ -15,6 +15,7 @@ pub mod event;
 pub mod health;
 pub mod label;
 pub mod links;
+mod needs;
 pub mod plan;
 mod reconcile;
 mod retry;

@@ -117,6 +117,7 @@ mod tests {
             reference: format!("file:///{key}.wasm"),
             public_key: key.into(),
             digest: Digest::of(module),
+            previous: None,
             groups: vec![Group { count: max_concurrent, application: "app".into(), ..Group::default() }],
         }
     }

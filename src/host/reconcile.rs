@@ -141,6 +141,7 @@ impl Host {
             self.reconcile_once().await;
             self.reconciler.state().done = asked;
             self.reconciler.passed.notify(usize::MAX);
+            self.artifacts.tidy().await;
         }
     }
 
@@ -232,11 +233,18 @@ impl Host {
         let policy = self.policy();
         let source = Arc::new(source);
         let reader = source.clone();
-        let claims = smol::unblock(move || {
-            let bytes = reader.read()?;
-            claims::verify_actor(&bytes, &policy)
-        })
-        .await?;
+        let again = source.clone();
+        let bytes = match smol::unblock(move || reader.read()).await {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                log::warn!("{error}; fetching it again"; actor_id = desired.public_key, reference = desired.reference);
+                self.restore_module(desired)
+                    .await
+                    .map_err(|cause| Error::new(error.kind(), format!("{error}; {cause}")))?;
+                smol::unblock(move || again.read()).await?
+            }
+        };
+        let claims = smol::unblock(move || claims::verify_actor(&bytes, &policy)).await?;
         log::name(&desired.public_key, &claims.name);
         if !claims.hash_matches {
             log::warn!(

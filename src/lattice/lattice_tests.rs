@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     actor::{self, Engine},
-    capability,
+    artifact, capability,
     claims::{AllowedIssuers, AntiForgery, KeyPair, Now, Role, builtin_provider_key},
     host::{self, Host, Parts},
     service::clock::SystemClock,
@@ -63,6 +63,7 @@ impl Board {
                 labels: BTreeMap::from([("site".to_owned(), name.to_owned())]),
                 drain: Duration::from_secs(1),
                 issuers: AllowedIssuers::any(),
+                artifacts: artifact::Settings::default(),
             },
             Parts {
                 key,

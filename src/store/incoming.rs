@@ -345,7 +345,7 @@ mod tests {
     use super::*;
     use crate::{
         error::Kind,
-        store::{Disk, FaultDisk, Settings, Store},
+        store::{Disk, FaultDisk, Settings, Table},
     };
 
     #[test]

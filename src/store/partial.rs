@@ -264,9 +264,8 @@ fn now() -> u64 {
 
 /// Tells files apart, also those of a process before. Without random numbers the time does.
 fn random() -> u64 {
-    getrandom::u64().unwrap_or_else(|_| {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_nanos() as u64)
-    })
+    getrandom::u64()
+        .unwrap_or_else(|_| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_nanos() as u64))
 }
 
 fn hash_of(file: &dyn DiskFile, bytes: u64) -> std::io::Result<Sha256> {

@@ -12,6 +12,7 @@ use std::{
 
 use latticed::{
     actor::{self, Engine},
+    artifact,
     claims::{AllowedIssuers, KeyPair, Role},
     error::Result as HostResult,
     host::{
@@ -181,6 +182,7 @@ fn host(state: &Path) -> Result<Arc<Host>, Box<dyn Error>> {
         labels: BTreeMap::new(),
         drain: PATIENCE,
         issuers: AllowedIssuers::any(),
+        artifacts: artifact::Settings::default(),
     };
     let parts = Parts {
         key: KeyPair::generate(Role::Server)?,

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use latticed::{
     actor::Engine,
-    capability,
+    artifact, capability,
     claims::{AllowedIssuers, KeyPair, Role},
     error::Result,
     host::{Host, Parts, Settings, event::LogEvents},
@@ -25,6 +25,7 @@ pub async fn start(disk: Arc<dyn Disk>, engine: &Engine) -> Result<Arc<Host>> {
             labels: BTreeMap::new(),
             drain: Duration::from_secs(1),
             issuers: AllowedIssuers::any(),
+            artifacts: artifact::Settings::default(),
         },
         Parts {
             key,

@@ -19,10 +19,10 @@ use super::{
     hop::{Hop, hop_by_hop},
     resolver::GuardedResolver,
     settings::{BUFFER_BYTES, IDLE_CONNECTIONS_MAX, RESPONSE_HEAD_BYTES_MAX, Settings},
-    tls::{TlsConnector, Trust},
 };
 use crate::{
     error::{Error, Kind, Result},
+    trust::{TlsConnector, Trust},
     wire::interface::{HttpClientRequest, HttpResponse},
 };
 
@@ -59,8 +59,8 @@ impl Exchange {
             .max_idle_connections(IDLE_CONNECTIONS_MAX)
             .max_idle_connections_per_host(IDLE_CONNECTIONS_MAX)
             .build();
-        let connector =
-            ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default()).chain(TlsConnector(trust));
+        let tls = TlsConnector { trust, buffer_bytes: BUFFER_BYTES };
+        let connector = ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default()).chain(tls);
         Self { agent: Agent::with_parts(config, connector, resolver), allowed, settings }
     }
 

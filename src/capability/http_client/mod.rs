@@ -8,7 +8,7 @@
 //!
 //! * [`settings`]: limits the host sets; [`allowed`]: which hosts a link lets through.
 //! * `exchange`: a request to its last answer; `hop`: one request of it; `location`: where a redirect leads.
-//! * `resolver`: names to the addresses that are allowed; `tls`: roots and the connector that uses them.
+//! * `resolver`: names to the addresses that are allowed.
 //!
 //! # Link values
 //!
@@ -27,7 +27,6 @@ mod resolver;
 pub mod settings;
 #[cfg(test)]
 mod tests;
-mod tls;
 
 use std::{
     collections::BTreeMap,
@@ -42,11 +41,12 @@ use smol::{Timer, future, lock::Semaphore};
 use ureq::Proxy;
 
 pub use self::settings::Settings;
-use self::{allowed::AllowedHosts, exchange::Exchange, tls::Trust};
+use self::{allowed::AllowedHosts, exchange::Exchange};
 use crate::{
     error::{Error, Result},
     host::{BoxFuture, Call, Capability, ProviderContext},
     log,
+    trust::Trust,
     wire::{LinkDefinition, codec, interface, interface::HttpClientRequest},
 };
 
@@ -55,6 +55,9 @@ const OPERATION: &str = "HttpClient.Request";
 
 /// Link values that mean something here, in lower case.
 const KEYS: [&str; 3] = ["allowed_hosts", "tls_ca_file", "proxy"];
+
+/// How errors name the link value of that name.
+const CA_FILE: &str = "the link value `tls_ca_file`";
 
 /// Starts an HTTP client with the default limits.
 pub fn start(context: ProviderContext) -> Arc<dyn Capability> {
@@ -68,7 +71,7 @@ pub fn start_with(context: ProviderContext, settings: Settings) -> Arc<dyn Capab
         places: Arc::new(Semaphore::new(settings.concurrent_max)),
         waiting: AtomicUsize::new(0),
         settings: Arc::new(settings),
-        trust: Arc::default(),
+        trust: Arc::new(Trust::platform(CA_FILE)),
         links: Mutex::default(),
     })
 }
@@ -207,7 +210,7 @@ fn key(link: &LinkDefinition) -> LinkKey {
 fn prepare(settings: Arc<Settings>, platform: Arc<Trust>, link: &LinkDefinition) -> Result<Exchange> {
     let allowed = link.value("allowed_hosts").map(AllowedHosts::parse).transpose()?.unwrap_or_default();
     let trust = match link.value("tls_ca_file") {
-        Some(path) => Arc::new(Trust::with_file(path.as_ref())?),
+        Some(path) => Arc::new(Trust::with_file(path.as_ref(), CA_FILE)?),
         None => platform,
     };
     let proxy = link.value("proxy").map(parse_proxy).transpose()?;

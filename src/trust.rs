@@ -1,4 +1,6 @@
-//! TLS for outgoing connections: the platform's roots, loaded once and only when the first HTTPS request comes.
+//! TLS for outgoing HTTP: the platform's roots, loaded once and only when the first HTTPS request comes.
+//!
+//! Used by the HTTP client of actors and by the sources of artifacts.
 //!
 //! ureq's own connector would build its configuration, roots and all, anew for each connection whose request sets a
 //! time-out of its own; this one keeps one configuration for every link (and one more for each link with a CA file).
@@ -20,13 +22,13 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport, TransportAdapter,
 };
 
-use super::settings::BUFFER_BYTES;
 use crate::error::{Error, Result};
 
 /// The roots a link trusts, made into a configuration when first needed.
-#[derive(Default)]
 pub struct Trust {
     extra: Vec<CertificateDer<'static>>,
+    /// What the operator can set to add roots, named in the error where there are none.
+    remedy: &'static str,
     config: Mutex<Option<Arc<ClientConfig>>>,
 }
 
@@ -37,15 +39,20 @@ impl fmt::Debug for Trust {
 }
 
 impl Trust {
-    /// The platform's roots and those in the PEM file at `path`.
+    /// The platform's roots; `setting` is named in the error of a machine without any: what adds some.
+    pub fn platform(setting: &'static str) -> Self {
+        Self { extra: Vec::new(), remedy: setting, config: Mutex::default() }
+    }
+
+    /// The platform's roots and those in the PEM file at `path`, which `setting` names.
     ///
     /// # Errors
     /// The file cannot be read or holds no certificate.
-    pub fn with_file(path: &Path) -> Result<Self> {
+    pub fn with_file(path: &Path, setting: &'static str) -> Result<Self> {
         let refuse = |why: &dyn fmt::Display| {
             let path = path.display();
             Error::config(format!(
-                "`tls_ca_file` {path} gives no certificate ({why}): it must be a PEM file readable by this process"
+                "{setting} {path} gives no certificate ({why}): it must be a PEM file readable by this process"
             ))
         };
         let extra: Vec<_> =
@@ -53,7 +60,7 @@ impl Trust {
         if extra.is_empty() {
             return Err(refuse(&"it holds none"));
         }
-        Ok(Self { extra, config: Mutex::default() })
+        Ok(Self { extra, remedy: setting, config: Mutex::default() })
     }
 
     /// The configuration, made on the first call. Others wait meanwhile rather than make it twice.
@@ -69,8 +76,8 @@ impl Trust {
         if roots.is_empty() {
             let why = platform.errors.first().map(|cause| format!(" ({cause})")).unwrap_or_default();
             return Err(Error::unavailable(format!(
-                "this machine has no root certificates{why}: install the package ca-certificates, or name a PEM file in \
-                 the link value `tls_ca_file`"
+                "this machine has no root certificates{why}: install the package ca-certificates, or name a PEM file in {}",
+                self.remedy
             )));
         }
         let made = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -84,7 +91,12 @@ impl Trust {
 
 /// Wraps a connection in TLS when the URL wants it.
 #[derive(Debug)]
-pub struct TlsConnector(pub Arc<Trust>);
+pub struct TlsConnector {
+    /// Whom it trusts.
+    pub trust: Arc<Trust>,
+    /// Read and write buffer of a connection, bytes. The read buffer must hold a whole response head.
+    pub buffer_bytes: usize,
+}
 
 impl<In: Transport> Connector<In> for TlsConnector {
     type Out = Either<In, TlsTransport>;
@@ -98,7 +110,7 @@ impl<In: Transport> Connector<In> for TlsConnector {
         if !details.needs_tls() || transport.is_tls() {
             return Ok(Some(Either::A(transport)));
         }
-        let config = self.0.config().map_err(|error| ureq::Error::Other(Box::new(error)))?;
+        let config = self.trust.config().map_err(|error| ureq::Error::Other(Box::new(error)))?;
         let host = details.uri.host().unwrap_or_default();
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let name =
@@ -107,7 +119,7 @@ impl<In: Transport> Connector<In> for TlsConnector {
         let mut socket = TransportAdapter::new(transport.boxed(), Arc::clone(&details.current_time));
         socket.set_timeout(details.timeout);
         connection.complete_io(&mut socket)?;
-        let buffers = LazyBuffers::new(BUFFER_BYTES, BUFFER_BYTES);
+        let buffers = LazyBuffers::new(self.buffer_bytes, self.buffer_bytes);
         Ok(Some(Either::B(TlsTransport { buffers, stream: StreamOwned::new(connection, socket) })))
     }
 }

@@ -1,0 +1,238 @@
+//! What this board remembers of artifacts: which reference brought which content, which content is pinned, and in which
+//! order they were used.
+//!
+//! Small records in the store, read once at the start. A use is noted in memory and goes to disk with the next record that
+//! is written anyway: starting what is here already writes nothing. It never touches the content itself; `keeper` does.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    artifact::Content,
+    error::{Error, Result},
+    log,
+    store::{Batch, Digest, Store, Table},
+};
+
+/// How many references are remembered. A board runs a few dozen; past this the one unused for longest is forgotten and
+/// needs its source the next time.
+pub const MAX_RECORDS: usize = 256;
+
+/// How many contents can be pinned; one more is refused. Pins are an operator's promise, made one by one.
+pub const MAX_PINS: usize = 256;
+
+/// Beginning of the name of a reference's record.
+const REFERENCE: &str = "r/";
+
+/// Beginning of the name of a pin's record.
+const PIN: &str = "p/";
+
+/// What is remembered of a reference. Members added later get a default.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Of the content, as text.
+    digest: String,
+    /// Of the manifest that named it, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    manifest: Option<String>,
+    /// The higher, the later it was used.
+    #[serde(default)]
+    order: u64,
+    /// When the content was fetched, Unix seconds by the board's clock.
+    #[serde(default)]
+    pub fetched: u64,
+}
+
+impl Record {
+    /// Of the content.
+    pub fn digest(&self) -> Option<Digest> {
+        self.digest.parse().ok()
+    }
+
+    /// Of the manifest that named it.
+    pub fn manifest(&self) -> Option<Digest> {
+        self.manifest.as_ref()?.parse().ok()
+    }
+
+    /// The higher, the later it was used.
+    pub fn order(&self) -> u64 {
+        self.order
+    }
+}
+
+#[derive(Default)]
+struct State {
+    records: BTreeMap<String, Record>,
+    pins: BTreeSet<Digest>,
+    /// The highest given so far.
+    order: u64,
+}
+
+/// All records of one store.
+pub struct Records {
+    store: Store,
+    state: Mutex<State>,
+}
+
+impl Records {
+    /// Those in `store`. One that cannot be read is left out: its content is fetched again.
+    pub fn load(store: Store) -> Self {
+        let mut state = State::default();
+        for key in store.look(|view| view.keys(Table::Artifact, b"")) {
+            let name = String::from_utf8_lossy(&key).into_owned();
+            if let Some(digest) = name.strip_prefix(PIN) {
+                state.pins.extend(digest.parse::<Digest>());
+            } else if let Some(reference) = name.strip_prefix(REFERENCE) {
+                let value = store.get(Table::Artifact, &key).ok().flatten();
+                match value.and_then(|value| serde_json::from_slice::<Record>(&value).ok()) {
+                    Some(record) => {
+                        state.order = state.order.max(record.order);
+                        state.records.insert(reference.to_owned(), record);
+                    }
+                    None => {
+                        log::warn!("a record of an artifact cannot be read; it is fetched again"; reference = reference)
+                    }
+                }
+            }
+        }
+        Self { store, state: Mutex::new(state) }
+    }
+
+    /// What is remembered of `reference`.
+    pub fn find(&self, reference: &str) -> Option<Record> {
+        self.state().records.get(reference).cloned()
+    }
+
+    /// The content that any reference had by the manifest `manifest`.
+    pub fn by_manifest(&self, manifest: Digest) -> Option<Digest> {
+        let text = manifest.to_string();
+        self.state().records.values().find(|record| record.manifest.as_ref() == Some(&text))?.digest()
+    }
+
+    /// Everything, by reference.
+    pub fn all(&self) -> BTreeMap<String, Record> {
+        self.state().records.clone()
+    }
+
+    /// Notes in memory that `reference` is used.
+    pub fn touch(&self, reference: &str) {
+        let mut state = self.state();
+        state.order += 1;
+        let order = state.order;
+        if let Some(record) = state.records.get_mut(reference) {
+            record.order = order;
+        }
+    }
+
+    /// Remembers that `reference` stands for `content`, on disk when this returns. Writes nothing where that is known.
+    /// Where there are too many, the one unused for longest goes, but none of `needed`.
+    ///
+    /// # Errors
+    /// `Storage`, `Limit`: those of the store.
+    pub async fn remember(
+        &self,
+        reference: &str,
+        digest: Digest,
+        content: &Content,
+        needed: &BTreeSet<Digest>,
+    ) -> Result<()> {
+        let batch = {
+            let mut state = self.state();
+            state.order += 1;
+            let record = Record {
+                digest: digest.to_string(),
+                manifest: content.manifest.map(|manifest| manifest.to_string()),
+                order: state.order,
+                fetched: unix_seconds(),
+            };
+            if let Some(known) = state.records.get_mut(reference)
+                && (&known.digest, &known.manifest) == (&record.digest, &record.manifest)
+            {
+                known.order = record.order;
+                return Ok(());
+            }
+            let mut batch = Batch::new();
+            if !state.records.contains_key(reference) && state.records.len() >= MAX_RECORDS {
+                let free = |record: &&Record| record.digest().is_none_or(|digest| !needed.contains(&digest));
+                let oldest =
+                    state.records.iter().filter(|(_, record)| free(record)).min_by_key(|(_, record)| record.order);
+                if let Some(oldest) = oldest.map(|(name, _)| name.clone()) {
+                    state.records.remove(&oldest);
+                    batch = batch.delete(Table::Artifact, format!("{REFERENCE}{oldest}"));
+                }
+            }
+            let value = serde_json::to_vec(&record)
+                .map_err(|cause| Error::internal(format!("cannot write the record of an artifact: {cause}")))?;
+            state.records.insert(reference.to_owned(), record);
+            batch.put(Table::Artifact, format!("{REFERENCE}{reference}"), value)
+        };
+        self.store.commit(batch).await
+    }
+
+    /// Forgets these references, on disk when this returns.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn forget(&self, references: &[String]) -> Result<()> {
+        let mut batch = Batch::new();
+        for reference in references {
+            if self.state().records.remove(reference).is_some() {
+                batch = batch.delete(Table::Artifact, format!("{REFERENCE}{reference}"));
+            }
+        }
+        if batch == Batch::new() { Ok(()) } else { self.store.commit(batch).await }
+    }
+
+    /// What must stay, whatever else.
+    pub fn pins(&self) -> BTreeSet<Digest> {
+        self.state().pins.clone()
+    }
+
+    /// Pins `digest`, or lets it go; on disk when this returns.
+    ///
+    /// # Errors
+    /// `Limit` for more than [`MAX_PINS`]; those of the store.
+    pub async fn pin(&self, digest: Digest, pinned: bool) -> Result<()> {
+        let name = format!("{PIN}{digest}");
+        if pinned && self.state().pins.len() >= MAX_PINS {
+            return Err(Error::limit(format!("{MAX_PINS} artifacts are pinned already; let some go with --remove")));
+        }
+        let batch = match pinned {
+            true => Batch::new().put(Table::Artifact, name, ""),
+            false => Batch::new().delete(Table::Artifact, name),
+        };
+        self.store.commit(batch).await?;
+        let mut state = self.state();
+        if pinned {
+            state.pins.insert(digest)
+        } else {
+            state.pins.remove(&digest)
+        };
+        Ok(())
+    }
+
+    /// When `digest` was last used by any reference; 0 for what none brought.
+    pub fn order_of(&self, digest: Digest) -> u64 {
+        let text = digest.to_string();
+        self.state()
+            .records
+            .values()
+            .filter(|record| record.digest == text)
+            .map(|record| record.order)
+            .max()
+            .unwrap_or(0)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Now, by the board's clock; 0 before 1970.
+fn unix_seconds() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |passed| passed.as_secs())
+}
