@@ -40,6 +40,7 @@ pub enum Resolved {
 }
 
 /// The answer of [`Origin::fetch`].
+#[expect(clippy::large_enum_variant, reason = "there is one for each attempt at a download")]
 pub enum Received {
     /// All of its bytes are in, not finished yet; with the digest that the source itself promised for them.
     Content(Incoming, Option<Digest>),
