@@ -8,7 +8,10 @@ use std::{collections::HashMap, net::SocketAddr, path::Path, time::Duration};
 
 use async_nats_031::{Client, ConnectOptions};
 use futures_util::StreamExt;
-use latticed::{claims::builtin_provider_key, wire::interface::HTTP_SERVER};
+use latticed::{
+    claims::builtin_provider_key,
+    wire::interface::{HTTP_SERVER, KEY_VALUE},
+};
 use serde_json::{Value, json};
 use support::{
     calls::Caller,
@@ -348,5 +351,72 @@ fn a_bucket_in_another_domain_is_asked_under_its_name() {
         assert_eq!(streams(&nats, "hub").await, Vec::<Value>::new());
         let outside = tokio::time::timeout(Duration::from_millis(200), plain.next()).await;
         assert!(outside.is_err(), "written without the domain: {outside:?}");
+    });
+}
+
+/// The plainest server: no JetStream, so no bucket. What others would share through it stays on the board, and everything
+/// else works: commands, links, calls, and a boot without network after it.
+#[test]
+fn without_jetstream_a_host_does_everything_but_share_its_bucket() {
+    block_on(async {
+        let mut server = NatsServer::described(|port, _| format!("listen: \"127.0.0.1:{port}\"\n"));
+        server.resume();
+        let sandbox = Sandbox::new(env!("CARGO_BIN_EXE_latticed"));
+        let (port, seed) = (server.port().to_string(), nats::cluster().seed().expose().to_owned());
+        let settings = [
+            ("NATS_HOST", "127.0.0.1"),
+            ("NATS_PORT", &*port),
+            ("WASMCLOUD_CLUSTER_SEED", &*seed),
+            ("WASMCLOUD_ALLOW_FILE_LOAD", "true"),
+            ("WASMCLOUD_NATS_RECONNECT_CAP_MS", "1000"),
+        ];
+        let mut board = sandbox.run_again(&settings);
+        board.wait_for("the lattice's bucket cannot be used");
+        let id = board.status().host_id;
+        let nats = async_nats_030::connect(server.url()).await.expect("the server answers");
+        let builder = ctl_client_027::ClientBuilder::new(nats).rpc_timeout(PATIENCE).auction_timeout(ASK);
+        let client = builder.build().await.expect("this client does without a bucket");
+        let hosts = client.get_hosts().await.expect("an answer");
+        assert_eq!(hosts.iter().map(|host| &host.id).collect::<Vec<_>>(), [&id]);
+        let (counter, address) = (guests::key("counter"), free_address());
+        let reference = format!("file://{}", guests::module_path("counter").display());
+        let ack = client.start_actor(&id, &reference, 3, None).await.expect("an answer");
+        assert!(ack.accepted, "{}", ack.error);
+        let values = HashMap::from([("address".to_owned(), address.to_string())]);
+        for (provider, contract, values) in
+            [("httpserver", HTTP_SERVER, values), ("keyvalue", KEY_VALUE, HashMap::new())]
+        {
+            let ack = client.start_provider(&id, &format!("builtin:{provider}"), None, None, None).await;
+            assert!(ack.as_ref().is_ok_and(|ack| ack.accepted), "{ack:?}");
+            let provider = builtin_provider_key(provider).to_string();
+            // Without a bucket this client asks a host to do it.
+            let ack = client.advertise_link(&counter, &provider, contract, "default", values).await;
+            assert!(ack.as_ref().is_ok_and(|ack| ack.accepted), "{ack:?}");
+        }
+        wait_for_200(address, PATIENCE).expect("it serves what it was linked to");
+        let links = client.query_links().await.expect("an answer").links;
+        assert_eq!(links.len(), 2, "{links:?}");
+        let claims = client.get_claims().await.expect("an answer").claims;
+        assert!(claims.iter().any(|one| one.get("sub") == Some(&counter)), "{claims:?}");
+        let caller = Caller::new(nats::connect(&server).await);
+        let answer = caller.http(&counter, "/over-nats", "", b"").await.expect("it is called");
+        assert_eq!(String::from_utf8_lossy(&answer), r#"{"counter":1}"#);
+
+        server.kill();
+        board.kill();
+        let board = sandbox.run_again(&settings);
+        wait_for_200(address, PATIENCE).expect("it serves without network");
+        assert_eq!(board.status().links.len(), 2);
+        server.resume();
+        let caller = Caller::new(nats::connect(&server).await);
+        let start = std::time::Instant::now();
+        let answer = loop {
+            match caller.http(&counter, "/over-nats", "", b"").await {
+                Ok(answer) => break answer,
+                Err(error) => assert!(start.elapsed() < PATIENCE, "it is not called again: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        assert_eq!(String::from_utf8_lossy(&answer), r#"{"counter":2}"#);
     });
 }
