@@ -12,4 +12,6 @@ pub mod in_process;
 pub mod load;
 pub mod manifest;
 pub mod nats;
+pub mod played_host;
 pub mod process;
+pub mod redis;
