@@ -4,19 +4,27 @@
 mod support;
 
 use std::{
+    io::{Read, Write},
+    net::{Ipv4Addr, TcpListener},
     process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
     thread,
     time::Duration,
 };
 
-use serde_json::Value;
+use futures_util::StreamExt;
+use latticed::wire::interface::{HTTP_CLIENT, HTTP_SERVER, KEY_VALUE};
+use serde_json::{Value, json};
 use support::{
     guests,
     host::Sandbox,
     http::{free_address, wait_for_200},
     load::HttpLoad,
     manifest::Manifest,
-    nats::{NatsServer, PATIENCE, eventually},
+    nats::{self, NatsServer, PATIENCE, block_on, control_client, eventually},
 };
 
 fn sandbox() -> Sandbox {
@@ -98,4 +106,207 @@ fn the_server_of_this_machine_is_found_without_any_setting() {
     assert_eq!(hosts(&sandbox), Vec::<String>::new());
     assert_eq!(board.status().uplink, None);
     assert!(!board.output().contains("NATS"), "{}", board.output());
+}
+
+/// A server of files that keeps whoever asks waiting, until it is told to serve.
+struct SlowFiles {
+    port: u16,
+    serves: Arc<AtomicBool>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl SlowFiles {
+    fn start(content: Vec<u8>) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
+        let port = listener.local_addr().expect("it has an address").port();
+        let (serves, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let files = Self { port, serves: serves.clone(), asked: asked.clone() };
+        thread::spawn(move || {
+            let mut kept_waiting = Vec::new();
+            for client in listener.incoming() {
+                let Ok(mut client) = client else { return };
+                asked.fetch_add(1, SeqCst);
+                if !serves.load(SeqCst) {
+                    kept_waiting.push(client);
+                    continue;
+                }
+                let mut request = [0; 4096];
+                // What is asked is always the same.
+                let _ = client.read(&mut request);
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", content.len());
+                let _ = client.write_all(&[head.as_bytes(), &content].concat());
+            }
+        });
+        files
+    }
+}
+
+fn ask(nats: &async_nats_031::Client, subject: String, body: Value) -> impl Future<Output = Value> {
+    let asked = nats.request(subject, body.to_string().into());
+    async move {
+        let answer = asked.await.expect("an answer");
+        serde_json::from_slice(&answer.payload).expect("JSON")
+    }
+}
+
+/// The power goes between the ack of a command and the end of its fetch: after the next boot it is carried out, once.
+#[test]
+fn a_command_that_was_accepted_while_its_artifact_was_on_its_way_outlives_a_power_cut() {
+    block_on(async {
+        let (sandbox, server) = (sandbox(), NatsServer::start());
+        let content = std::fs::read(guests::module_path("echo_small")).expect("the guest is built");
+        let files = SlowFiles::start(content.clone());
+        let digest = latticed::store::Digest::of(&content);
+        let reference = format!("http://127.0.0.1:{}/echo.wasm#sha256={digest}", files.port);
+        let port = server.port().to_string();
+        let settings = [("NATS_HOST", "127.0.0.1"), ("NATS_PORT", &*port)];
+        let mut board = sandbox.run_again(&settings);
+        board.wait_for("connected to NATS");
+        let nats = nats::connect(&server).await;
+        control_client(&nats).await;
+        let id = board.status().host_id;
+        let launch = json!({"actor_ref": reference, "count": 3, "annotations": {"by": "test"}});
+        let ack = ask(&nats, format!("wasmbus.ctl.default.cmd.{id}.la"), launch).await;
+        assert_eq!(ack, json!({"accepted": true, "error": ""}));
+        assert!(files.asked.load(SeqCst) > 0 && board.status().actors.is_empty(), "it is still on its way");
+        board.kill();
+
+        files.serves.store(true, SeqCst);
+        let mut board = sandbox.run_again(&settings);
+        board.wait_for("connected to NATS");
+        eventually("the accepted command is carried out", || {
+            board.status().actors.iter().any(|actor| actor.image_ref == reference && actor.max_concurrent == 3)
+        });
+        board.kill();
+        let mut board = sandbox.run_again(&settings);
+        board.wait_for("connected to NATS");
+        eventually("it runs again", || !board.status().actors.is_empty());
+        thread::sleep(Duration::from_millis(500));
+        assert_eq!(board.status().actors[0].max_concurrent, 3, "it was carried out once");
+    });
+}
+
+/// What was accepted before a power cut gives way to what is commanded after it.
+#[test]
+fn a_command_from_before_a_power_cut_gives_way_to_a_newer_one() {
+    block_on(async {
+        let (sandbox, server) = (sandbox(), NatsServer::start());
+        let content = std::fs::read(guests::module_path("echo_small")).expect("the guest is built");
+        let files = SlowFiles::start(content.clone());
+        let digest = latticed::store::Digest::of(&content);
+        let reference = format!("http://127.0.0.1:{}/echo.wasm#sha256={digest}", files.port);
+        let port = server.port().to_string();
+        let settings = [("NATS_HOST", "127.0.0.1"), ("NATS_PORT", &*port)];
+        let mut board = sandbox.run_again(&settings);
+        board.wait_for("connected to NATS");
+        let nats = nats::connect(&server).await;
+        control_client(&nats).await;
+        let id = board.status().host_id;
+        let subject = format!("wasmbus.ctl.default.cmd.{id}.scale");
+        let ack = ask(&nats, subject.clone(), json!({"actor_ref": reference, "count": 3})).await;
+        assert_eq!(ack["accepted"], true, "{ack}");
+        board.kill();
+
+        let mut board = sandbox.run_again(&settings);
+        board.wait_for("going on with a command from before the start");
+        board.wait_for("connected to NATS");
+        eventually("it asks again", || files.asked.load(SeqCst) > 1);
+        files.serves.store(true, SeqCst);
+        let until = std::time::Instant::now() + PATIENCE;
+        loop {
+            let asked = nats.request(subject.clone(), json!({"actor_ref": reference, "count": 1}).to_string().into());
+            match asked.await {
+                Ok(answer) if !answer.payload.is_empty() => break,
+                _ => assert!(std::time::Instant::now() < until, "the host does not answer"),
+            }
+        }
+        board.wait_for("gives way to a newer one");
+        eventually("the newer one holds", || board.status().actors.iter().any(|actor| actor.max_concurrent == 1));
+        board.kill();
+        let mut board = sandbox.run_again(&settings);
+        board.wait_for("connected to NATS");
+        eventually("and after a boot", || board.status().actors.iter().any(|actor| actor.max_concurrent == 1));
+        assert!(!board.output().contains("from before the start"), "{}", board.output());
+    });
+}
+
+/// Without JetStream a host says so once, and works.
+#[test]
+fn a_server_without_jetstream_is_one_line_in_the_log() {
+    let (sandbox, server) = (sandbox(), NatsServer::configured("listen: \"127.0.0.1:{port}\""));
+    let port = server.port().to_string();
+    let mut board = sandbox.run_again(&[("NATS_HOST", "127.0.0.1"), ("NATS_PORT", &*port)]);
+    board.wait_for("bucket cannot be used: there is no JetStream here");
+    // Long enough for three more tries.
+    thread::sleep(Duration::from_secs(8));
+    assert_eq!(board.output().matches("JetStream").count(), 1, "{}", board.output());
+    let (status, output) = board.terminate();
+    assert!(status.success(), "{status}: {output}");
+}
+
+/// `WASMCLOUD_STRICT_UPDATE_CHECK`: a new revision may claim less, and not more.
+#[test]
+fn a_strict_host_updates_to_no_revision_that_claims_more() {
+    block_on(async {
+        let (sandbox, server) = (sandbox(), NatsServer::start());
+        let code = std::fs::read(guests::module_path("echo_small")).expect("the guest is built");
+        let revision = |number: i32, contracts: &[&str]| {
+            let module = guests::sign_revision("echo_small", contracts, &code, number).expect("it can be signed");
+            format!("file://{}", sandbox.write(&format!("{number}.wasm"), module).display())
+        };
+        let first = revision(1, &[HTTP_SERVER, KEY_VALUE]);
+        let (more, other) =
+            (revision(2, &[HTTP_SERVER, KEY_VALUE, HTTP_CLIENT]), revision(3, &[HTTP_SERVER, HTTP_CLIENT]));
+        let less = revision(4, &[HTTP_SERVER]);
+        let port = server.port().to_string();
+        let mut settings = vec![
+            ("NATS_HOST", "127.0.0.1"),
+            ("NATS_PORT", &*port),
+            ("WASMCLOUD_ALLOW_FILE_LOAD", "true"),
+            ("WASMCLOUD_STRICT_UPDATE_CHECK", "true"),
+        ];
+        let mut board = sandbox.run_again(&settings);
+        board.wait_for("connected to NATS");
+        let nats = nats::connect(&server).await;
+        control_client(&nats).await;
+        let mut events = nats.subscribe("wasmbus.evt.default.actor_update_failed".into()).await.expect("it can listen");
+        let command = format!("wasmbus.ctl.default.cmd.{}", board.status().host_id);
+        let key = guests::key("echo_small");
+        let update = |reference: &str| {
+            ask(&nats, format!("{command}.upd"), json!({"actor_id": key, "new_actor_ref": reference}))
+        };
+        let ack = ask(&nats, format!("{command}.la"), json!({"actor_ref": first})).await;
+        assert_eq!(ack["accepted"], true, "{ack}");
+        let runs = |board: &support::host::Host, reference: &str| {
+            board.status().actors.iter().any(|actor| actor.image_ref == reference)
+        };
+        eventually("it runs", || runs(&board, &first));
+        for refused in [&more, &other] {
+            let ack = update(refused).await;
+            let error = ack["error"].as_str().expect("a text");
+            assert!(error.contains(HTTP_CLIENT) && error.contains("WASMCLOUD_STRICT_UPDATE_CHECK"), "{ack}");
+            let event = events.next().await.expect("it is told");
+            let event: Value = serde_json::from_slice(&event.payload).expect("JSON");
+            assert!(event["data"]["reason"].as_str().expect("a text").contains(HTTP_CLIENT), "{event}");
+        }
+        assert!(runs(&board, &first));
+        let ack = update(&less).await;
+        assert_eq!(ack["accepted"], true, "{ack}");
+        eventually("less is fine", || runs(&board, &less));
+        board.kill();
+
+        settings.pop();
+        let mut board = sandbox.run_again(&settings);
+        board.wait_for("connected to NATS");
+        let last = revision(5, &[HTTP_SERVER, KEY_VALUE, HTTP_CLIENT]);
+        eventually("it runs", || runs(&board, &less));
+        let until = std::time::Instant::now() + PATIENCE;
+        while !runs(&board, &last) {
+            assert!(std::time::Instant::now() < until, "a host that is not strict takes more");
+            let request = json!({"actor_id": key, "new_actor_ref": last}).to_string();
+            // Nobody may listen yet.
+            let _ = nats.request(format!("{command}.upd"), request.into()).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
 }

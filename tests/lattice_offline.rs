@@ -79,8 +79,7 @@ fn a_late_server_is_found_lost_and_found_again_while_local_traffic_goes_on() {
             assert!(told.len() < 100, "no heartbeat comes: {told:?}");
         }
         let early: Vec<_> = told.iter().filter(|(name, _)| name != "host_heartbeat").collect();
-        // Links are not among them: they are told when the lattice's bucket takes them.
-        for name in ["host_started", "actor_started", "provider_started"] {
+        for name in ["host_started", "actor_started", "provider_started", "linkdef_set"] {
             let (_, when) = early.iter().find(|(told, _)| told == name).unwrap_or_else(|| panic!("{name}: {told:?}"));
             assert!(*when < opened, "{name} has the time at which it was sent: {told:?}");
         }

@@ -92,6 +92,7 @@ pub fn endpoints(config: &Config) -> Result<Settings> {
         js_domain: config.js_domain.clone(),
         rpc_timeout: config.rpc_timeout,
         allow_file_load: config.allow_file_load,
+        strict_update: config.strict_update,
         timing: Timing {
             reconnect_base: config.reconnect_base,
             reconnect_cap: config.reconnect_cap,

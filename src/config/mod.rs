@@ -76,6 +76,8 @@ pub struct Config {
     pub registry: Option<RegistryAccount>,
     /// Limits of what is fetched and kept, and how registries are reached.
     pub artifacts: artifact::Settings,
+    /// Whether live updates may not claim more than what runs.
+    pub strict_update: bool,
     /// Whose actors and providers may run.
     pub allowed_issuers: AllowedIssuers,
     /// Where everything is kept.
@@ -173,6 +175,7 @@ impl Config {
             outbox_bytes: read.number("WASMCLOUD_OUTBOX_BYTES"),
             provider_delay: read.millis("WASMCLOUD_PROV_SHUTDOWN_DELAY_MS"),
             allow_file_load: read.flag("WASMCLOUD_ALLOW_FILE_LOAD"),
+            strict_update: read.flag("WASMCLOUD_STRICT_UPDATE_CHECK"),
             registry,
             artifacts: read.artifacts(),
             allowed_issuers: AllowedIssuers::parse(read.text("WASMCLOUD_ALLOWED_ISSUERS"))?,

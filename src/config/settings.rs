@@ -132,6 +132,13 @@ pub static SETTINGS: &[Setting] = &[
         "Let remote commands start actors and providers from files of this machine; a manifest given to `latticed run` always may",
     ),
     setting(
+        "WASMCLOUD_STRICT_UPDATE_CHECK",
+        "strict_update_check",
+        Kind::Flag,
+        OFF,
+        "Refuse live updates to revisions that claim capabilities which the running one does not",
+    ),
+    setting(
         "HOST_CONFIG",
         "host_config",
         Kind::Path,

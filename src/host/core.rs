@@ -10,7 +10,7 @@ use event_listener::EventListener;
 use smol::{channel, future, lock};
 
 use crate::{
-    actor::Engine,
+    actor::{Actor, Engine},
     artifact::{self, Artifacts, Download, Remote},
     claims::{self, KeyPair},
     error::Result,
@@ -23,7 +23,7 @@ use crate::{
         reconcile::Reconciler,
     },
     log,
-    store::Store,
+    store::{self, Batch, Store},
 };
 
 /// What a host is told about itself.
@@ -85,6 +85,8 @@ pub struct Host {
     /// Changes one at a time: each is computed from the state the one before left on disk.
     changing: lock::Mutex<()>,
     pub(super) reconciler: Reconciler,
+    /// A module that was tried for a live update, loaded, until it takes its place.
+    pub(super) tried: Mutex<Option<(store::Digest, Actor)>>,
     pub(super) health: Health,
     stop: (channel::Sender<()>, channel::Receiver<()>),
 }
@@ -117,6 +119,7 @@ impl Host {
             desired: Mutex::new(Arc::new(desired)),
             changing: lock::Mutex::new(()),
             reconciler: Reconciler::default(),
+            tried: Mutex::default(),
             health: Health::default(),
             stop: channel::bounded(1),
         });
@@ -194,12 +197,21 @@ impl Host {
     /// # Errors
     /// Those of `change`, and the disk's; nothing was changed then.
     pub async fn change(&self, change: impl FnOnce(&Desired) -> Result<Desired>) -> Result<()> {
+        self.change_and(Batch::new(), change).await
+    }
+
+    /// As [`Host::change`], with more that is written in the same step.
+    ///
+    /// # Errors
+    /// As [`Host::change`].
+    pub async fn change_and(&self, also: Batch, change: impl FnOnce(&Desired) -> Result<Desired>) -> Result<()> {
         let _one_at_a_time = self.changing.lock().await;
         let before = self.desired();
         let mut after = change(&before)?;
         after.keep_previous(&before);
-        if after != *before {
-            self.store.commit(before.changes(&after)?).await?;
+        let batch = before.changes(&after)?.and(also);
+        if !batch.is_empty() {
+            self.store.commit(batch).await?;
         }
         *self.lock_desired() = Arc::new(after);
         self.reconciler.wake();

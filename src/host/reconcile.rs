@@ -13,7 +13,7 @@ use event_listener::{Event as Signal, EventListener};
 use smol::{Timer, future};
 
 use crate::{
-    actor::ModuleSource,
+    actor::{Actor, ModuleSource},
     claims,
     error::{Error, Result},
     host::{
@@ -218,14 +218,20 @@ impl Host {
         }
     }
 
-    /// Loads a module that is in the store as a start would, and lets it go again: what fails here must not take the
-    /// place of a module that works, neither now nor after the next boot.
+    /// Loads a module that is in the store as a start would: what fails here must not take the place of a module that
+    /// works, neither now nor after the next boot. What loads is kept for that start, which follows at once.
     ///
     /// # Errors
     /// As [`crate::actor::Engine::load`].
     pub async fn try_module(&self, module: &crate::host::change::Module, name: &str) -> Result<()> {
         let source = Arc::new(BlobSource { blobs: self.store.blobs(), digest: module.digest });
-        self.engine.load(&module.public_key, name, source, self.router.clone()).await.map(drop)
+        let actor = self.engine.load(&module.public_key, name, source, self.router.clone()).await?;
+        *self.tried() = Some((module.digest, actor));
+        Ok(())
+    }
+
+    fn tried(&self) -> MutexGuard<'_, Option<(Digest, Actor)>> {
+        self.tried.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     async fn start_actor(self: &Arc<Self>, desired: &DesiredActor) -> Result<()> {
@@ -252,7 +258,12 @@ impl Host {
                 actor_id = desired.public_key
             );
         }
-        let actor = self.engine.load(&desired.public_key, &claims.name, source, self.router.clone()).await?;
+        // Whatever was tried for another update is not what comes.
+        let tried = self.tried().take().filter(|(digest, _)| *digest == desired.digest);
+        let actor = match tried {
+            Some((_, actor)) => actor,
+            None => self.engine.load(&desired.public_key, &claims.name, source, self.router.clone()).await?,
+        };
         actor.set_max_concurrent(desired.max_concurrent());
         let (name, revision) = (claims.name.clone(), claims.revision);
         let before = self.router.routes_mut().put_actor(RunningActor { desired: desired.clone(), claims, actor });

@@ -35,9 +35,10 @@ use crate::{
 /// busy moment.
 const CLIENT_QUEUE: usize = 512;
 
-/// Messages of one subscription that may wait to be taken. Our readers take them at once; a flood beyond this is dropped by
-/// the library and logged as a slow consumer.
-const SUBSCRIPTION_QUEUE: usize = 1024;
+/// Messages of one subscription that may wait to be taken. Our readers take them at once, but on one thread with the library,
+/// which hands out all it has read first: a storm of small requests must find room. A flood beyond this is dropped by the
+/// library and logged as a slow consumer.
+const SUBSCRIPTION_QUEUE: usize = 8192;
 
 /// First size of the buffer that is read into, bytes; it grows with the messages.
 const READ_BUFFER_BYTES: u16 = 16 * 1024;

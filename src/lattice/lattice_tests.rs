@@ -37,19 +37,25 @@ fn cluster() -> KeyPair {
     KeyPair::from_name(Role::Cluster, "test cluster")
 }
 
-fn anti_forgery() -> AntiForgery {
+pub fn anti_forgery() -> AntiForgery {
     AntiForgery::new(cluster(), []).unwrap()
 }
 
 /// A running host in its lattice.
 pub struct Board {
     pub host: Arc<Host>,
-    lattice: Lattice,
+    pub lattice: Lattice,
     running: smol::Task<()>,
 }
 
 impl Board {
     pub async fn start(name: &str, directory: &Path, endpoint: &Endpoint) -> Self {
+        let settings =
+            Settings { timing: steady(), allow_file_load: true, ..Settings::new("default", endpoint.clone()) };
+        Self::start_with(name, directory, settings).await
+    }
+
+    pub async fn start_with(name: &str, directory: &Path, settings: Settings) -> Self {
         let (store, damage) =
             Store::open(store::Settings::default(), Arc::new(RealDisk::new(directory.to_owned()))).unwrap();
         assert_eq!(damage, []);
@@ -76,8 +82,6 @@ impl Board {
             },
         )
         .unwrap();
-        let settings =
-            Settings { timing: steady(), allow_file_load: true, ..Settings::new("default", endpoint.clone()) };
         let lattice = Lattice::start(settings, host.clone(), anti_forgery(), events).await.unwrap();
         let running = task::spawn({
             let host = host.clone();
@@ -103,14 +107,14 @@ impl Board {
 }
 
 /// A client with everything it heard.
-struct Client {
-    connection: Connection,
+pub struct Client {
+    pub connection: Connection,
     heard: Arc<std::sync::Mutex<Vec<(String, Value)>>>,
     _listening: Vec<Background>,
 }
 
 impl Client {
-    async fn new(endpoint: &Endpoint) -> Self {
+    pub async fn new(endpoint: &Endpoint) -> Self {
         let connection = connect(endpoint, &steady()).await;
         let heard = Arc::new(std::sync::Mutex::new(Vec::new()));
         let mut listening = Vec::new();
@@ -131,7 +135,7 @@ impl Client {
         self.connection.request(subject, None, body, Duration::from_secs(20)).await.unwrap()
     }
 
-    async fn ask(&self, tail: &str, body: Value) -> Value {
+    pub async fn ask(&self, tail: &str, body: Value) -> Value {
         let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
         let subject = format!("wasmbus.ctl.default.{tail}");
         match self.raw(&subject, body).await {
@@ -141,7 +145,7 @@ impl Client {
     }
 
     /// A request until somebody answers: the barrier behind a start.
-    async fn until_answered(&self, tail: &str) -> Value {
+    pub async fn until_answered(&self, tail: &str) -> Value {
         let subject = format!("wasmbus.ctl.default.{tail}");
         for _ in 0..500 {
             let asked = self.connection.request(subject.clone(), None, "", Duration::from_secs(2)).await;
@@ -153,7 +157,7 @@ impl Client {
         panic!("nobody answers {subject}");
     }
 
-    fn events(&self, name: &str) -> Vec<Value> {
+    pub fn events(&self, name: &str) -> Vec<Value> {
         let subject = format!("wasmbus.evt.default.{name}");
         let heard = self.heard.lock().unwrap();
         let named: Vec<Value> = heard.iter().filter(|(on, _)| *on == subject).map(|(_, event)| event.clone()).collect();
@@ -163,14 +167,14 @@ impl Client {
         named
     }
 
-    async fn event(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub async fn event(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let found = || self.events(name).into_iter().map(|event| event["data"].clone()).find(|data| wanted(data));
         eventually(name, || found().is_some()).await;
         found().unwrap()
     }
 
     /// Calls an actor as `wash call` does.
-    async fn call(
+    pub async fn call(
         &self,
         actor: &str,
         operation: &str,
@@ -213,7 +217,7 @@ impl Client {
         }
     }
 
-    async fn http(&self, actor: &str, path: &str, query: &str, body: Vec<u8>) -> HttpResponse {
+    pub async fn http(&self, actor: &str, path: &str, query: &str, body: Vec<u8>) -> HttpResponse {
         let request = HttpRequest {
             method: "POST".into(),
             path: path.into(),
@@ -228,7 +232,7 @@ impl Client {
     }
 }
 
-fn accepted(answer: &Value) {
+pub fn accepted(answer: &Value) {
     assert_eq!(answer, &json!({"accepted": true, "error": ""}));
 }
 

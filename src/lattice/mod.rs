@@ -7,6 +7,7 @@
 pub mod ask;
 pub mod backoff;
 pub mod bodies;
+pub mod bucket;
 pub mod cache;
 pub mod connection;
 pub mod control;
@@ -18,6 +19,7 @@ pub mod objects;
 pub mod outbox;
 pub mod rpc;
 pub mod settings;
+pub mod sync;
 pub mod watch;
 
 #[cfg(test)]
@@ -29,9 +31,11 @@ mod kept_tests;
 #[cfg(test)]
 mod lattice_tests;
 #[cfg(test)]
+mod sync_tests;
+#[cfg(test)]
 pub(crate) mod testing;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use smol::Task;
 
@@ -45,7 +49,7 @@ use crate::{
     error::{Error, Result},
     host::Host,
     log, task,
-    wire::subject::Subjects,
+    wire::{LinkDefinition, subject::Subjects},
 };
 
 /// What the parts of this room share.
@@ -64,6 +68,10 @@ pub struct Shared {
     invocations: rpc::InvocationEvents,
     cache: Arc<cache::Cache>,
     heart: heartbeat::Heart,
+    pings: control::pings::Pings,
+    resumed: control::intention::Resumed,
+    /// Links as the lattice was told of them.
+    links: smol::lock::Mutex<BTreeMap<String, LinkDefinition>>,
 }
 
 impl Shared {
@@ -122,6 +130,8 @@ impl Lattice {
         let objects = objects::ObjectStore::new(control.clone(), settings.js_domain.as_deref());
         host.artifacts().register(Remote::Nats, Arc::new(objects));
         let issuers = anti_forgery.issuers().collect::<Vec<_>>().join(",");
+        // What was known before the start was told before the start.
+        let links = host.desired().links.iter().map(|(id, wanted)| (id.clone(), wanted.link.clone())).collect();
         let shared = Arc::new(Shared {
             host,
             host_id,
@@ -136,16 +146,21 @@ impl Lattice {
             invocations,
             cache,
             heart: heartbeat::Heart::default(),
+            pings: control::pings::Pings::default(),
+            resumed: control::intention::Resumed::default(),
+            links: smol::lock::Mutex::new(links),
         });
         let sending = shared.events.clone().send_for_ever(shared.control.clone(), shared.subjects.clone());
+        control::intention::resume(&shared)?;
         let tasks = vec![
             task::spawn(warn_of_ad_hoc_cluster(shared.clone())),
             task::spawn(sending),
             task::spawn(heartbeat::beat_for_ever(shared.clone())),
             task::spawn(rpc::serve_for_ever(shared.clone())),
             task::spawn(control::serve_for_ever(shared.clone())),
-            task::spawn(cache::publish_for_ever(shared.clone())),
-            task::spawn(cache::follow_for_ever(shared.clone())),
+            task::spawn(sync::publish_for_ever(shared.clone())),
+            task::spawn(sync::tell_links_for_ever(shared.clone())),
+            task::spawn(sync::follow_for_ever(shared.clone())),
         ];
         Ok(Self { shared, tasks })
     }

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-use super::{backoff, outbox};
+use super::{backoff, bucket, outbox};
 use crate::{
     claims::KeyPair,
     error::{Error, Result},
@@ -43,6 +43,8 @@ pub struct Settings {
     pub rpc_timeout: Duration,
     /// Whether commands from afar may name files of this board.
     pub allow_file_load: bool,
+    /// Whether a live update may not claim more than the running revision.
+    pub strict_update: bool,
     /// Patience with the network.
     pub timing: Timing,
     /// Events kept while offline.
@@ -64,6 +66,7 @@ impl Settings {
             js_domain: None,
             rpc_timeout: Duration::from_millis(2000),
             allow_file_load: false,
+            strict_update: false,
             timing: Timing::default(),
             outbox_events: outbox::DEFAULT_MAX_EVENTS,
             outbox_bytes: outbox::DEFAULT_MAX_BYTES,
@@ -84,6 +87,8 @@ pub struct Timing {
     pub silence: Duration,
     /// How long the client library may take over one message.
     pub patience: Duration,
+    /// Time between two signs of life of the bucket's watch.
+    pub bucket_heartbeat: Duration,
 }
 
 impl Default for Timing {
@@ -94,6 +99,7 @@ impl Default for Timing {
             connect: Duration::from_secs(5),
             silence: DEFAULT_SILENCE,
             patience: DEFAULT_PATIENCE,
+            bucket_heartbeat: bucket::HEARTBEAT,
         }
     }
 }

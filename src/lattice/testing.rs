@@ -144,6 +144,7 @@ pub fn quick() -> Timing {
         connect: Duration::from_secs(5),
         silence: Duration::from_millis(2000),
         patience: Duration::from_millis(500),
+        bucket_heartbeat: Duration::from_secs(1),
     }
 }
 

@@ -49,6 +49,66 @@ pub fn create_subject(lattice: &str, domain: Option<&str>) -> String {
     }
 }
 
+/// How fast a watch may be told the bucket's content, bits per second. Servers send it as fast as they can otherwise, a few
+/// thousand messages at once; so a quarter of a second's worth comes at once, which a client's queue holds. The largest
+/// lattice a board can know takes ten seconds.
+const WATCH_BITS_PER_SECOND: u64 = 4_000_000;
+
+/// The request that makes a watch: everything there is, then each change, to `inbox`, with a sign of life every
+/// `heartbeat_nanos`. It ends by itself when nobody listens on `inbox` any more.
+pub fn watch_request(lattice: &str, inbox: &str, heartbeat_nanos: u128) -> String {
+    let (stream, bucket) = (stream(lattice), bucket(lattice));
+    format!(
+        concat!(
+            r#"{{"stream_name":"{}","config":{{"description":"latticed","deliver_subject":"{}","#,
+            r#""deliver_policy":"last_per_subject","ack_policy":"none","filter_subject":"$KV.{}.>","max_deliver":-1,"#,
+            r#""replay_policy":"instant","flow_control":true,"idle_heartbeat":{},"rate_limit_bps":{},"#,
+            r#""mem_storage":true,"num_replicas":1}}}}"#
+        ),
+        stream, inbox, bucket, heartbeat_nanos, WATCH_BITS_PER_SECOND
+    )
+}
+
+/// Where that request goes, in the JetStream domain `domain`.
+pub fn watch_subject(lattice: &str, domain: Option<&str>) -> String {
+    let stream = stream(lattice);
+    match domain {
+        Some(domain) => format!("$JS.{domain}.API.CONSUMER.CREATE.{stream}"),
+        None => format!("$JS.API.CONSUMER.CREATE.{stream}"),
+    }
+}
+
+/// Where the values of the bucket's keys are put, in the JetStream domain `domain`; the key follows.
+pub fn put_prefix(lattice: &str, domain: Option<&str>) -> String {
+    let bucket = bucket(lattice);
+    match domain {
+        Some(domain) => format!("$JS.{domain}.API.$KV.{bucket}."),
+        None => format!("$KV.{bucket}."),
+    }
+}
+
+/// What JetStream says of a message of a watch in the message's reply subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Number of the message within the watch, from 1, without gaps.
+    pub sequence: u64,
+    /// Messages there are to come.
+    pub pending: u64,
+}
+
+impl Delivery {
+    /// Reads `$JS.ACK.…`: nine parts from older servers; newer ones put domain and account before them, or more behind.
+    pub fn parse(reply: &str) -> Option<Self> {
+        let parts: Vec<&str> = reply.strip_prefix("$JS.ACK.")?.split('.').collect();
+        let parts = match parts.len() {
+            7 => &parts[..],
+            9.. => &parts[2..],
+            _ => return None,
+        };
+        Some(Self { sequence: parts[4].parse().ok()?, pending: parts[6].parse().ok()? })
+    }
+}
+
 /// What a key of the bucket is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Key {
@@ -375,6 +435,26 @@ mod tests {
         );
         assert_eq!(create_subject("a", None), "$JS.API.STREAM.CREATE.KV_LATTICEDATA_a");
         assert_eq!(create_subject("a", Some("leaf")), "$JS.leaf.API.STREAM.CREATE.KV_LATTICEDATA_a");
+    }
+
+    #[test]
+    fn a_watch_is_asked_for_and_its_messages_are_numbered() {
+        let request: Value = serde_json::from_str(&watch_request("a", "_INBOX.1", 60_000_000_000)).unwrap();
+        assert_eq!(
+            (&request["config"]["idle_heartbeat"], &request["stream_name"]),
+            (&60_000_000_000_u64.into(), &"KV_LATTICEDATA_a".into())
+        );
+        assert_eq!(watch_subject("a", None), "$JS.API.CONSUMER.CREATE.KV_LATTICEDATA_a");
+        assert_eq!(watch_subject("a", Some("leaf")), "$JS.leaf.API.CONSUMER.CREATE.KV_LATTICEDATA_a");
+        assert_eq!(put_prefix("a", None), "$KV.LATTICEDATA_a.");
+        assert_eq!(put_prefix("a", Some("leaf")), "$JS.leaf.API.$KV.LATTICEDATA_a.");
+        let delivery = Some(Delivery { sequence: 3, pending: 7 });
+        assert_eq!(Delivery::parse("$JS.ACK.S.c.1.12.3.1700000000000000000.7"), delivery);
+        assert_eq!(Delivery::parse("$JS.ACK._.hash.S.c.1.12.3.1700000000000000000.7"), delivery);
+        assert_eq!(Delivery::parse("$JS.ACK.leaf.hash.S.c.1.12.3.1700000000000000000.7.token"), delivery);
+        for other in ["", "_INBOX.x", "$JS.ACK.S.c.1.12.3.17", "$JS.ACK.S.c.1.12.x.17.7"] {
+            assert_eq!(Delivery::parse(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
-use super::Shared;
+use super::{
+    Shared,
+    intention::{Subject, Ticket},
+};
 use crate::{
     error::{Error, Result},
     host::{change::Module, desired::DesiredProvider},
@@ -19,30 +22,52 @@ use crate::{
     },
 };
 
-pub async fn run(shared: &Arc<Shared>, verb: Verb, body: &[u8]) -> Result<()> {
+pub async fn run(shared: &Arc<Shared>, ticket: &Ticket, verb: Verb, body: &[u8]) -> Result<()> {
     match verb {
-        Verb::LaunchActor => launch_actor(shared, LaunchActor::parse(body)?).await,
+        Verb::LaunchActor => launch_actor(shared, ticket, LaunchActor::parse(body)?).await,
         Verb::StopActor => stop_actor(shared, StopActor::parse(body)?).await,
-        Verb::ScaleActor => scale_actor(shared, ScaleActor::parse(body)?).await,
-        Verb::UpdateActor => update_actor(shared, UpdateActor::parse(body)?).await,
-        Verb::LaunchProvider => launch_provider(shared, LaunchProvider::parse(body)?).await,
+        Verb::ScaleActor => scale_actor(shared, ticket, ScaleActor::parse(body)?).await,
+        Verb::UpdateActor => update_actor(shared, ticket, UpdateActor::parse(body)?).await,
+        Verb::LaunchProvider => launch_provider(shared, ticket, LaunchProvider::parse(body)?).await,
         Verb::StopProvider => stop_provider(shared, StopProvider::parse(body)?).await,
         // The answer goes out first; the caller of this then asks the host to end.
         Verb::StopHost => StopHost::parse(body).map(drop),
     }
 }
 
-async fn launch_actor(shared: &Arc<Shared>, launch: LaunchActor) -> Result<()> {
+/// Where the artifact of a command comes from, as far as it says.
+pub fn reference(verb: Verb, body: &[u8]) -> Option<String> {
+    match verb {
+        Verb::LaunchActor => Some(LaunchActor::parse(body).ok()?.actor_ref),
+        Verb::ScaleActor => match ScaleActor::parse(body).ok()?.target {
+            ScaleTarget::Key { actor_ref, .. } => actor_ref,
+            ScaleTarget::Reference(reference) => Some(reference),
+        },
+        Verb::UpdateActor => Some(UpdateActor::parse(body).ok()?.new_actor_ref),
+        Verb::LaunchProvider => Some(LaunchProvider::parse(body).ok()?.provider_ref),
+        Verb::StopActor | Verb::StopProvider | Verb::StopHost => None,
+    }
+}
+
+/// What a command is about, to tell what it takes the place of.
+pub fn subject(verb: Verb, body: &[u8]) -> Option<Subject> {
+    match verb {
+        Verb::StopActor => Some(Subject::Key(StopActor::parse(body).ok()?.actor_id)),
+        _ => reference(verb, body).map(Subject::Reference),
+    }
+}
+
+async fn launch_actor(shared: &Arc<Shared>, ticket: &Ticket, launch: LaunchActor) -> Result<()> {
     let LaunchActor { actor_ref, count, annotations } = launch;
     let started = async {
         let (module, _) = fetch(shared, &actor_ref).await?;
-        shared.host.change(|desired| desired.start_actor(&module, count, &annotations)).await
+        ticket.change(&shared.host, |desired| desired.start_actor(&module, count, &annotations)).await
     };
     let outcome = started.await;
-    report_start(shared, None, &actor_ref, &annotations, count, outcome)
+    report_start(shared, ticket, None, &actor_ref, &annotations, count, outcome)
 }
 
-async fn scale_actor(shared: &Arc<Shared>, scale: ScaleActor) -> Result<()> {
+async fn scale_actor(shared: &Arc<Shared>, ticket: &Ticket, scale: ScaleActor) -> Result<()> {
     let ScaleActor { target, count, annotations } = scale;
     // Absent means as often as this host lets any actor run.
     let count = count.unwrap_or(crate::actor::settings::MAX_CONCURRENT);
@@ -73,7 +98,7 @@ async fn scale_actor(shared: &Arc<Shared>, scale: ScaleActor) -> Result<()> {
         let total = |desired: &crate::host::desired::Desired| {
             desired.actors.get(&module.public_key).map_or(0, |actor| actor.max_concurrent())
         };
-        shared.host.change(|desired| desired.scale_actor(&module, count, &annotations)).await?;
+        ticket.change(&shared.host, |desired| desired.scale_actor(&module, count, &annotations)).await?;
         if unchanged && total(&before) == total(&shared.host.desired()) {
             // Clients wait for the event even when nothing had to be started.
             shared.events.tell_unchanged(&module.public_key, &reference, &annotations);
@@ -81,19 +106,24 @@ async fn scale_actor(shared: &Arc<Shared>, scale: ScaleActor) -> Result<()> {
         Ok(())
     };
     let outcome = scaled.await;
-    report_start(shared, key.as_deref(), &reference, &annotations, count, outcome)
+    report_start(shared, ticket, key.as_deref(), &reference, &annotations, count, outcome)
 }
 
 /// Tells a failed start by events, in which clients look for it.
 fn report_start(
     shared: &Shared,
+    ticket: &Ticket,
     key: Option<&str>,
     reference: &str,
     annotations: &Annotations,
     count: u16,
     outcome: Result<()>,
 ) -> Result<()> {
-    outcome.inspect_err(|error| shared.events.tell_start_failed(key, reference, annotations, count, error.text()))
+    outcome.inspect_err(|error| {
+        if !ticket.goes_on_after(error) {
+            shared.events.tell_start_failed(key, reference, annotations, count, error.text());
+        }
+    })
 }
 
 /// The module behind `reference`: what runs from it already, else fetched. The second value is whether it runs.
@@ -114,50 +144,66 @@ async fn stop_actor(shared: &Shared, stop: StopActor) -> Result<()> {
     shared.host.change(|desired| Ok(desired.stop_actor(&actor_id, count, &annotations).0)).await
 }
 
-async fn update_actor(shared: &Arc<Shared>, update: UpdateActor) -> Result<()> {
-    let reference = update.new_actor_ref;
-    let refused = |error: Error| error.context("Unable to perform live update");
-    if let Some(key) = &update.actor_id
-        && !shared.host.desired().actors.contains_key(key)
-    {
-        return Err(refused(Error::not_found(format!("the actor {key} is not running on this host"))));
-    }
-    shared.may_fetch(&reference).map_err(refused)?;
-    let (module, claims) = shared.host.fetch_module(&reference).await.map_err(|error| {
-        if let Some(key) = &update.actor_id {
-            shared.events.tell_update_failed(key, 0, error.text());
+async fn update_actor(shared: &Arc<Shared>, ticket: &Ticket, update: UpdateActor) -> Result<()> {
+    let mut about = (update.actor_id.clone(), 0);
+    try_update(shared, ticket, &update, &mut about).await.map_err(|error| {
+        if !ticket.goes_on_after(&error) {
+            shared.events.tell_update_failed(about.0.as_deref().unwrap_or("N/A"), about.1, error.text());
         }
-        refused(error)
-    })?;
-    let there = shared.host.router().routes().actor(&module.public_key).map(|running| running.claims.clone());
-    let outcome = match there {
-        None => Err(Error::not_found(format!("the actor {} is not running on this host", module.public_key))),
-        Some(there) if claims.revision <= there.revision => Err(Error::conflict(format!(
-            "{reference} has revision {}, {} runs already; the new one must be greater",
-            claims.revision, there.revision
-        ))),
-        Some(_) => {
-            async {
-                shared.host.try_module(&module, &claims.name).await?;
-                shared.host.change(|desired| desired.update_actor(&module)).await
-            }
-            .await
-        }
-    };
-    outcome.map_err(|error| {
-        shared.events.tell_update_failed(&module.public_key, claims.revision, error.text());
-        refused(error)
+        error.context("Unable to perform live update")
     })
 }
 
-async fn launch_provider(shared: &Shared, launch: LaunchProvider) -> Result<()> {
+/// Updates an actor; `about` becomes its key and new revision as soon as they are known.
+async fn try_update(
+    shared: &Arc<Shared>,
+    ticket: &Ticket,
+    update: &UpdateActor,
+    about: &mut (Option<String>, i32),
+) -> Result<()> {
+    let reference = &update.new_actor_ref;
+    let not_running = |key: &str| Error::not_found(format!("the actor {key} is not running on this host"));
+    if let Some(key) = &update.actor_id
+        && !shared.host.desired().actors.contains_key(key)
+    {
+        return Err(not_running(key));
+    }
+    shared.may_fetch(reference)?;
+    let (module, claims) = shared.host.fetch_module(reference).await?;
+    *about = (Some(module.public_key.clone()), claims.revision);
+    let there = shared.host.router().routes().actor(&module.public_key).map(|running| running.claims.clone());
+    let there = there.ok_or_else(|| not_running(&module.public_key))?;
+    if claims.revision <= there.revision {
+        return Err(Error::conflict(format!(
+            "{reference} has revision {}, {} runs already; the new one must be greater",
+            claims.revision, there.revision
+        )));
+    }
+    if shared.settings.strict_update {
+        let gained: Vec<&str> = claims.caps.iter().filter(|cap| !there.may_use(cap)).map(String::as_str).collect();
+        if !gained.is_empty() {
+            return Err(Error::denied(format!(
+                "{reference} claims {}, which the running revision does not, and WASMCLOUD_STRICT_UPDATE_CHECK is on: \
+                 stop the actor and start the new revision, if it may have that",
+                gained.join(", ")
+            )));
+        }
+    }
+    shared.host.try_module(&module, &claims.name).await?;
+    ticket.change(&shared.host, |desired| desired.update_actor(&module)).await
+}
+
+async fn launch_provider(shared: &Shared, ticket: &Ticket, launch: LaunchProvider) -> Result<()> {
     let LaunchProvider { provider_ref, link_name, configuration, annotations } = launch;
     let started = async {
         let found = shared.host.find_provider(&provider_ref, &link_name)?;
         let provider = DesiredProvider { configuration, annotations, ..found };
-        shared.host.change(|desired| desired.start_provider(provider)).await
+        ticket.change(&shared.host, |desired| desired.start_provider(provider)).await
     };
     started.await.inspect_err(|error| {
+        if ticket.goes_on_after(error) {
+            return;
+        }
         shared.events.emit(&ProviderStartFailed {
             provider_ref: &provider_ref,
             link_name: &link_name,

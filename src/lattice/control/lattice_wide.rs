@@ -5,9 +5,10 @@ use async_nats::Message;
 use super::{Shared, query::send};
 use crate::{
     error::Result,
+    lattice::sync,
     log,
     wire::{
-        cache::{Key, encode_link},
+        cache::Key,
         control::{
             auction::{ActorAuction, Constraints, ProviderAuction},
             config::ConfigReply,
@@ -15,30 +16,24 @@ use crate::{
             link::{DeleteLink, parse_put},
             registry,
         },
-        event::link::{LinkDeleted, LinkSet},
     },
 };
 
 pub async fn put_link(shared: &Shared, body: &[u8]) -> Result<()> {
     let link = parse_put(body)?;
-    let _linking = shared.cache.linking().await;
-    shared.host.change(|desired| desired.put_link(link.clone())).await?;
-    shared.cache.write(&Key::Link(link.id.clone()), Some(encode_link(&link)?)).await?;
-    shared.events.emit(&LinkSet(&link));
-    Ok(())
+    shared.host.change(|desired| desired.put_link(link)).await?;
+    sync::tell_links(shared).await
 }
 
 /// A link nobody knows is deleted too: the bucket may hold it.
 pub async fn delete_link(shared: &Shared, body: &[u8]) -> Result<()> {
     let id = DeleteLink::parse(body)?.id();
-    let _linking = shared.cache.linking().await;
-    let there = shared.host.desired().links.get(&id).map(|there| there.link.clone());
+    let known = shared.host.desired().links.contains_key(&id);
     shared.host.change(|desired| Ok(desired.delete_link(&id))).await?;
-    shared.cache.write(&Key::Link(id), None).await?;
-    if let Some(link) = there {
-        shared.events.emit(&LinkDeleted(&link));
+    if !known {
+        shared.cache.write(&Key::Link(id), None).await?;
     }
-    Ok(())
+    sync::tell_links(shared).await
 }
 
 pub async fn put_registries(shared: &Shared, body: &[u8]) -> Result<()> {

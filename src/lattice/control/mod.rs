@@ -1,10 +1,13 @@
 //! The control interface: what clients ask of this host, and of all hosts (`protocol/lattice.md §3–4`).
 //!
 //! Each request is read, answered within [`ACK_PATIENCE`] whatever the work behind it, and carried out through the host's
-//! desired state like any other change. Reads are in `query`, commands in `command`, the rest in `lattice_wide`.
+//! desired state like any other change. Pings are in `pings`, reads in `query`, commands in `command`, what of them takes
+//! its time in `intention`, the rest in `lattice_wide`.
 
 mod command;
+pub mod intention;
 mod lattice_wide;
+pub mod pings;
 mod query;
 
 use std::{
@@ -28,8 +31,9 @@ use crate::{
     },
 };
 
-/// When an ack is given at the latest: clients wait two seconds, and the way there and back takes its part.
-const ACK_PATIENCE: Duration = Duration::from_millis(1500);
+/// When an ack is given at the latest, but for one write to disk: clients wait two seconds, and the way there and back takes
+/// its part.
+const ACK_PATIENCE: Duration = Duration::from_millis(1000);
 
 /// Requests that may be under way at once. Commands wait for each other at the disk anyway; one more is refused.
 const MAX_IN_FLIGHT: usize = 256;
@@ -61,6 +65,9 @@ pub async fn serve_for_ever(shared: Arc<Shared>) {
 
 /// Starts the answer to `message`. Runs on the library's thread, so it only hands over.
 fn take_in(shared: &Arc<Shared>, in_flight: &Arc<AtomicUsize>, message: Message) {
+    if shared.subjects.parse_control(&message.subject) == Some(Topic::PingHosts) {
+        return pings::take_in(shared, message);
+    }
     struct Place(Arc<AtomicUsize>);
     impl Drop for Place {
         fn drop(&mut self) {
@@ -95,7 +102,8 @@ async fn reply(shared: &Shared, message: &Message, body: &[u8]) {
 async fn handle(shared: &Arc<Shared>, topic: Topic<'_>, message: &Message) {
     let body = &message.payload;
     match topic {
-        Topic::PingHosts => query::ping(shared, message).await,
+        // Those never come this far.
+        Topic::PingHosts => {}
         Topic::GetClaims => query::claims(shared, message).await,
         Topic::GetLinks => query::links(shared, message).await,
         Topic::GetInventory { .. } => query::inventory(shared, message).await,
@@ -103,11 +111,10 @@ async fn handle(shared: &Arc<Shared>, topic: Topic<'_>, message: &Message) {
         Topic::AuctionProvider => lattice_wide::auction_provider(shared, message).await,
         Topic::GetConfig { .. } => lattice_wide::get_config(shared, message).await,
         Topic::Command { verb, .. } => {
-            let outcome = soon({
-                let (shared, body) = (shared.clone(), body.clone());
-                async move { command::run(&shared, verb, &body).await }
-            })
-            .await;
+            if let Some(subject) = command::subject(verb, body) {
+                intention::supersede(shared, &subject).await;
+            }
+            let outcome = intention::carry_out(shared, verb, body, ACK_PATIENCE).await;
             acknowledge(shared, message, &outcome).await;
             if verb == Verb::StopHost && outcome.is_ok() {
                 shared.control.flush().await;
@@ -136,21 +143,4 @@ async fn acknowledge(shared: &Shared, message: &Message, outcome: &Result<()>) {
         log::warn!("a control request was refused: {error}"; subject = message.subject);
     }
     reply(shared, message, &Ack::of(outcome).encode()).await;
-}
-
-/// What became of `work` after [`ACK_PATIENCE`]: its outcome, or acceptance while it goes on by itself. Its end is told by
-/// events then, as clients expect.
-async fn soon(work: impl Future<Output = Result<()>> + Send + 'static) -> Result<()> {
-    let (sender, receiver) = smol::channel::bounded(1);
-    crate::task::spawn(async move {
-        let outcome = work.await;
-        // Nobody listens any more when the ack is given already.
-        let _ = sender.try_send(outcome);
-    })
-    .detach();
-    match super::connection::within(ACK_PATIENCE, receiver.recv()).await {
-        Some(Ok(outcome)) => outcome,
-        Some(Err(_)) => Err(Error::internal("the command ended without an outcome")),
-        None => Ok(()),
-    }
 }

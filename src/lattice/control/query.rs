@@ -1,55 +1,19 @@
-//! What clients ask to know: who is there, what runs, what is known.
-
-use std::time::Duration;
+//! What clients ask to know: what runs, what is known.
 
 use async_nats::Message;
 use serde::Serialize;
 
 use super::{Shared, reply};
 use crate::{
-    lattice::{backoff, events::instance_id, heartbeat},
+    lattice::events::instance_id,
     log,
     wire::control::{
         claims::ClaimsList,
-        host::{PingReply, uptime_human},
+        host::uptime_human,
         inventory::{self, Inventory},
         link::Links,
     },
 };
-
-/// A ping is answered at a moment of the host's own within this time, so that the answers of many boards do not arrive as
-/// one burst. A tenth of what the most hurried client waits.
-const PING_SPREAD: Duration = Duration::from_millis(200);
-
-pub async fn ping(shared: &Shared, message: &Message) {
-    smol::Timer::after(backoff::phase(&shared.host_id, PING_SPREAD)).await;
-    let host = &shared.host;
-    let labels = host.labels();
-    let uptime = host.uptime().as_secs();
-    let (control, rpc) = (shared.settings.control.url(), shared.settings.rpc.url());
-    let answer = PingReply {
-        id: &shared.host_id,
-        issuer: shared.anti_forgery.public_key(),
-        labels: &labels,
-        friendly_name: host.friendly_name(),
-        uptime_seconds: uptime,
-        uptime_human: &uptime_human(uptime),
-        version: env!("CARGO_PKG_VERSION"),
-        cluster_issuers: &shared.issuers,
-        js_domain: shared.settings.js_domain.as_deref(),
-        ctl_host: &control,
-        prov_rpc_host: &rpc,
-        rpc_host: &rpc,
-        lattice_prefix: shared.subjects.lattice(),
-        lattice: shared.subjects.lattice(),
-    };
-    let mut body = Vec::new();
-    match answer.write(&mut body) {
-        Ok(()) => reply(shared, message, &body).await,
-        Err(error) => log::warn!("a ping was not answered: {error}"),
-    }
-    heartbeat::beat_after_ping(shared).await;
-}
 
 pub async fn inventory(shared: &Shared, message: &Message) {
     let host = &shared.host;

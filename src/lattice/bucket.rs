@@ -1,0 +1,277 @@
+//! The lattice's bucket as JetStream keeps it: made when it is missing, watched, written to (`protocol/cache.md §1–4`).
+//!
+//! The client library has all this too, with a sign of life every five seconds: 88 KB an hour on an idle link. This watch
+//! has its own interval, sees a delete whatever the case of its header, and asks for what a server of any age answers. It
+//! decides nothing: what an entry means is in `sync`.
+
+use std::time::Duration;
+
+use async_nats::{HeaderMap, Message, StatusCode, Subscriber};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use serde::Deserialize;
+
+use super::{
+    connection::{Answer, Connection, within},
+    events::random_id,
+};
+use crate::{
+    error::{Error, Result},
+    log,
+    wire::{
+        cache::{
+            Delivery, OPERATION_HEADER, Operation, create_request, create_subject, operation, put_prefix,
+            watch_request, watch_subject,
+        },
+        event::event_id,
+        text,
+    },
+};
+
+/// Time between two signs of life of an idle watch. A bucket that was taken away is noticed after two of them; at five
+/// seconds they would be the largest part of what an idle host costs on a metered link.
+pub const HEARTBEAT: Duration = Duration::from_secs(60);
+
+/// How long one request to JetStream may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Entries of the first content that are kept until all of it is there, and their bytes together. A lattice with more is
+/// larger than what a board can know; the rest is left out with a warning.
+const MAX_CONTENT: usize = 3 * 8192;
+const MAX_CONTENT_BYTES: usize = 8 << 20;
+
+/// Changes taken over together when many come at once: one write to disk for all of them.
+const MAX_READY: usize = 256;
+
+/// Marks signs of life with the number of the last message before them.
+const LAST_MESSAGE: &str = "Nats-Last-Consumer";
+
+/// Marks signs of life of a watch that waits for our word before it goes on, and says where that word goes.
+const STALLED: &str = "Nats-Consumer-Stalled";
+
+/// What JetStream calls a stream that is not there.
+const STREAM_NOT_FOUND: u64 = 10_059;
+
+/// The bucket of one lattice.
+pub struct Bucket {
+    connection: Connection,
+    lattice: String,
+    domain: Option<String>,
+}
+
+/// A key and what it says now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The key.
+    pub key: String,
+    /// Its value; `None` when it was deleted.
+    pub value: Option<Bytes>,
+}
+
+/// As much of an answer of JetStream as matters here.
+#[derive(Default, Deserialize)]
+struct Response {
+    #[serde(default)]
+    error: Option<Refusal>,
+    #[serde(default)]
+    num_pending: u64,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+impl Bucket {
+    /// The bucket of `lattice` in the JetStream domain `domain`.
+    pub fn new(connection: Connection, lattice: &str, domain: Option<&str>) -> Self {
+        Self { connection, lattice: lattice.to_owned(), domain: domain.map(str::to_owned) }
+    }
+
+    /// Watches the bucket, which is made when it is missing. One that is there is never changed: operators replicate it as
+    /// they like.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`](crate::error::Kind::Unavailable): there is no JetStream, or it refuses, or does not answer.
+    pub async fn watch(&self, heartbeat: Duration) -> Result<Watch> {
+        let inbox = format!("_INBOX.{}", event_id(random_id()));
+        let messages = self.connection.subscribe(inbox.clone(), None).await?;
+        let (subject, request) = (
+            watch_subject(&self.lattice, self.domain.as_deref()),
+            watch_request(&self.lattice, &inbox, heartbeat.as_nanos()),
+        );
+        let mut answer = self.ask(subject.clone(), None, request.clone()).await?;
+        if answer.error.as_ref().is_some_and(|error| error.err_code == STREAM_NOT_FOUND) {
+            let create = create_subject(&self.lattice, self.domain.as_deref());
+            let made = self.ask(create, None, create_request(&self.lattice)).await?;
+            answer = self.ask(subject, None, request).await?;
+            // Whether we made it or another host was quicker: what counts is that it is there now.
+            if answer.error.is_some() {
+                made.accepted("make it")?;
+            }
+        }
+        let pending = answer.accepted("watch it")?.num_pending;
+        Ok(Watch {
+            connection: self.connection.clone(),
+            messages,
+            prefix: put_prefix(&self.lattice, None),
+            heartbeat,
+            sequence: 0,
+            pending,
+        })
+    }
+
+    /// Gives `key` a value, or deletes it.
+    ///
+    /// # Errors
+    /// As [`Bucket::watch`].
+    pub async fn put(&self, key: &str, value: Option<Vec<u8>>) -> Result<()> {
+        let subject = format!("{}{key}", put_prefix(&self.lattice, self.domain.as_deref()));
+        let headers = value.is_none().then(|| {
+            let mut headers = HeaderMap::new();
+            headers.insert(OPERATION_HEADER, "PURGE");
+            headers
+        });
+        self.ask(subject, headers, value.unwrap_or_default()).await?.accepted("write to it").map(drop)
+    }
+
+    async fn ask(&self, subject: String, headers: Option<HeaderMap>, body: impl Into<Bytes>) -> Result<Response> {
+        match self.connection.request(subject, headers, body, PATIENCE).await? {
+            Answer::Message(message) => serde_json::from_slice(&message.payload).map_err(|cause| {
+                let said = String::from_utf8_lossy(&message.payload);
+                Error::unavailable(format!(
+                    "JetStream answers what is not understood: {cause}: {}",
+                    text::prefix(&said, 200)
+                ))
+            }),
+            Answer::Nobody => Err(Error::unavailable("there is no JetStream here")),
+            Answer::Silence => Err(Error::unavailable("JetStream does not answer")),
+        }
+    }
+}
+
+impl Response {
+    fn accepted(self, what: &str) -> Result<Self> {
+        match self.error {
+            None => Ok(self),
+            Some(error) => Err(Error::unavailable(format!("cannot {what}: JetStream says: {}", error.description))),
+        }
+    }
+}
+
+/// A watch of a bucket. Dropped, it ends.
+pub struct Watch {
+    connection: Connection,
+    messages: Subscriber,
+    prefix: String,
+    heartbeat: Duration,
+    /// Number of the last message.
+    sequence: u64,
+    /// Messages of the first content that are to come.
+    pending: u64,
+}
+
+impl Watch {
+    /// All that is in the bucket when the watch begins, each key once, deleted ones too where their mark is still there.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`](crate::error::Kind::Unavailable): it did not arrive.
+    pub async fn content(&mut self) -> Result<Vec<Entry>> {
+        let (mut entries, mut bytes, mut left_out) = (Vec::new(), 0, 0);
+        while self.pending > 0 {
+            let next = within(PATIENCE, self.next()).await;
+            let entry = next.unwrap_or_else(|| Err(Error::unavailable("its content did not arrive")))?;
+            bytes += entry.key.len() + entry.value.as_ref().map_or(0, Bytes::len);
+            if entries.len() < MAX_CONTENT && bytes <= MAX_CONTENT_BYTES {
+                entries.push(entry);
+            } else {
+                left_out += 1;
+            }
+        }
+        if left_out > 0 {
+            log::warn!("the lattice's bucket holds more than a board can know: {left_out} entries were left out");
+        }
+        Ok(entries)
+    }
+
+    /// The next change. May be dropped while it waits.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`](crate::error::Kind::Unavailable): the watch is broken or has missed something; a new one tells
+    /// everything again.
+    pub async fn next(&mut self) -> Result<Entry> {
+        loop {
+            // One sign of life may be lost or late.
+            let message = within(self.heartbeat * 2 + PATIENCE, self.messages.next())
+                .await
+                .ok_or_else(|| Error::unavailable("the watch gives no sign of life"))?
+                .ok_or_else(|| Error::unavailable("the watch ended"))?;
+            match message.status {
+                Some(StatusCode::IDLE_HEARTBEAT) => self.sign_of_life(&message).await?,
+                Some(status) => {
+                    let why = message.description.as_deref().unwrap_or_default();
+                    return Err(Error::unavailable(format!("the watch ended: {status} {why}")));
+                }
+                None => {
+                    if let Some(entry) = self.take(message)? {
+                        return Ok(entry);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Changes that have arrived already, at most [`MAX_READY`].
+    ///
+    /// # Errors
+    /// As [`Watch::next`].
+    pub async fn ready(&mut self) -> Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        while entries.len() < MAX_READY
+            && let Some(next) = smol::future::poll_once(self.next()).await
+        {
+            entries.push(next?);
+        }
+        Ok(entries)
+    }
+
+    async fn sign_of_life(&self, message: &Message) -> Result<()> {
+        let header = |name: &str| {
+            let headers = message.headers.as_ref()?;
+            headers.iter().find_map(|(known, values)| {
+                let known: &str = known.as_ref();
+                known.eq_ignore_ascii_case(name).then(|| values.first().map(|value| value.as_str().to_owned()))?
+            })
+        };
+        // The server has sent as much as it wants to without hearing of us.
+        let asked = message.reply.as_ref().map(ToString::to_string).or_else(|| header(STALLED));
+        if let Some(subject) = asked {
+            self.connection.publish(subject, Bytes::new()).await?;
+        }
+        match header(LAST_MESSAGE).and_then(|last| last.parse::<u64>().ok()) {
+            Some(last) if last != self.sequence => Err(Error::unavailable("the watch has missed a change")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The entry in a message; `None` for what is none of this bucket's.
+    fn take(&mut self, message: Message) -> Result<Option<Entry>> {
+        let Some(delivery) = message.reply.as_ref().and_then(|reply| Delivery::parse(reply)) else { return Ok(None) };
+        if delivery.sequence != self.sequence + 1 {
+            return Err(Error::unavailable("the watch has missed a change"));
+        }
+        (self.sequence, self.pending) = (delivery.sequence, delivery.pending);
+        let Some(key) = message.subject.strip_prefix(self.prefix.as_str()) else { return Ok(None) };
+        let headers = message.headers.iter().flat_map(HeaderMap::iter);
+        let headers =
+            headers.flat_map(|(name, values)| values.iter().map(move |value| (name.as_ref(), value.as_str())));
+        let value = match operation(headers) {
+            Operation::Put => Some(message.payload),
+            Operation::Delete => None,
+        };
+        Ok(Some(Entry { key: key.to_owned(), value }))
+    }
+}

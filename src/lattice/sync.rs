@@ -1,0 +1,344 @@
+//! Keeps this host and the lattice's bucket alike (`protocol/cache.md §4`).
+//!
+//! One watch is the trigger for everything others change: claims and references go to the `cache`, links become part of
+//! what should run. What this host knows and the bucket does not is written to it, whenever the two meet. Without
+//! JetStream nothing is lost but the sharing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    Shared,
+    bucket::{Bucket, Entry},
+};
+use crate::{
+    error::{Error, Result},
+    host::{
+        desired::{Desired, DesiredLink},
+        links::MAX_LINKS,
+    },
+    log,
+    wire::{
+        LinkDefinition,
+        cache::{ClaimsRecord, Key, ReferenceRecord, encode_link, parse_link},
+        event::link::{LinkDeleted, LinkSet, ReferenceSet},
+    },
+};
+
+/// First and longest wait before the bucket is looked for again after it could not be had, doubling between. A server that
+/// starts is soon ready; one that has no JetStream at all need not be asked more than six times an hour.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(600);
+
+/// Follows the bucket for ever: sync at the start and after each lost connection, then each change.
+pub async fn follow_for_ever(shared: Arc<Shared>) {
+    let (mut told, mut wait) = (false, FIRST_RETRY);
+    loop {
+        shared.control.connected().await;
+        let lost = shared.control.changed();
+        let mut met = false;
+        let following = async {
+            match follow(&shared, &mut met).await {
+                Err(error) => Some(error),
+                Ok(never) => match never {},
+            }
+        };
+        // What changed while the line was down comes with the next sync; to wait for the watch to notice would take longer.
+        let disconnected = async {
+            shared.control.disconnected().await;
+            None
+        };
+        let outcome = smol::future::or(following, disconnected).await;
+        if met {
+            (told, wait) = (false, FIRST_RETRY);
+        }
+        let Some(error) = outcome else { continue };
+        if told {
+            log::debug!("the lattice's bucket cannot be used: {error}");
+        } else {
+            told = true;
+            log::warn!("the lattice's bucket cannot be used: {error}; this host goes on with what it knows");
+        }
+        smol::future::or(lost, async {
+            smol::Timer::after(wait).await;
+        })
+        .await;
+        wait = (wait * 2).min(LONGEST_RETRY);
+    }
+}
+
+/// Opens the bucket, takes over what is in it, and follows it until something breaks. `met` tells that it got that far.
+async fn follow(shared: &Arc<Shared>, met: &mut bool) -> Result<Infallible> {
+    let domain = shared.settings.js_domain.as_deref();
+    let bucket = Bucket::new(shared.control.clone(), shared.subjects.lattice(), domain);
+    let mut watch = bucket.watch(shared.settings.timing.bucket_heartbeat).await?;
+    let content = watch.content().await?;
+    let seen: BTreeSet<String> = content.iter().map(|entry| entry.key.clone()).collect();
+    take_over(shared, content).await?;
+    log::info!("the lattice's bucket is followed, {} entries", seen.len());
+    push_missing(shared, &seen).await?;
+    *met = true;
+    loop {
+        let waiting = shared.cache.waiting.listen();
+        flush(shared, &bucket).await?;
+        let next = smol::future::or(async { Some(watch.next().await) }, async {
+            waiting.await;
+            None
+        })
+        .await;
+        if let Some(entry) = next {
+            let mut entries = vec![entry?];
+            let more = watch.ready().await;
+            entries.extend(more.as_ref().into_iter().flatten().cloned());
+            take_changes(shared, entries).await;
+            more?;
+        }
+    }
+}
+
+/// A link of the bucket; `None` for what stands under a wrong key.
+fn read_link(id: &str, value: &[u8]) -> Option<LinkDefinition> {
+    match parse_link(value) {
+        Ok(link) if link.id == id => Some(link),
+        Ok(link) => {
+            log::warn!("a link in the lattice's bucket stands under a wrong key"; actor_id = link.actor_id);
+            None
+        }
+        Err(error) => {
+            log::warn!("a link in the lattice's bucket was not taken over: {error}");
+            None
+        }
+    }
+}
+
+/// Takes over all that is in the bucket: in one change of what should run, and without a word to the lattice, which knows.
+async fn take_over(shared: &Arc<Shared>, content: Vec<Entry>) -> Result<()> {
+    let (mut put, mut gone, mut others) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
+    for entry in content {
+        // What this host is about to write is newer than what the bucket says.
+        if shared.cache.waits(&entry.key) {
+            continue;
+        }
+        match (Key::parse(&entry.key), &entry.value) {
+            (Some(Key::Link(id)), Some(value)) => {
+                if let Some(link) = read_link(&id, value) {
+                    put.insert(id, link);
+                }
+            }
+            (Some(Key::Link(id)), None) => drop(gone.insert(id)),
+            (Some(_), _) => others.push(entry),
+            (None, _) => {}
+        }
+    }
+    shared.cache.remember(&others).await?;
+    let mut told = shared.links.lock().await;
+    let desired = shared.host.desired();
+    let known = |link: &LinkDefinition| desired.links.get(&link.id).is_some_and(|there| there.link == *link);
+    put.retain(|_, link| !known(link));
+    gone.retain(|id| desired.links.contains_key(id));
+    if put.is_empty() && gone.is_empty() {
+        return Ok(());
+    }
+    shared.host.change(|desired| Ok(with_links(desired, &put, &gone))).await?;
+    for id in &gone {
+        told.remove(id);
+    }
+    told.extend(put);
+    Ok(())
+}
+
+/// `desired` with the links of the bucket.
+fn with_links(desired: &Desired, put: &BTreeMap<String, LinkDefinition>, gone: &BTreeSet<String>) -> Desired {
+    let mut next = desired.clone();
+    next.links.retain(|id, _| !gone.contains(id));
+    let mut left_out = 0;
+    for (id, link) in put {
+        if next.links.len() < MAX_LINKS || next.links.contains_key(id) {
+            next.links.insert(id.clone(), DesiredLink { link: link.clone(), application: String::new() });
+        } else {
+            left_out += 1;
+        }
+    }
+    if left_out > 0 {
+        log::warn!("the lattice has more links than a host takes on: {left_out} were left out");
+    }
+    next
+}
+
+/// Takes over changes, in their order; one that cannot be is said and left out.
+async fn take_changes(shared: &Arc<Shared>, entries: Vec<Entry>) {
+    let mut others = Vec::new();
+    for entry in entries.into_iter().filter(|entry| !shared.cache.waits(&entry.key)) {
+        let outcome = match (Key::parse(&entry.key), &entry.value) {
+            (Some(Key::Link(id)), Some(value)) => match read_link(&id, value) {
+                Some(link) => put_link(shared, link).await,
+                None => Ok(()),
+            },
+            (Some(Key::Link(id)), None) => delete_link(shared, &id).await,
+            (Some(_), _) => {
+                others.push(entry);
+                continue;
+            }
+            (None, _) => Ok(()),
+        };
+        if let Err(error) = outcome {
+            log::warn!("a link of the lattice's bucket was not taken over: {error}"; key = entry.key);
+        }
+    }
+    if let Err(error) = shared.cache.remember(&others).await {
+        log::warn!("entries of the lattice's bucket were not taken over: {error}");
+    }
+}
+
+async fn put_link(shared: &Arc<Shared>, link: LinkDefinition) -> Result<()> {
+    let mut told = shared.links.lock().await;
+    let known = shared.host.desired().links.get(&link.id).is_some_and(|there| there.link == link);
+    if !known {
+        shared.host.change(|desired| desired.put_link(link.clone())).await?;
+        shared.events.emit(&LinkSet(&link));
+        told.insert(link.id.clone(), link);
+    }
+    Ok(())
+}
+
+async fn delete_link(shared: &Arc<Shared>, id: &str) -> Result<()> {
+    let mut told = shared.links.lock().await;
+    let there = shared.host.desired().links.get(id).map(|there| there.link.clone());
+    if let Some(link) = there {
+        shared.host.change(|desired| Ok(desired.delete_link(id))).await?;
+        shared.events.emit(&LinkDeleted(&link));
+        told.remove(id);
+    }
+    Ok(())
+}
+
+/// Tells the lattice of links that were made or deleted on this host, now: by an event, and in the bucket as soon as there
+/// is one.
+///
+/// # Errors
+/// The disk failed; what was not told is told next time.
+pub async fn tell_links(shared: &Shared) -> Result<()> {
+    let mut told = shared.links.lock().await;
+    let desired = shared.host.desired();
+    let gone: Vec<LinkDefinition> =
+        told.values().filter(|link| !desired.links.contains_key(&link.id)).cloned().collect();
+    for link in gone {
+        shared.events.emit(&LinkDeleted(&link));
+        shared.cache.write(&Key::Link(link.id.clone()), None).await?;
+        told.remove(&link.id);
+    }
+    for wanted in desired.links.values() {
+        if told.get(&wanted.link.id) == Some(&wanted.link) {
+            continue;
+        }
+        shared.events.emit(&LinkSet(&wanted.link));
+        shared.cache.write(&Key::Link(wanted.link.id.clone()), Some(encode_link(&wanted.link)?)).await?;
+        told.insert(wanted.link.id.clone(), wanted.link.clone());
+    }
+    Ok(())
+}
+
+/// Tells of links whenever what should run has changed, for ever.
+pub async fn tell_links_for_ever(shared: Arc<Shared>) {
+    loop {
+        let changed = shared.host.desired_changed();
+        if let Err(error) = tell_links(&shared).await {
+            log::warn!("a link was not told to the lattice: {error}");
+        }
+        changed.await;
+    }
+}
+
+/// Links, claims and references of this host that the bucket has never heard of, or has lost, are written to it.
+async fn push_missing(shared: &Arc<Shared>, seen: &BTreeSet<String>) -> Result<()> {
+    tell_links(shared).await?;
+    let desired = shared.host.desired();
+    for wanted in desired.links.values() {
+        let key = Key::Link(wanted.link.id.clone());
+        if !seen.contains(&key.text()) {
+            shared.cache.write(&key, Some(encode_link(&wanted.link)?)).await?;
+        }
+    }
+    publish_running(shared, Some(seen)).await
+}
+
+/// Writes claims and references of what runs here, where they are news: to this host, or to a bucket that has `seen` only
+/// these keys.
+async fn publish_running(shared: &Arc<Shared>, seen: Option<&BTreeSet<String>>) -> Result<()> {
+    let missing = |key: &str| seen.is_some_and(|seen| !seen.contains(key));
+    for (record, reference) in running(shared) {
+        let public_key = record.subject.clone();
+        let key = Key::Claims(public_key.clone());
+        let (text, value) = (key.text(), record.encode()?);
+        if missing(&text) || shared.cache.stored(&text)?.as_ref() != Some(&value) {
+            shared.cache.write(&key, Some(value)).await?;
+        }
+        let key = Key::Reference(reference.clone());
+        let news = shared.cache.resolve_reference(&reference).as_ref() != Some(&public_key);
+        if news || missing(&key.text()) {
+            let value = ReferenceRecord { reference: reference.clone(), public_key: public_key.clone() }.encode()?;
+            shared.cache.write(&key, Some(value)).await?;
+        }
+        if news {
+            shared.events.emit(&ReferenceSet { oci_url: &reference, public_key: &public_key });
+        }
+    }
+    Ok(())
+}
+
+/// What runs here, as the bucket knows it, and where each came from.
+fn running(shared: &Shared) -> Vec<(ClaimsRecord, String)> {
+    let routes = shared.host.router().routes();
+    let actors = routes.actors().map(|actor| {
+        let claims = &actor.claims;
+        let record = ClaimsRecord {
+            call_alias: claims.call_alias.clone().unwrap_or_default(),
+            issuer: claims.issuer.clone(),
+            name: claims.name.clone(),
+            capabilities: claims.caps.clone(),
+            revision: claims.revision,
+            tags: claims.tags.clone(),
+            version: claims.version.clone(),
+            subject: claims.subject.clone(),
+            contract_id: String::new(),
+            config_schema: None,
+        };
+        (record, actor.desired.reference.clone())
+    });
+    let mut records: Vec<_> = actors.collect();
+    for provider in shared.host.desired().providers.values() {
+        let record = ClaimsRecord {
+            name: provider.reference.trim_start_matches("builtin:").to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            subject: provider.public_key.clone(),
+            contract_id: provider.contract_id.clone(),
+            ..ClaimsRecord::default()
+        };
+        records.push((record, provider.reference.clone()));
+    }
+    records
+}
+
+/// Writes claims of what runs whenever that changes, for ever.
+pub async fn publish_for_ever(shared: Arc<Shared>) {
+    loop {
+        let changed = shared.events.routes_changed.listen();
+        if let Err(error) = publish_running(&shared, None).await {
+            log::warn!("claims were not kept: {error}");
+        }
+        changed.await;
+    }
+}
+
+/// Writes to the bucket what waits for it.
+async fn flush(shared: &Arc<Shared>, bucket: &Bucket) -> Result<()> {
+    while let Some((key, value)) = shared.cache.next_waiting() {
+        bucket.put(&key, value.clone()).await.map_err(|error: Error| error.context(&key))?;
+        shared.cache.written(&key, &value).await?;
+    }
+    Ok(())
+}
