@@ -7,6 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::{Duration, Instant},
@@ -27,13 +28,19 @@ use crate::{
     store::{Digest, Store},
 };
 
-/// Verified bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Verified bytes. In text only how many.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Fetched {
     /// Of `bytes`.
     pub digest: Digest,
     /// All of them.
     pub bytes: Vec<u8>,
+}
+
+impl fmt::Debug for Fetched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes of {}", self.bytes.len(), self.digest)
+    }
 }
 
 /// All sources, in front of one store.
@@ -321,7 +328,8 @@ impl Artifacts {
         let mut attempts = Attempts::new(asked);
         let mut began_anew = false;
         loop {
-            let (blobs, name, digest, limit) = (self.store.blobs(), name.clone(), content.digest, asked.limit.bytes);
+            let limit = content.bytes.unwrap_or(u64::MAX).min(asked.limit.bytes);
+            let (blobs, name, digest) = (self.store.blobs(), name.clone(), content.digest);
             let into = smol::unblock(move || blobs.resume(&name, digest, limit)).await.report_to(watched.progress());
             let (before, resumed) = (into.received(), into.resumed() > 0);
             watched.attempt(before);
@@ -356,6 +364,12 @@ impl Artifacts {
                     return Ok(digest);
                 }
                 Ok(Received::Later(error, after)) => (error, Some(after)),
+                // Within what was announced nothing is too large.
+                Err(error) if error.kind() == Kind::Limit && content.bytes.is_some() => {
+                    return Err(Error::invalid(format!(
+                        "it has more than the {limit} bytes that its source announced; nothing of it was kept"
+                    )));
+                }
                 Err(error) => (error, None),
             };
             let progressed = watched.progress().received() > before;

@@ -5,7 +5,7 @@
 //! * [`reference`]: what a reference means; no I/O.
 //! * [`artifacts`]: from a reference to verified bytes in the store; [`origin`]: what a source must do for that; [`pace`]:
 //!   how fast, and when to try again; [`running`]: what is on its way.
-//! * [`file`], [`download`]: sources; others are registered by floors above. [`web`]: HTTP as they use it. [`credentials`]: how to log in to registries.
+//! * [`file`], [`download`], [`image`]: sources; others are registered by floors above. [`web`]: HTTP as they use it. [`credentials`]: how to log in to registries.
 //! * [`records`]: what is remembered of references; [`keeper`]: what stays in the store and what goes.
 //!
 //! The host asks here for the bytes of actors and provider archives, the manifest for its own; nothing here judges what
@@ -15,6 +15,7 @@ pub mod artifacts;
 pub mod credentials;
 pub mod download;
 pub mod file;
+pub mod image;
 pub mod keeper;
 pub mod origin;
 pub mod pace;
@@ -28,6 +29,7 @@ pub use artifacts::{Artifacts, Fetched};
 pub use credentials::{Credentials, RegistryLogin};
 pub use download::Download;
 pub use file::{Limit, read_file};
+pub use image::Images;
 pub use keeper::{Keeper, Swept};
 pub use origin::{Content, Origin, Received, Resolved, Wanted};
 pub use pace::Pace;

@@ -41,11 +41,11 @@ pub enum Source {
     File(PathBuf),
     /// `builtin:NAME`: a provider that is part of this program.
     Builtin(String),
-    /// Elsewhere. Recognised so that the error is a good one; this version cannot fetch it.
+    /// Elsewhere: fetched by the source that is registered for it.
     Remote(Remote),
 }
 
-/// A place that this version knows by name only.
+/// A place to fetch from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Remote {
     /// `REGISTRY/REPOSITORY[:TAG][@sha256:…]`.
@@ -58,7 +58,7 @@ pub enum Remote {
     Nats,
     /// `mirror://NAME@sha256:…`: the store of another board.
     Mirror,
-    /// `bindle://…`, of the reference host.
+    /// `bindle://…`, of the reference host; recognised so that the error is a good one.
     Bindle,
 }
 
@@ -124,7 +124,7 @@ impl Reference {
             _ => return Ok(None),
         };
         match self.text.rsplit_once(mark) {
-            Some((_, digest)) => digest.parse().map(Some),
+            Some((_, digest)) => self.read_digest(digest).map(Some),
             None if required => Err(Error::invalid(format!(
                 "the reference {} lacks its digest; end it with {mark} and the SHA-256 of the content, as sha256sum prints it",
                 shown(&self.text)
@@ -140,10 +140,19 @@ impl Reference {
     pub fn manifest_digest(&self) -> Result<Option<Digest>> {
         match self.source {
             Source::Remote(Remote::Image) => {
-                self.text.split_once("@sha256:").map(|(_, digest)| digest.parse()).transpose()
+                self.text.split_once("@sha256:").map(|(_, digest)| self.read_digest(digest)).transpose()
             }
             _ => Ok(None),
         }
+    }
+
+    fn read_digest(&self, digest: &str) -> Result<Digest> {
+        digest.parse().map_err(|error: Error| error.context(format!("the reference {}", shown(&self.text))))
+    }
+
+    /// Whether its bytes come over a network, by a source that there can be.
+    pub fn is_fetched(&self) -> bool {
+        matches!(&self.source, Source::Remote(remote) if *remote != Remote::Bindle)
     }
 
     /// The path of a file reference as seen from `base`; `None` for every other source.
@@ -157,11 +166,18 @@ impl Reference {
     /// The error of whoever is asked for something that this source cannot give; `wanted` says what, `an actor`.
     pub fn cannot_give(&self, wanted: &str) -> Error {
         match &self.source {
-            Source::Remote(remote) => Error::unavailable(format!(
-                "{} is {}, which this version cannot fetch; copy it to this machine and refer to it as file://PATH",
-                shown(&self.text),
-                remote.name()
-            )),
+            Source::Remote(remote) => {
+                let why = match remote {
+                    Remote::Nats => "which only a host in a lattice can fetch",
+                    Remote::Mirror => "which needs another board's mirror to be set",
+                    _ => "which this version cannot fetch",
+                };
+                Error::unavailable(format!(
+                    "{} is {}, {why}; copy it to this machine and refer to it as file://PATH",
+                    shown(&self.text),
+                    remote.name()
+                ))
+            }
             Source::Builtin(_) => Error::invalid(format!(
                 "{} is a provider of this program and not {wanted}; refer to {wanted} as file://PATH",
                 shown(&self.text)

@@ -212,13 +212,14 @@ pub fn fetch(
     let mut skip = 0;
     match response.status().as_u16() {
         200 => {
-            let total = response.body().content_length().or(content.bytes);
+            // What the source said before is what counts: an answer that ends early may say so politely.
+            let total = content.bytes.or(response.body().content_length());
             skip = into.begin(validator.as_deref(), total)?;
         }
         206 if at > 0 => {
             let (start, total) = content_range(response.headers()).unwrap_or((u64::MAX, None));
             let validator = validator.or_else(|| into.validator().map(str::to_owned));
-            if start != at || into.begin(validator.as_deref(), total.or(content.bytes))? != at {
+            if start != at || into.begin(validator.as_deref(), content.bytes.or(total))? != at {
                 into.restart();
                 return Err(Error::unavailable(format!("{} gave another part than was asked for", asker.who)));
             }

@@ -79,7 +79,10 @@ fn read(path: &Path, config: &Config) -> Result<Application> {
             .into_iter()
             .map(|actor| ActorComponent {
                 name: actor.name,
-                reference: format!("file://{}", actor.path.display()),
+                reference: match actor.path {
+                    Some(path) => format!("file://{}", path.display()),
+                    None => actor.reference.text().to_owned(),
+                },
                 max_concurrent: actor.max_concurrent.unwrap_or(config.actor.max_concurrent),
                 links: actor
                     .links

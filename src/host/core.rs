@@ -11,7 +11,7 @@ use smol::{channel, future, lock};
 
 use crate::{
     actor::{Actor, Engine},
-    artifact::{self, Artifacts, Download, Remote},
+    artifact::{self, Artifacts, Download, Images, Remote},
     claims::{self, KeyPair},
     error::Result,
     host::{
@@ -126,6 +126,8 @@ impl Host {
         let download = Arc::new(Download::new(host.settings.artifacts.clone()));
         host.artifacts.register(Remote::Https, download.clone());
         host.artifacts.register(Remote::Http, download);
+        let images = Images::new(host.settings.artifacts.clone(), host.artifacts.credentials().clone());
+        host.artifacts.register(Remote::Image, Arc::new(images));
         host.declare_needs();
         for name in parts.intrinsics {
             host.start_intrinsic(name)?;

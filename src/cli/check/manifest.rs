@@ -28,9 +28,13 @@ struct Shown {
 struct ShownActor {
     name: String,
     reference: String,
-    subject: String,
-    issuer: String,
-    version: String,
+    /// Nothing of the three is known of one that is fetched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issuer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
     max_concurrent: u16,
     links: Vec<String>,
 }
@@ -53,14 +57,23 @@ pub(super) fn check(path: &Path, config: &Config, output: &mut Output) -> Result
     for actor in &application.actors {
         let at = |error: Error| error.context(format!("{file}:{}: {}", actor.position, actor.name));
         let limit = Limit { bytes: config.actor.module_bytes as u64, setting: "WASMCLOUD_ACTOR_MODULE_BYTES" };
-        let bytes = read_blocking(&actor.path, limit).map_err(at)?;
+        let Some(path) = &actor.path else {
+            warnings.push(format!(
+                "{file}:{}: {} is fetched when the host starts it and was not looked at",
+                actor.position,
+                actor.reference.text()
+            ));
+            actors.push(shown(actor, None, config));
+            continue;
+        };
+        let bytes = read_blocking(path, limit).map_err(at)?;
         let checked = verdict(bytes, config).map_err(at)?;
-        if let Some(other) = actors.iter().find(|other| other.subject == checked.claims.subject) {
+        if let Some(other) = actors.iter().find(|other| other.subject.as_ref() == Some(&checked.claims.subject)) {
             let text = format!("is the same actor as {:?}: one module needs one component", other.name);
             return Err(at(Error::conflict(text)));
         }
         warnings.extend(unclaimed(&file, &application, actor, &checked));
-        actors.push(shown(actor, checked, config));
+        actors.push(shown(actor, Some(checked), config));
     }
     let capabilities = application.capabilities.iter().map(|capability| ShownCapability {
         name: capability.name.clone(),
@@ -82,13 +95,15 @@ pub(super) fn check(path: &Path, config: &Config, output: &mut Output) -> Result
     print(&shown, output)
 }
 
-fn shown(actor: &Actor, checked: Checked, config: &Config) -> ShownActor {
+/// Without what was `checked`, one that is fetched.
+fn shown(actor: &Actor, checked: Option<Checked>, config: &Config) -> ShownActor {
+    let claims = checked.map(|checked| checked.claims);
     ShownActor {
         name: actor.name.clone(),
         reference: actor.reference.text().to_owned(),
-        subject: checked.claims.subject,
-        issuer: checked.claims.issuer,
-        version: checked.claims.version,
+        subject: claims.as_ref().map(|claims| claims.subject.clone()),
+        issuer: claims.as_ref().map(|claims| claims.issuer.clone()),
+        version: claims.map(|claims| claims.version),
         max_concurrent: actor.max_concurrent.unwrap_or(config.actor.max_concurrent),
         links: actor.links.iter().map(|link| link.target.clone()).collect(),
     }
@@ -120,7 +135,7 @@ fn print(shown: &Shown, output: &mut Output) -> Result<()> {
         output.line(format_args!(
             "  actor {} {} from {}\n    up to {} at once, linked to {}",
             printable(&actor.name),
-            actor.subject,
+            actor.subject.as_deref().unwrap_or("(not known yet)"),
             printable(&actor.reference),
             actor.max_concurrent,
             printable(&links)

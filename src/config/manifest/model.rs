@@ -50,8 +50,8 @@ pub struct Actor {
     pub position: Position,
     /// The image, as it was written.
     pub reference: Reference,
-    /// The module's file.
-    pub path: PathBuf,
+    /// The module's file; nothing for one that is fetched.
+    pub path: Option<PathBuf>,
     /// Invocations that may run at once: the replicas of its scaler. Without one, the host's default.
     pub max_concurrent: Option<u16>,
     /// Links to capabilities of this application.
@@ -202,9 +202,14 @@ fn actor(
     let mut map = Map::of(properties, "properties of the actor")?;
     let (image, image_position) = map.need_text("image", warnings)?;
     let reference = reference(&image, image_position)?;
-    let Some(path) = reference.path_from(place.directory) else {
+    let path = reference.path_from(place.directory);
+    if path.is_none() && !reference.is_fetched() {
         return Err(Flaw::new(image_position, reference.cannot_give("an actor").text()));
-    };
+    }
+    // Whatever is wrong with a digest is known before anything is fetched.
+    if let Err(error) = reference.content_digest().and_then(|_| reference.manifest_digest()) {
+        return Err(Flaw::new(image_position, error.text()));
+    }
     if map.take("config").is_some() {
         warnings.push(Flaw::new(
             properties.position,

@@ -52,7 +52,7 @@ fn a_manifest_becomes_actors_capabilities_and_links() {
     let app = good(&format!("{ECHO}{HTTP}"));
     assert_eq!((app.name.as_str(), app.version.as_str(), app.description.as_str()), ("app", "v0.0.1", "about"));
     let [echo] = &app.actors[..] else { panic!("one actor") };
-    assert_eq!((echo.reference.text(), echo.path.as_path()), ("file://echo.wasm", Path::new("/apps/echo.wasm")));
+    assert_eq!((echo.reference.text(), echo.path.as_deref()), ("file://echo.wasm", Some(Path::new("/apps/echo.wasm"))));
     assert_eq!((echo.max_concurrent, echo.position), (Some(4), Position { line: 8, column: 13 }));
     assert_eq!(echo.links[0].target, "http");
     assert_eq!(echo.links[0].values, BTreeMap::from([("address".to_owned(), "127.0.0.1:8080".to_owned())]));
@@ -187,9 +187,10 @@ fn two_links_of_one_actor_contract_and_name_are_refused() {
 #[test]
 fn references_elsewhere_get_a_clear_error() {
     for (image, words) in [
-        ("wasmcloud.azurecr.io/echo:0.3.8", "is an image in a registry, which this version cannot fetch"),
+        ("bindle://example.com/echo/1.0", "is a bindle, which this version cannot fetch"),
         ("builtin:httpserver", "is a provider of this program and not an actor"),
-        ("https://example.org/echo.wasm", "a download over HTTPS"),
+        ("https://example.org/echo.wasm", "lacks its digest"),
+        ("mirror://echo@sha256:00", "is no SHA-256 digest"),
     ] {
         let text = error(&ECHO.replace("file://echo.wasm", image));
         assert!(text.starts_with("app.yaml:11:16: ") && text.contains(words) && text.contains(image), "{text}");
@@ -218,7 +219,7 @@ fn the_quickstart_is_a_good_manifest() {
     let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/quickstart/counter.yaml"));
     let app = read(path, &BTreeMap::new()).expect("the manifest of the README");
     assert_eq!(app.warnings, [""; 0]);
-    assert!(app.actors[0].path.is_file(), "{:?}", app.actors[0].path);
+    assert!(app.actors[0].path.as_ref().is_some_and(|path| path.is_file()), "{:?}", app.actors[0].path);
     assert_eq!(app.actors[0].links.len(), 2);
 }
 

@@ -1,0 +1,228 @@
+//! The questions to one registry about one repository: manifests and layers, logged in once it asks for that.
+
+use std::time::{Duration, Instant};
+
+use data_encoding::BASE64;
+use ureq::{
+    Body,
+    http::{HeaderMap, Response, header},
+};
+
+use super::{
+    challenge::{Challenge, token_address},
+    manifest::ACCEPT,
+    name::Name,
+};
+use crate::{
+    artifact::{
+        Credentials, Received, RegistryLogin, Settings, Wanted,
+        web::{self, Asker, Web},
+    },
+    error::{Error, Result},
+    store::Digest,
+};
+
+/// Largest answer of a token service, bytes. Tokens of clouds have 4 KiB.
+const MAX_TOKEN_BYTES: u64 = 64 << 10;
+
+/// What an operator can do about a refused login.
+const LOGIN_REMEDY: &str = "set OCI_REGISTRY, OCI_REGISTRY_USER and OCI_REGISTRY_PASSWORD, or send the lattice other \
+                            credentials for this registry";
+
+/// What a registry gave.
+pub enum Answer {
+    /// This, with its media type.
+    Body(Vec<u8>, Option<String>),
+    /// Ask again after so long.
+    Later(Error, Duration),
+}
+
+/// One registry, one repository, one attempt.
+pub struct Session<'a> {
+    web: Web,
+    name: &'a Name,
+    /// `https://HOST`.
+    base: String,
+    secure: bool,
+    settings: &'a Settings,
+    deadline: Instant,
+    login: Option<RegistryLogin>,
+    /// What the registry wanted to see, once it has asked for it.
+    authorization: Option<String>,
+}
+
+impl<'a> Session<'a> {
+    /// A session that ends by `deadline`. Sends nothing yet.
+    ///
+    /// # Errors
+    /// Those of [`Web::new`].
+    pub fn new(settings: &'a Settings, credentials: &Credentials, name: &'a Name, deadline: Instant) -> Result<Self> {
+        let secure = !settings.insecure.iter().any(|listed| listed.eq_ignore_ascii_case(&name.registry));
+        Ok(Self {
+            web: Web::new(settings, secure, deadline)?,
+            base: format!("{}://{}", if secure { "https" } else { "http" }, name.host()),
+            name,
+            secure,
+            settings,
+            deadline,
+            login: credentials.find(&name.registry),
+            authorization: None,
+        })
+    }
+
+    /// The manifest that `pointer` (a tag, `sha256:…`) names, of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// As [`Origin::resolve`](crate::artifact::Origin::resolve).
+    pub fn manifest(&mut self, pointer: &str, limit: u64) -> Result<Answer> {
+        let address = format!("{}/v2/{}/manifests/{pointer}", self.base, self.name.repository);
+        let response = self.get(&address, &[(header::ACCEPT, ACCEPT.to_owned())])?;
+        if response.status().as_u16() != 200 {
+            let what = format!("the manifest {pointer} of the repository {}", self.name.repository);
+            return self.refused(&what, response);
+        }
+        let media_type = text(response.headers(), header::CONTENT_TYPE);
+        let bytes = self.read(response, "manifest", limit)?;
+        Ok(Answer::Body(bytes, media_type))
+    }
+
+    /// Pours the layer `digest` into the store.
+    ///
+    /// # Errors
+    /// As [`Origin::fetch`](crate::artifact::Origin::fetch).
+    pub fn layer(&mut self, digest: Digest, wanted: Wanted) -> Result<Received> {
+        let address = format!("{}/v2/{}/blobs/sha256:{digest}", self.base, self.name.repository);
+        let (who, what) =
+            (self.who(), format!("a layer of the repository {}{}", self.name.repository, self.with_whom()));
+
+        let asker = Asker { who: &who, what: &what, login_remedy: LOGIN_REMEDY };
+        // Whether it wants a login is asked for by a question without an answer's body: the layer comes once.
+        if self.authorization.is_none() {
+            let probe = format!("{}/v2/", self.base);
+            if let Some(later) = self.log_in_if_asked(&probe)? {
+                return Ok(Received::Later(later.0, later.1));
+            }
+        }
+        let headers: Vec<_> =
+            self.authorization.clone().map(|value| (header::AUTHORIZATION, value)).into_iter().collect();
+        web::fetch(&self.web, &address, &headers, &asker, wanted)
+    }
+
+    fn log_in_if_asked(&mut self, address: &str) -> Result<Option<(Error, Duration)>> {
+        let response = self.web.get(address, &[])?;
+        match response.status().as_u16() {
+            401 => self.log_in(response.headers()).map(|_| None),
+            429 | 503 => match self.refused("a login", response)? {
+                Answer::Later(error, after) => Ok(Some((error, after))),
+                Answer::Body(..) => Ok(None),
+            },
+            // Whatever it says to this question, the layer itself is what counts.
+            _ => Ok(None),
+        }
+    }
+
+    fn get(&mut self, address: &str, headers: &[(header::HeaderName, String)]) -> Result<Response<Body>> {
+        let mut all = headers.to_vec();
+        all.extend(self.authorization.clone().map(|value| (header::AUTHORIZATION, value)));
+        let response = self.web.get(address, &all)?;
+        // Asked once: a login that was refused is refused again.
+        if response.status().as_u16() != 401 || self.authorization.is_some() || !self.log_in(response.headers())? {
+            return Ok(response);
+        }
+        let mut all = headers.to_vec();
+        all.extend(self.authorization.clone().map(|value| (header::AUTHORIZATION, value)));
+        self.web.get(address, &all)
+    }
+
+    /// Does what the registry asks for, if that is something this host can do; answers whether it did.
+    fn log_in(&mut self, headers: &HeaderMap) -> Result<bool> {
+        let challenges = headers.get_all(header::WWW_AUTHENTICATE).iter();
+        let challenge = challenges.filter_map(|value| value.to_str().ok()).find_map(Challenge::parse);
+        self.authorization = match (challenge, &self.login) {
+            (Some(_), Some(RegistryLogin::Bearer(token))) => Some(format!("Bearer {token}")),
+            (Some(Challenge::Basic), Some(RegistryLogin::Basic { user, password })) => Some(basic(user, password)),
+            (Some(Challenge::Bearer { realm, service, scope }), _) => {
+                let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.name.repository));
+                Some(format!("Bearer {}", self.token(&realm, service.as_deref(), &scope)?))
+            }
+            _ => None,
+        };
+        Ok(self.authorization.is_some())
+    }
+
+    /// A token from the service that the registry names: with the login, or for anybody without.
+    fn token(&self, realm: &str, service: Option<&str>, scope: &str) -> Result<String> {
+        let secure = realm.starts_with("https://");
+        if self.secure && !secure {
+            let shown: String = realm.chars().filter(|character| !character.is_control()).take(200).collect();
+            return Err(Error::denied(format!(
+                "{} sends to {shown:?} for a login, which is no HTTPS address: nothing is sent there; ask whoever runs \
+                 the registry",
+                self.who()
+            )));
+        }
+        let address = token_address(realm, service, scope);
+        let headers: Vec<_> = match &self.login {
+            Some(RegistryLogin::Basic { user, password }) => vec![(header::AUTHORIZATION, basic(user, password))],
+            _ => Vec::new(),
+        };
+        // Its own agent: one for plain HTTP must not be used for HTTPS that may be sent on to plain HTTP.
+        let web = Web::new(self.settings, secure, self.deadline)?;
+        let response = web.get(&address, &headers)?;
+        if response.status().as_u16() != 200 {
+            let who = format!("the token service of the registry {}", self.name.registry);
+            let what = format!("the repository {}{}", self.name.repository, self.with_whom());
+
+            return Err(web::refusal(&Asker { who: &who, what: &what, login_remedy: LOGIN_REMEDY }, response).0);
+        }
+        let body = self.read(response, "answer of the token service", MAX_TOKEN_BYTES)?;
+        let answer: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+        let token = ["token", "access_token"].iter().find_map(|name| answer.get(name)?.as_str());
+        let token = token.filter(|token| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()));
+        token.map(str::to_owned).ok_or_else(|| {
+            Error::invalid(format!("the token service of {} gave no token; ask whoever runs it", self.who()))
+        })
+    }
+
+    fn refused(&self, what: &str, response: Response<Body>) -> Result<Answer> {
+        let (who, what) = (self.who(), format!("{what}{}", self.with_whom()));
+        let (error, after) = web::refusal(&Asker { who: &who, what: &what, login_remedy: LOGIN_REMEDY }, response);
+        after.map_or(Err(error.clone()), |after| Ok(Answer::Later(error, after)))
+    }
+
+    /// All of a body, of at most `limit` bytes.
+    fn read(&self, response: Response<Body>, what: &str, limit: u64) -> Result<Vec<u8>> {
+        let too_large =
+            || Error::limit(format!("the {what} of {} is larger than {limit} bytes: it is no artifact's", self.who()));
+        if response.body().content_length().is_some_and(|length| length > limit) {
+            return Err(too_large());
+        }
+        // ureq calls a body of exactly its limit too large.
+        let read = response.into_body().into_with_config().limit(limit + 1).read_to_vec();
+        match read {
+            Ok(bytes) if bytes.len() as u64 <= limit => Ok(bytes),
+            Ok(_) | Err(ureq::Error::BodyExceedsLimit(_)) => Err(too_large()),
+            Err(cause) => Err(Error::unavailable(format!("the {what} of {} broke off: {cause}", self.who()))),
+        }
+    }
+
+    fn who(&self) -> String {
+        format!("the registry {}", self.name.registry)
+    }
+
+    fn with_whom(&self) -> String {
+        match &self.login {
+            Some(RegistryLogin::Basic { user, .. }) => format!(" with user {user:?}"),
+            Some(RegistryLogin::Bearer(_)) => " with a token".to_owned(),
+            None => " without a login".to_owned(),
+        }
+    }
+}
+
+fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", BASE64.encode(format!("{user}:{password}").as_bytes()))
+}
+
+fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<String> {
+    headers.get(name)?.to_str().ok().map(str::to_owned)
+}
