@@ -214,10 +214,12 @@ fn a_manifest_that_cannot_run_names_line_and_column() {
 }
 
 #[test]
-fn the_quickstart_would_run() {
-    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/quickstart/counter.yaml");
-    let (text, error) = Desk::new().ok(manifest, &[]);
-    assert!(text.ends_with("this host would run it\n") && error.is_empty(), "{text}{error}");
+fn the_quickstarts_would_run() {
+    for name in ["counter", "mailbox"] {
+        let manifest = format!("{}/tests/quickstart/{name}.yaml", env!("CARGO_MANIFEST_DIR"));
+        let (text, error) = Desk::new().ok(&manifest, &[]);
+        assert!(text.ends_with("this host would run it\n") && error.is_empty(), "{text}{error}");
+    }
 }
 
 /// What `check` shows is what `run` does: a limit from the environment holds, and HOST_CONFIG is written first.

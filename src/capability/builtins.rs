@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{http_client, http_server, key_value, logging, numbers};
+use super::{http_client, http_server, key_value, logging, messaging, numbers};
 use crate::{
     host::{Builtin, Builtins, Capability},
     store::Store,
-    wire::interface::{HTTP_CLIENT, HTTP_SERVER, KEY_VALUE, LOGGING, NUMBERGEN},
+    wire::interface::{HTTP_CLIENT, HTTP_SERVER, KEY_VALUE, LOGGING, MESSAGING, NUMBERGEN},
 };
 
 /// Names of those that every actor reaches without a link (`protocol/actor-abi.md §5`).
@@ -19,6 +19,8 @@ pub struct Settings {
     pub http_server: http_server::Settings,
     /// The HTTP client.
     pub http_client: http_client::Settings,
+    /// Messaging, and its way to brokers.
+    pub messaging: messaging::Settings,
     /// What a keyspace may hold.
     pub quotas: key_value::Quotas,
 }
@@ -37,6 +39,12 @@ pub fn builtins(store: &Store, settings: &Settings) -> Builtins {
         name: "httpclient",
         contract_id: HTTP_CLIENT,
         start: Box::new(move |context| Ok(http_client::start_with(context, client.clone()))),
+    });
+    let (messages, kept) = (settings.messaging.clone(), store.clone());
+    builtins.register(Builtin {
+        name: "messaging",
+        contract_id: MESSAGING,
+        start: Box::new(move |context| Ok(messaging::start(context, kept.clone(), messages.clone()))),
     });
     let (store, quotas) = (store.clone(), settings.quotas);
     builtins.register(Builtin {

@@ -5,6 +5,7 @@ pub mod http_client;
 pub mod http_server;
 pub mod key_value;
 pub mod logging;
+pub mod messaging;
 pub mod numbers;
 
 pub use builtins::{INTRINSICS, Settings, builtins};

@@ -10,7 +10,7 @@ use crate::{
     config::{Config, Nats},
     error::{Error, Result},
     host::{Host, event::Events},
-    lattice::{Endpoint, Lattice, LatticeEvents, Login, Settings, Timing},
+    lattice::{Endpoint, Lattice, LatticeEvents, Login, NatsBroker, Settings, Timing},
 };
 
 /// The key that signs this host's invocations.
@@ -50,11 +50,13 @@ impl Joining {
         Ok(Self(Some((settings, anti_forgery, events))))
     }
 
-    /// Begins to connect; returns without waiting for a server.
-    pub async fn join(self, host: &Arc<Host>) -> Result<Joined> {
+    /// Begins to connect; returns without waiting for a server. `broker` may use the connection for invocations.
+    pub async fn join(self, host: &Arc<Host>, broker: &NatsBroker) -> Result<Joined> {
         Ok(Joined(match self.0 {
             Some((settings, anti_forgery, events)) => {
-                Some(Lattice::start(settings, host.clone(), anti_forgery, events).await?)
+                let lattice = Lattice::start(settings, host.clone(), anti_forgery, events).await?;
+                lattice.lend(broker);
+                Some(lattice)
             }
             None => None,
         }))
@@ -93,16 +95,21 @@ pub fn endpoints(config: &Config) -> Result<Settings> {
         rpc_timeout: config.rpc_timeout,
         allow_file_load: config.allow_file_load,
         strict_update: config.strict_update,
-        timing: Timing {
-            reconnect_base: config.reconnect_base,
-            reconnect_cap: config.reconnect_cap,
-            silence: config.silence,
-            ..Timing::default()
-        },
+        timing: timing(config),
         outbox_events: config.outbox_events,
         outbox_bytes: config.outbox_bytes,
         ..Settings::new(config.lattice.clone(), endpoint(&config.ctl)?)
     })
+}
+
+/// Patience with the network.
+pub fn timing(config: &Config) -> Timing {
+    Timing {
+        reconnect_base: config.reconnect_base,
+        reconnect_cap: config.reconnect_cap,
+        silence: config.silence,
+        ..Timing::default()
+    }
 }
 
 fn endpoint(nats: &Nats) -> Result<Endpoint> {

@@ -12,15 +12,16 @@ use super::{
 };
 use crate::{
     actor::Engine,
-    capability::{self, http_client, http_server},
+    capability::{self, http_client, http_server, messaging},
     claims::{KeyPair, Role},
     config::{Config, RegistryAccount, friendly_name, host_config, manifest},
     error::{Context, Kind, Result},
     host::{
-        self, Application, Host, Parts,
+        self, Application, Broker, Host, Parts,
         application::{ActorComponent, LinkComponent, ProviderComponent},
         event::{Events, LogEvents},
     },
+    lattice::NatsBroker,
     log,
     service::{clock::SystemClock, heap, signals},
     store::{RealDisk, Store},
@@ -106,7 +107,7 @@ fn read(path: &Path, config: &Config) -> Result<Application> {
 }
 
 /// The built-in providers' share of the settings.
-fn capabilities(config: &Config) -> capability::Settings {
+fn capabilities(config: &Config, broker: Arc<dyn Broker>) -> capability::Settings {
     let payload_bytes = config.actor.payload_bytes;
     capability::Settings {
         http_server: http_server::Settings {
@@ -120,6 +121,12 @@ fn capabilities(config: &Config) -> capability::Settings {
             request_bytes_max: payload_bytes,
             response_bytes_max: payload_bytes,
             ..http_client::Settings::default()
+        },
+        messaging: messaging::Settings {
+            broker: Some(broker),
+            timeout: config.rpc_timeout,
+            payload_bytes,
+            ..messaging::Settings::default()
         },
         quotas: config.key_value,
     }
@@ -154,6 +161,7 @@ async fn serve(config: Config, application: Option<Application>) -> Result<()> {
     log::name(&key.public_key().to_string(), &friendly_name);
     let mut listeners: Vec<Arc<dyn Events>> = vec![Arc::new(LogEvents)];
     let joining = Joining::prepare(&config, cluster, &key.public_key().to_string(), &mut listeners)?;
+    let broker = NatsBroker::new(joining::timing(&config), &key.public_key().to_string())?;
     let host = Host::new(
         host::Settings {
             lattice: config.lattice.clone(),
@@ -165,7 +173,7 @@ async fn serve(config: Config, application: Option<Application>) -> Result<()> {
         },
         Parts {
             key,
-            builtins: capability::builtins(&store, &capabilities(&config)),
+            builtins: capability::builtins(&store, &capabilities(&config, Arc::new(broker.clone()))),
             store,
             engine,
             intrinsics: capability::INTRINSICS,
@@ -183,7 +191,7 @@ async fn serve(config: Config, application: Option<Application>) -> Result<()> {
         ..web::Settings::at(config.admin_socket.clone())
     };
     let admin = Admin::start(settings, host.clone()).await?;
-    let joined = joining.join(&host).await?;
+    let joined = joining.join(&host, &broker).await?;
     if let Some(application) = application {
         host.apply(application).await?;
     }

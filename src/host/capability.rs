@@ -72,6 +72,12 @@ pub trait Capability: Send + Sync + 'static {
         false
     }
 
+    /// The host stops: no more calls of its own accord from now on, while actors that still work may go on calling it.
+    /// Nothing to do for most.
+    fn quiet(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// The provider is stopped: every link is gone when this returns.
     fn stop(&self) -> BoxFuture<'_, ()>;
 }

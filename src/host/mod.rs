@@ -5,6 +5,7 @@
 
 pub mod application;
 pub mod builtin;
+pub mod bus;
 pub mod capability;
 pub mod change;
 mod checkup;
@@ -26,6 +27,7 @@ pub mod uplink;
 
 pub use application::Application;
 pub use builtin::{Builtin, Builtins};
+pub use bus::{Broker, Bus, BusServer};
 pub use capability::{BoxFuture, Call, Capability, Invoke, ProviderContext};
 pub use control::{ActorStatus, Control, HostStatus, MemoryStatus, ProviderStatus};
 pub use core::{Clock, Host, Parts, Settings};

@@ -401,6 +401,14 @@ impl Host {
         let (gates, servants): (Vec<_>, Vec<_>) =
             self.router.routes().providers().cloned().partition(|provider| provider.capability.originates());
         let actors: Vec<String> = self.router.routes().actors().map(|actor| actor.desired.public_key.clone()).collect();
+        all(servants.iter().map(|provider| {
+            let capability = provider.capability.clone();
+            async move {
+                // One that does not become quiet is stopped all the same.
+                let _ = patient(CAPABILITY_PATIENCE, capability.quiet()).await;
+            }
+        }))
+        .await;
         self.stop_providers(gates).await;
         let host = self;
         all(actors.into_iter().map(|key| {

@@ -9,7 +9,10 @@
 
 use std::{
     future::Future,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -44,7 +47,7 @@ const SUBSCRIPTION_QUEUE: usize = 8192;
 const READ_BUFFER_BYTES: u16 = 16 * 1024;
 
 /// Probes after which the library calls a silent connection dead, and the one that is on its way when it went silent.
-const PROBES_PER_SILENCE: u32 = 4;
+pub(super) const PROBES_PER_SILENCE: u32 = 4;
 
 /// How a connection stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +87,8 @@ struct Shared {
     standing: Mutex<Standing>,
     changed: Signal,
     ever_connected: Mutex<bool>,
+    /// No attempt to connect is made while this holds.
+    resting: AtomicBool,
 }
 
 impl Shared {
@@ -195,6 +200,7 @@ impl Connection {
             }),
             changed: Signal::new(),
             ever_connected: Mutex::new(false),
+            resting: AtomicBool::new(false),
         });
         let mut servers = Vec::new();
         for server in &endpoint.servers {
@@ -247,6 +253,13 @@ impl Connection {
             }
             changed.await;
         }
+    }
+
+    /// Holds further attempts to connect back, or lets them go on: the library cannot be told to give up. Does nothing to a
+    /// connection that works.
+    pub(super) fn rest(&self, rest: bool) {
+        self.shared.resting.store(rest, Relaxed);
+        self.shared.changed.notify(usize::MAX);
     }
 
     /// Largest message the server takes, bytes.
@@ -458,7 +471,16 @@ fn options(endpoint: &Endpoint, timing: &Timing, host_key: &str, shared: &Arc<Sh
             if let Some((address, why)) = why {
                 failures.failed(format!("{}:{}: {why}", address.host(), address.port()));
             }
-            std::future::ready(None)
+            let shared = failures.clone();
+            async move {
+                loop {
+                    let changed = shared.changed.listen();
+                    if !shared.resting.load(Relaxed) {
+                        return None;
+                    }
+                    changed.await;
+                }
+            }
         })
         .event_callback(move |event| {
             match event {

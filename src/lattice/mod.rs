@@ -7,6 +7,7 @@
 pub mod ask;
 pub mod backoff;
 pub mod bodies;
+pub mod broker;
 pub mod bucket;
 pub mod cache;
 pub mod connection;
@@ -39,6 +40,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use smol::Task;
 
+pub use broker::NatsBroker;
 pub use connection::{Connection, Standing};
 pub use events::LatticeEvents;
 pub use settings::{Endpoint, Login, Settings, Timing, Tls};
@@ -163,6 +165,12 @@ impl Lattice {
             task::spawn(sync::follow_for_ever(shared.clone())),
         ];
         Ok(Self { shared, tasks })
+    }
+
+    /// Lets capabilities use the connection for invocations, out of the lattice's own way.
+    pub fn lend(&self, broker: &NatsBroker) {
+        let Shared { rpc, settings, .. } = &*self.shared;
+        broker.lend(rpc.clone(), settings.rpc.url(), vec!["wasmbus".to_owned(), settings.control_prefix.clone()]);
     }
 
     /// How the control and the invocation connection stand.

@@ -18,6 +18,8 @@ pub enum Table {
     Artifact = 6,
     /// Blobs that have arrived in part, for whoever fetches the rest.
     Partial = 7,
+    /// Messages of actors that wait for a connection.
+    Outgoing = 8,
 }
 
 impl Table {

@@ -13,6 +13,8 @@ pub const HTTP_SERVER: &str = "wasmcloud:httpserver";
 pub const HTTP_CLIENT: &str = "wasmcloud:httpclient";
 /// Contract of the key-value store.
 pub const KEY_VALUE: &str = "wasmcloud:keyvalue";
+/// Contract of messaging.
+pub const MESSAGING: &str = "wasmcloud:messaging";
 /// Contract of the built-in logging.
 pub const LOGGING: &str = "wasmcloud:builtin:logging";
 /// Contract of the built-in random numbers.
@@ -130,6 +132,36 @@ pub struct SetValueRequest {
     pub set_name: String,
     /// The member.
     pub value: String,
+}
+
+/// A message: `Messaging.Publish`, in; `Messaging.Request`, out; `MessageSubscriber.HandleMessage`, in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BrokerMessage {
+    /// Where it is said.
+    #[serde(default)]
+    pub subject: String,
+    /// Where an answer is wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<String>,
+    /// What is said.
+    #[serde(with = "serde_bytes", default)]
+    pub body: Vec<u8>,
+}
+
+/// `Messaging.Request`, in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BrokerRequest {
+    /// Where it is asked.
+    #[serde(default)]
+    pub subject: String,
+    /// What is asked.
+    #[serde(with = "serde_bytes", default)]
+    pub body: Vec<u8>,
+    /// How long to wait for the answer, milliseconds; 0 is as long as the caller's own deadline lets it.
+    #[serde(default)]
+    pub timeout_ms: u32,
 }
 
 /// `Logging.WriteLog`, in.

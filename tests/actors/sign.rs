@@ -5,14 +5,14 @@
 
 use std::{error::Error, fs, path::Path};
 
-use latticed::wire::interface::{HTTP_CLIENT, HTTP_SERVER, KEY_VALUE, LOGGING, NUMBERGEN};
+use latticed::wire::interface::{HTTP_CLIENT, HTTP_SERVER, KEY_VALUE, LOGGING, MESSAGING, NUMBERGEN};
 
 #[path = "../support/mod.rs"]
 mod support;
 use support::guests;
 
 /// The Rust guests and the contracts they may use.
-const GUESTS: [(&str, &[&str]); 7] = [
+const GUESTS: [(&str, &[&str]); 8] = [
     ("callee", &[]),
     ("caller", &[HTTP_SERVER]),
     ("counter", &[HTTP_SERVER, KEY_VALUE]),
@@ -20,6 +20,7 @@ const GUESTS: [(&str, &[&str]); 7] = [
     ("echo_small", &[HTTP_SERVER]),
     ("fetch", &[HTTP_SERVER, HTTP_CLIENT]),
     ("lottery", &[HTTP_SERVER, LOGGING, NUMBERGEN]),
+    ("mailbox", &[HTTP_SERVER, MESSAGING]),
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -1,0 +1,354 @@
+//! Brokers for capabilities, over NATS: the host's own connection, and further ones that links ask for.
+//!
+//! `cli` makes one [`NatsBroker`] before there is a host, and [`Lattice::lend`](super::Lattice::lend) gives it the host's
+//! connection. Further connections are shared by equal wishes and end with the last link that has one. It never speaks for
+//! anybody by itself.
+
+use std::{
+    io::Write,
+    os::fd::{AsRawFd, OwnedFd},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    time::Duration,
+};
+
+use async_nats::{
+    HeaderMap, Message,
+    header::{NATS_EXPECTED_STREAM, NATS_MESSAGE_ID},
+    jetstream::{self, ErrorCode, context::PublishErrorKind},
+};
+use futures_util::StreamExt;
+use tokio::runtime::Handle;
+
+use super::{
+    connection::{Answer, Connection, PROBES_PER_SILENCE, within},
+    settings::{DEFAULT_PORT, Endpoint, Login, Timing, Tls},
+};
+use crate::{
+    error::{Context, Error, Kind, Result},
+    host::{
+        BoxFuture, Broker, Bus, BusServer,
+        bus::{Forwarded, Listening, Parcel, Sink},
+    },
+    wire::interface::BrokerMessage,
+};
+
+/// Connections that links may have beside the host's own. Each costs a socket, its buffers and, with TLS, some 60 KiB; it is
+/// the host's links that ask for them, so this stops a mistake and not a use. One more is refused.
+const MAX_CONNECTIONS: usize = 16;
+
+/// How long a stream may take to acknowledge one message.
+const ACKNOWLEDGE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A way to NATS servers.
+pub struct NatsBroker {
+    handle: Handle,
+    timing: Timing,
+    host_key: String,
+    own: OnceLock<Arc<dyn Bus>>,
+    opened: Mutex<Vec<Opened>>,
+}
+
+/// A connection that links asked for.
+struct Opened {
+    server: BusServer,
+    /// Its first server, without a login.
+    url: String,
+    /// Gone when no link uses it.
+    bus: Weak<NatsBus>,
+    /// One that nobody uses and that was away then: the library tries for as long as the program runs and cannot be
+    /// stopped, so it is held back, and used again by whoever asks for the same server.
+    resting: Option<(Connection, Option<Arc<OwnedFd>>)>,
+}
+
+impl NatsBroker {
+    /// A way to brokers for the host `host_key`, which scatters its attempts to connect.
+    ///
+    /// # Errors
+    /// `Internal`: not inside the runtime of the main thread.
+    pub fn new(timing: Timing, host_key: &str) -> Result<Arc<Self>> {
+        let handle = Handle::try_current()
+            .map_err(|_| Error::internal("the way to brokers must be made on the main thread's runtime"))?;
+        Ok(Arc::new(Self {
+            handle,
+            timing,
+            host_key: host_key.to_owned(),
+            own: OnceLock::new(),
+            opened: Mutex::default(),
+        }))
+    }
+
+    /// Gives the host's own connection, on which subjects that begin with `reserved` are the lattice's. The first one stays.
+    pub(super) fn lend(&self, connection: Connection, server: String, reserved: Vec<String>) {
+        let bus =
+            NatsBus { connection, server, reserved: Some(reserved), jetstream: Arc::default(), rest: None, _ca: None };
+        drop(self.own.set(Arc::new(bus)));
+    }
+
+    /// The connection to `server`, if a link has one or had.
+    fn known(self: &Arc<Self>, server: &BusServer) -> Result<Option<Arc<NatsBus>>> {
+        let mut opened = self.opened();
+        // Those that ended with their last link.
+        opened.retain(|one| one.resting.is_some() || one.bus.strong_count() > 0);
+        if let Some(one) = opened.iter_mut().find(|one| one.server == *server) {
+            if let Some(bus) = one.bus.upgrade() {
+                return Ok(Some(bus));
+            }
+            if let Some((connection, ca)) = one.resting.take() {
+                connection.rest(false);
+                let bus = Arc::new(self.bus(connection, ca, &one.url, server));
+                one.bus = Arc::downgrade(&bus);
+                return Ok(Some(bus));
+            }
+        }
+        if opened.len() >= MAX_CONNECTIONS {
+            return Err(Error::limit(format!(
+                "links have named {MAX_CONNECTIONS} NATS servers or logins already: use fewer, or restart the host if \
+                 those are of links long gone"
+            )));
+        }
+        Ok(None)
+    }
+
+    fn bus(
+        self: &Arc<Self>,
+        connection: Connection,
+        ca: Option<Arc<OwnedFd>>,
+        url: &str,
+        server: &BusServer,
+    ) -> NatsBus {
+        NatsBus {
+            connection,
+            server: url.to_owned(),
+            reserved: None,
+            jetstream: Arc::default(),
+            rest: Some((Arc::downgrade(self), server.clone())),
+            _ca: ca,
+        }
+    }
+
+    async fn connect(self: Arc<Self>, server: BusServer) -> Result<Arc<dyn Bus>> {
+        if let Some(bus) = self.known(&server)? {
+            return Ok(bus);
+        }
+        let (endpoint, ca) = endpoint(&server)?;
+        let mut timing = self.timing;
+        if let Some(ping) = server.ping {
+            timing.silence = ping * PROBES_PER_SILENCE;
+        }
+        let host_key = self.host_key.clone();
+        let opening = self.handle.spawn(async move {
+            let connection = Connection::open("messaging", &endpoint, &timing, &host_key).await?;
+            Ok::<_, Error>((connection, endpoint.url()))
+        });
+        let (connection, url) = opening.await.context(Kind::Internal, "cannot open a connection")??;
+        let bus = Arc::new(self.bus(connection, ca, &url, &server));
+        self.opened().push(Opened { server, url, bus: Arc::downgrade(&bus), resting: None });
+        Ok(bus)
+    }
+
+    fn opened(&self) -> MutexGuard<'_, Vec<Opened>> {
+        // Whole after each statement.
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Broker for Arc<NatsBroker> {
+    fn own(&self) -> Option<Arc<dyn Bus>> {
+        self.own.get().cloned()
+    }
+
+    fn open(&self, server: BusServer) -> BoxFuture<'static, Result<Arc<dyn Bus>>> {
+        Box::pin(self.clone().connect(server))
+    }
+}
+
+/// The server and login that a link asks for, and what must be held while the connection may be made.
+fn endpoint(server: &BusServer) -> Result<(Endpoint, Option<Arc<OwnedFd>>)> {
+    let login = Login::from_jwt_and_seed(&server.jwt, &server.seed)?;
+    let mut tls = Tls::default();
+    let mut held = None;
+    if let Some(pem) = &server.tls_ca {
+        let (path, file) = in_memory(pem)?;
+        (tls.ca, held) = (Some(path), Some(Arc::new(file)));
+    }
+    if let Some(path) = &server.tls_ca_file {
+        tls.ca = Some(path.clone());
+    }
+    tls.required = tls.ca.is_some();
+    Ok((Endpoint::parse(&server.servers, DEFAULT_PORT, login, tls)?, held))
+}
+
+/// `text` as a file that is on no disk: the client library reads authorities from files alone. It lasts as long as its
+/// descriptor.
+fn in_memory(text: &str) -> Result<(PathBuf, OwnedFd)> {
+    let failed = "cannot hold an authority in memory";
+    let made = rustix::fs::memfd_create("tls_ca", rustix::fs::MemfdFlags::CLOEXEC).context(Kind::Internal, failed)?;
+    let mut file = std::fs::File::from(made);
+    file.write_all(text.as_bytes()).context(Kind::Internal, failed)?;
+    let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    Ok((path, file.into()))
+}
+
+/// One connection, as capabilities see it.
+struct NatsBus {
+    connection: Connection,
+    server: String,
+    reserved: Option<Vec<String>>,
+    jetstream: Arc<OnceLock<jetstream::Context>>,
+    /// Where it goes when no link uses it any more; nowhere for the host's own.
+    rest: Option<(Weak<NatsBroker>, BusServer)>,
+    _ca: Option<Arc<OwnedFd>>,
+}
+
+impl Drop for NatsBus {
+    fn drop(&mut self) {
+        let Some((broker, server)) = self.rest.take() else { return };
+        // Connected, it ends by itself with its last user; if the line is lost in this very moment, it rests for ever.
+        let away = !self.connection.is_connected();
+        self.connection.rest(true);
+        let Some(broker) = broker.upgrade() else { return };
+        let mut opened = broker.opened();
+        let Some(place) = opened.iter().position(|one| one.server == server && one.bus.strong_count() == 0) else {
+            return;
+        };
+        if away {
+            opened[place].resting = Some((self.connection.clone(), self._ca.clone()));
+        } else {
+            opened.remove(place);
+        }
+    }
+}
+
+impl Bus for NatsBus {
+    fn name(&self) -> String {
+        self.server.clone()
+    }
+
+    fn reserved(&self) -> Option<Vec<String>> {
+        self.reserved.clone()
+    }
+
+    fn is_connected(&self) -> bool {
+        self.connection.is_connected()
+    }
+
+    fn connected(&self) -> BoxFuture<'static, ()> {
+        let connection = self.connection.clone();
+        Box::pin(async move { connection.connected().await })
+    }
+
+    fn publish(&self, message: BrokerMessage) -> BoxFuture<'static, Result<()>> {
+        let connection = self.connection.clone();
+        Box::pin(
+            async move { connection.publish_all(message.subject, message.reply_to, None, message.body.into()).await },
+        )
+    }
+
+    fn request(&self, subject: String, body: Vec<u8>, timeout: Duration) -> BoxFuture<'static, Result<BrokerMessage>> {
+        let connection = self.connection.clone();
+        Box::pin(async move {
+            match connection.request(subject.clone(), None, body, timeout).await? {
+                Answer::Message(message) => Ok(received(message)),
+                Answer::Nobody => Err(Error::unavailable(format!("nobody listens on {subject}"))),
+                Answer::Silence => {
+                    Err(Error::timeout(format!("nobody answered on {subject} within {} ms", timeout.as_millis())))
+                }
+            }
+        })
+    }
+
+    fn subscribe(
+        &self,
+        subject: String,
+        queue_group: Option<String>,
+        mut sink: Sink,
+    ) -> BoxFuture<'static, Result<Listening>> {
+        let connection = self.connection.clone();
+        Box::pin(async move {
+            let mut messages = connection.subscribe(subject, queue_group).await?;
+            let listening = connection.spawn(async move {
+                while let Some(message) = messages.next().await {
+                    sink(received(message));
+                }
+            });
+            Ok(Listening::new(listening))
+        })
+    }
+
+    fn forward(&self, parcels: Vec<Parcel>) -> BoxFuture<'static, Forwarded> {
+        let (connection, made) = (self.connection.clone(), self.jetstream.clone());
+        Box::pin(async move {
+            if !connection.is_connected() {
+                let failure = Some(Error::unavailable("there is no connection to NATS now"));
+                return Forwarded { stored: 0, failure };
+            }
+            let inner = connection.clone();
+            let forwarded = connection.run(async move {
+                let context = made.get_or_init(|| inner.jetstream(None, ACKNOWLEDGE_PATIENCE));
+                forward(context, parcels).await
+            });
+            forwarded.await.unwrap_or_else(|error| Forwarded { stored: 0, failure: Some(error) })
+        })
+    }
+}
+
+/// Sends all of `parcels`, then waits for what the stream says of each.
+async fn forward(context: &jetstream::Context, parcels: Vec<Parcel>) -> Forwarded {
+    let mut failure = None;
+    let mut sent = Vec::with_capacity(parcels.len());
+    for parcel in parcels {
+        let mut headers = HeaderMap::new();
+        headers.insert(NATS_MESSAGE_ID, parcel.id.as_str());
+        if let Some(stream) = &parcel.stream {
+            headers.insert(NATS_EXPECTED_STREAM, stream.as_str());
+        }
+        let said = context.publish_with_headers(parcel.subject.clone(), headers, parcel.body.into());
+        match within(ACKNOWLEDGE_PATIENCE, said).await {
+            Some(Ok(acknowledgement)) => sent.push((parcel.subject, acknowledgement)),
+            Some(Err(cause)) => failure = Some(refusal(&parcel.subject, &cause)),
+            None => failure = Some(Error::unavailable("the connection to NATS is stuck")),
+        }
+        if failure.is_some() {
+            break;
+        }
+    }
+    let mut stored = 0;
+    for (subject, acknowledgement) in sent {
+        match acknowledgement.await {
+            Ok(_) => stored += 1,
+            Err(cause) => return Forwarded { stored, failure: Some(refusal(&subject, &cause)) },
+        }
+    }
+    Forwarded { stored, failure }
+}
+
+fn refusal(subject: &str, cause: &jetstream::context::PublishError) -> Error {
+    match cause.kind() {
+        PublishErrorKind::MaxPayloadExceeded => {
+            Error::limit(format!("the message on {subject} is larger than the NATS server takes: {cause}"))
+        }
+        PublishErrorKind::StreamNotFound => Error::unavailable(format!(
+            "no JetStream stream takes {subject}: make one with this subject at the server that this host is connected to"
+        )),
+        PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => {
+            Error::unavailable(format!("the stream did not acknowledge a message on {subject}: {cause}"))
+        }
+        _ => {
+            let source = std::error::Error::source(cause).and_then(|source| source.downcast_ref::<jetstream::Error>());
+            // More than the stream's own limit.
+            let too_large =
+                source.is_some_and(|source| source.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM);
+            let kind = if too_large { Kind::Limit } else { Kind::Unavailable };
+            Error::new(kind, format!("the stream did not take a message on {subject}: {cause}"))
+        }
+    }
+}
+
+fn received(message: Message) -> BrokerMessage {
+    BrokerMessage {
+        subject: message.subject.to_string(),
+        reply_to: message.reply.map(|reply| reply.to_string()),
+        body: message.payload.to_vec(),
+    }
+}
