@@ -33,6 +33,7 @@ pub mod error;
 pub mod host;
 pub mod lattice;
 pub mod log;
+pub mod private;
 pub mod sdk;
 pub mod service;
 pub mod store;

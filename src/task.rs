@@ -6,11 +6,34 @@
 //!
 //! It never runs blocking work: that goes to [`smol::unblock`].
 
-use std::{future::Future, io, num::NonZeroUsize, thread};
+use std::{
+    future::Future,
+    io,
+    num::NonZeroUsize,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    thread,
+};
 
+use event_listener::Event;
 use smol::{Executor, Task, future};
 
 static EXECUTOR: Executor<'static> = Executor::new();
+
+/// The threads that run the executor, and how often they were asked to come round.
+static THREADS: Mutex<Vec<Arc<Thread>>> = Mutex::new(Vec::new());
+static ASKED: AtomicU64 = AtomicU64::new(0);
+static ASK: Event = Event::new();
+static CAME_ROUND: Event = Event::new();
+
+/// A thread that runs the executor.
+struct Thread {
+    name: String,
+    /// The last question it answered.
+    round: AtomicU64,
+}
 
 /// Stack of a worker thread, bytes. 2 MiB, as Rust gives its own threads: an unoptimised interpreter has been seen to need
 /// more than 256 KiB. It is address space, memory only as far as it is touched. Exceeding it ends the process.
@@ -30,10 +53,10 @@ pub fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static
 /// The runtime or a thread could not be started.
 pub fn run<T>(workers: usize, main: impl Future<Output = T>) -> io::Result<T> {
     for number in 0..workers {
-        thread::Builder::new()
-            .name(format!("worker-{number}"))
-            .stack_size(WORKER_STACK_BYTES)
-            .spawn(|| smol::block_on(EXECUTOR.run(future::pending::<()>())))?;
+        thread::Builder::new().name(format!("worker-{number}")).stack_size(WORKER_STACK_BYTES).spawn(move || {
+            let answering = Thread::enlist(format!("worker-{number}")).answer_for_ever();
+            smol::block_on(future::or(answering, EXECUTOR.run(future::pending::<()>())))
+        })?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(TOKIO_BLOCKING_THREADS)
@@ -41,7 +64,57 @@ pub fn run<T>(workers: usize, main: impl Future<Output = T>) -> io::Result<T> {
         .enable_io()
         .enable_time()
         .build()?;
-    Ok(runtime.block_on(future::or(main, tick_for_ever())))
+    let answering = Thread::enlist("main".to_owned()).answer_for_ever();
+    Ok(runtime.block_on(future::or(main, future::or(answering, tick_for_ever()))))
+}
+
+impl Thread {
+    /// Notes that the thread called `name` runs the executor.
+    fn enlist(name: String) -> Arc<Self> {
+        let thread = Arc::new(Self { name, round: AtomicU64::new(ASKED.load(SeqCst)) });
+        threads().push(thread.clone());
+        thread
+    }
+
+    /// Answers each question. Polled by the thread itself and by no other, beside the executor: an answer is a sign of
+    /// life of this thread.
+    async fn answer_for_ever<T>(self: Arc<Self>) -> T {
+        loop {
+            let asked = ASK.listen();
+            let round = ASKED.load(SeqCst);
+            if self.round.swap(round, SeqCst) != round {
+                CAME_ROUND.notify(usize::MAX);
+            }
+            asked.await;
+        }
+    }
+}
+
+fn threads() -> MutexGuard<'static, Vec<Arc<Thread>>> {
+    THREADS.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Asks every thread that runs the executor to come round; answers the number of the question.
+pub fn ask_threads() -> u64 {
+    let round = ASKED.fetch_add(1, SeqCst) + 1;
+    ASK.notify(usize::MAX);
+    round
+}
+
+/// Threads that have not come round since that question.
+pub fn threads_behind(round: u64) -> Vec<String> {
+    threads().iter().filter(|one| one.round.load(SeqCst) < round).map(|one| one.name.clone()).collect()
+}
+
+/// Waits until every thread has come round since that question.
+pub async fn threads_came_round(round: u64) {
+    loop {
+        let news = CAME_ROUND.listen();
+        if threads_behind(round).is_empty() {
+            return;
+        }
+        news.await;
+    }
 }
 
 /// Runs the executor one task at a time, so that the runtime around it gets its turn after each: `Executor::run` would

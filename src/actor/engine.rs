@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -42,7 +42,8 @@ pub struct Engine(Arc<Shared>);
 
 /// See the file's header.
 pub struct Shared {
-    settings: Arc<Settings>,
+    /// Limits of actors loaded from now on.
+    settings: RwLock<Arc<Settings>>,
     /// Places of the host, one gate for each nesting depth: a caller waiting for its callee holds a place of its own
     /// depth only, so callees always get one.
     places: Vec<Gate>,
@@ -62,22 +63,7 @@ impl Engine {
     /// # Errors
     /// `Config`: a limit is 0 where that makes no sense.
     pub fn new(settings: Settings) -> Result<Self> {
-        for (value, name) in [
-            (settings.memory_bytes, "WASMCLOUD_ACTOR_MEMORY_BYTES"),
-            (settings.stack_depth, "WASMCLOUD_ACTOR_STACK_DEPTH"),
-            (settings.module_bytes, "WASMCLOUD_ACTOR_MODULE_BYTES"),
-            (usize::from(settings.max_concurrent), "WASMCLOUD_ACTOR_MAX_CONCURRENT"),
-            (settings.max_running, "WASMCLOUD_MAX_RUNNING"),
-            (usize::from(settings.nesting), "WASMCLOUD_ACTOR_NESTING"),
-            (usize::from(settings.slice_fuel > 0), "WASMCLOUD_SLICE_FUEL"),
-            (usize::from(settings.fuel > 0), "WASMCLOUD_ACTOR_FUEL"),
-            (usize::from(!settings.deadline.is_zero()), "WASMCLOUD_ACTOR_DEADLINE_MS"),
-            (settings.threads, "the number of threads"),
-        ] {
-            if value == 0 {
-                return Err(Error::config(format!("{name} is 0, so no actor could ever run")));
-            }
-        }
+        check(&settings)?;
         let places = (0..settings.nesting).map(|depth| {
             let places = if depth == 0 { settings.max_running } else { settings.max_running.div_ceil(NESTED_SHARE) };
             Gate::new(places, settings.host_queue)
@@ -89,7 +75,7 @@ impl Engine {
             // Bounded by the number of actors: each compiles once at a time.
             compilations: Gate::new(COMPILATIONS, usize::MAX),
             cache: Cache::new(settings.module_cache_bytes),
-            settings: Arc::new(settings),
+            settings: RwLock::new(Arc::new(settings)),
             when_idle: OnceLock::new(),
             idle_watch: AtomicBool::new(false),
         })))
@@ -102,8 +88,23 @@ impl Engine {
     }
 
     /// The limits in force.
-    pub fn settings(&self) -> &Settings {
-        &self.0.settings
+    pub fn settings(&self) -> Arc<Settings> {
+        self.0.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes the limits of actors loaded from now on; answers whether they are others. What all actors share, places
+    /// and the cache, stays as it was made.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn limit(&self, settings: Settings) -> Result<bool> {
+        check(&settings)?;
+        let mut held = self.0.settings.write().unwrap_or_else(PoisonError::into_inner);
+        // The number of gates was made for the old nesting limit.
+        let settings = Settings { nesting: held.nesting, ..settings };
+        let changed = **held != settings;
+        *held = Arc::new(settings);
+        Ok(changed)
     }
 
     /// Bytes of all compiled modules, as estimated.
@@ -123,7 +124,7 @@ impl Engine {
         source: Arc<dyn ModuleSource>,
         outcalls: Arc<dyn Outcalls>,
     ) -> Result<Actor> {
-        let settings = self.0.settings.clone();
+        let settings = self.settings();
         let console = Console::new(settings.log_bytes, settings.log_per_second, Instant::now());
         let surroundings = Surroundings { key: key.into(), settings, outcalls, console: Mutex::new(console) };
         let inner = Arc::new(Inner::new(self.0.clone(), Arc::new(surroundings), name, source));
@@ -132,6 +133,27 @@ impl Engine {
         self.0.clone().tidy();
         Ok(Actor(inner))
     }
+}
+
+/// Refuses limits under which no actor could ever run.
+fn check(settings: &Settings) -> Result<()> {
+    for (value, name) in [
+        (settings.memory_bytes, "WASMCLOUD_ACTOR_MEMORY_BYTES"),
+        (settings.stack_depth, "WASMCLOUD_ACTOR_STACK_DEPTH"),
+        (settings.module_bytes, "WASMCLOUD_ACTOR_MODULE_BYTES"),
+        (usize::from(settings.max_concurrent), "WASMCLOUD_ACTOR_MAX_CONCURRENT"),
+        (settings.max_running, "WASMCLOUD_MAX_RUNNING"),
+        (usize::from(settings.nesting), "WASMCLOUD_ACTOR_NESTING"),
+        (usize::from(settings.slice_fuel > 0), "WASMCLOUD_SLICE_FUEL"),
+        (usize::from(settings.fuel > 0), "WASMCLOUD_ACTOR_FUEL"),
+        (usize::from(!settings.deadline.is_zero()), "WASMCLOUD_ACTOR_DEADLINE_MS"),
+        (settings.threads, "the number of threads"),
+    ] {
+        if value == 0 {
+            return Err(Error::config(format!("{name} is 0, so no actor could ever run")));
+        }
+    }
+    Ok(())
 }
 
 impl Shared {

@@ -21,6 +21,8 @@ pub struct Settings {
     pub http_client: http_client::Settings,
     /// Messaging, and its way to brokers.
     pub messaging: messaging::Settings,
+    /// Keeper of listening sockets, where there is one.
+    pub sockets: Option<Arc<dyn http_server::Sockets>>,
     /// What a keyspace may hold.
     pub quotas: key_value::Quotas,
 }
@@ -28,11 +30,11 @@ pub struct Settings {
 /// All built-in providers of this program.
 pub fn builtins(store: &Store, settings: &Settings) -> Builtins {
     let mut builtins = Builtins::default();
-    let server = settings.http_server.clone();
+    let (server, sockets) = (settings.http_server.clone(), settings.sockets.clone());
     builtins.register(Builtin {
         name: "httpserver",
         contract_id: HTTP_SERVER,
-        start: Box::new(move |context| Ok(http_server::start_with(context, server.clone()))),
+        start: Box::new(move |context| Ok(http_server::start_keeping(context, server.clone(), sockets.clone()))),
     });
     let client = settings.http_client.clone();
     builtins.register(Builtin {

@@ -9,8 +9,9 @@ use crate::{
     claims::{AntiForgery, KeyPair, Role},
     config::{Config, Nats},
     error::{Error, Result},
-    host::{Host, event::Events},
+    host::{Host, Liveness, event::Events},
     lattice::{Endpoint, Lattice, LatticeEvents, Login, NatsBroker, Settings, Timing},
+    private,
 };
 
 /// The key that signs this host's invocations.
@@ -67,6 +68,13 @@ impl Joining {
 pub struct Joined(Option<Lattice>);
 
 impl Joined {
+    /// Has `liveness` watch its loops too.
+    pub fn watch(&self, liveness: &mut Liveness) {
+        if let Some(lattice) = &self.0 {
+            liveness.add("nats", lattice.ask());
+        }
+    }
+
     /// Says good-bye.
     pub async fn leave(self) {
         if let Some(lattice) = self.0 {
@@ -113,6 +121,11 @@ pub fn timing(config: &Config) -> Timing {
 }
 
 fn endpoint(nats: &Nats) -> Result<Endpoint> {
+    let key = nats.tls.certificate.as_ref().map(|(_, key)| key);
+    // One that is not there yet is looked for again with each attempt to connect.
+    for secret in [key, nats.credentials_file.as_ref()].into_iter().flatten().filter(|path| path.exists()) {
+        private::check(secret)?;
+    }
     let text = |secret: &Option<crate::config::Secret>| secret.as_ref().map_or("", |secret| secret.expose()).to_owned();
     let login = match (&nats.credentials_file, &nats.user, &nats.password) {
         (Some(file), ..) => Login::CredentialsFile(file.clone()),

@@ -1,32 +1,41 @@
 //! `latticed run`: start a host in the foreground. Here every room is wired to the others.
 
 use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
+
+use smol::future;
 
 use super::{
     Output,
     joining::{self, Joining},
+    manifests,
+    reload::Reloader,
 };
 use crate::{
     actor::Engine,
     capability::{self, http_client, http_server, messaging},
     claims::{KeyPair, Role},
-    config::{Config, RegistryAccount, friendly_name, host_config, manifest},
+    config::{Config, RegistryAccount, friendly_name, host_config},
     error::{Context, Kind, Result},
     host::{
-        self, Application, Broker, Host, Parts,
-        application::{ActorComponent, LinkComponent, ProviderComponent},
+        self, Broker, Host, Liveness, Parts, Readiness,
         event::{Events, LogEvents},
     },
     lattice::NatsBroker,
     log,
-    service::{clock::SystemClock, heap, signals},
+    service::{clock::SystemClock, descriptors, heap, manager::Manager, notify, signals, sockets::HandedOver},
     store::{RealDisk, Store},
     task,
-    web::{self, Admin},
+    web::{
+        self, Admin, Probes,
+        probes::{Place, Probed},
+    },
 };
 
 const EXAMPLES: &str = "\
@@ -36,78 +45,52 @@ Examples:
   WASMCLOUD_JOIN=never latticed run              the same, and stay out of any lattice
   WASMCLOUD_LOG_LEVEL=debug latticed run app.yaml
 
-The first SIGTERM or Ctrl-C finishes what is in flight, the second ends at once. Settings come from the environment,
-.env files and host_config.json; `latticed check` shows each with its origin.";
+The first SIGTERM or Ctrl-C finishes what is in flight, the second ends at once; SIGHUP reads settings, credentials,
+certificates and manifests again. Settings come from the environment, .env files and host_config.json; `latticed check`
+shows each with its origin.";
 
-/// Start a host, with the actors and links of a manifest if one is given.
+/// Start a host, with the actors and links of manifests if any are given.
 ///
 /// What the manifest asks for is kept: a later `latticed run` without it starts the same again, also without the files
 /// it named. Another manifest with the same application name takes its place.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// wadm application manifest (YAML); without one the host starts what it ran before.
+    /// wadm application manifest (YAML), or a directory of them; without one the host starts what it ran before.
+    #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
 
     /// Read settings from this file instead of ./host_config.json.
     #[arg(long, value_name = "FILE")]
     pub host_config: Option<PathBuf>,
+
+    /// Read settings from this file of NAME=value lines, too; it is weaker than the environment, and SIGHUP reads it again.
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Option<PathBuf>,
 }
 
 /// Runs the command.
 pub fn run(args: Args, _output: &mut Output) -> Result<()> {
-    let config = Config::load(args.host_config.as_deref(), Vec::new(), &[])?;
+    let config =
+        Config::load_with(args.host_config.as_deref(), args.env_file.as_deref()).inspect_err(notify::failed)?;
     log::setup(config.log);
+    let outcome = start(args, config);
+    if let Err(error) = &outcome {
+        notify::failed(error);
+    }
+    outcome
+}
+
+fn start(args: Args, config: Config) -> Result<()> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
-    let application = args.file.map(|path| read(&path, &config)).transpose()?;
     heap::configure();
-    task::run(config.workers, serve(config, application)).context(Kind::Internal, "cannot start the main loop")?
-}
-
-/// Reads the manifest and says what this board cannot honour.
-fn read(path: &Path, config: &Config) -> Result<Application> {
-    let manifest = manifest::read(path, &config.labels)?;
-    for warning in &manifest.warnings {
-        log::warn!("{warning}");
-    }
-    Ok(Application {
-        name: manifest.name,
-        version: manifest.version,
-        actors: manifest
-            .actors
-            .into_iter()
-            .map(|actor| ActorComponent {
-                name: actor.name,
-                reference: match actor.path {
-                    Some(path) => format!("file://{}", path.display()),
-                    None => actor.reference.text().to_owned(),
-                },
-                max_concurrent: actor.max_concurrent.unwrap_or(config.actor.max_concurrent),
-                links: actor
-                    .links
-                    .into_iter()
-                    .map(|link| LinkComponent { target: link.target, values: link.values })
-                    .collect(),
-            })
-            .collect(),
-        providers: manifest
-            .capabilities
-            .into_iter()
-            .map(|capability| ProviderComponent {
-                name: capability.name,
-                reference: capability.reference.text().to_owned(),
-                contract_id: capability.contract_id,
-                link_name: capability.link_name,
-                configuration: capability.configuration,
-            })
-            .collect(),
-    })
+    task::run(config.workers, serve(config, args)).context(Kind::Internal, "cannot start the main loop")?
 }
 
 /// The built-in providers' share of the settings.
-fn capabilities(config: &Config, broker: Arc<dyn Broker>) -> capability::Settings {
+fn capabilities(config: &Config, broker: Arc<dyn Broker>, sockets: &Arc<HandedOver>) -> capability::Settings {
     let payload_bytes = config.actor.payload_bytes;
     capability::Settings {
         http_server: http_server::Settings {
@@ -128,11 +111,15 @@ fn capabilities(config: &Config, broker: Arc<dyn Broker>) -> capability::Setting
             payload_bytes,
             ..messaging::Settings::default()
         },
+        sockets: Some(sockets.clone()),
         quotas: config.key_value,
     }
 }
 
-async fn serve(config: Config, application: Option<Application>) -> Result<()> {
+async fn serve(config: Config, args: Args) -> Result<()> {
+    let (sockets, probe_sockets) = HandedOver::sort(descriptors::take());
+    let sockets = Arc::new(sockets);
+    let probes_at = config.probes.as_deref().map(Place::parse).transpose()?;
     let cluster = joining::cluster(&config)?;
     if let Some(path) = config.host_config.clone() {
         // The key that was made up for this run too: `wash call` on this machine needs it.
@@ -173,7 +160,7 @@ async fn serve(config: Config, application: Option<Application>) -> Result<()> {
         },
         Parts {
             key,
-            builtins: capability::builtins(&store, &capabilities(&config, Arc::new(broker.clone()))),
+            builtins: capability::builtins(&store, &capabilities(&config, Arc::new(broker.clone()), &sockets)),
             store,
             engine,
             intrinsics: capability::INTRINSICS,
@@ -192,14 +179,54 @@ async fn serve(config: Config, application: Option<Application>) -> Result<()> {
     };
     let admin = Admin::start(settings, host.clone()).await?;
     let joined = joining.join(&host, &broker).await?;
-    if let Some(application) = application {
-        host.apply(application).await?;
+    host.health().configure(config.health);
+    let mut liveness = Liveness::of(&host);
+    joined.watch(&mut liveness);
+    let (liveness, readiness) = (Arc::new(liveness), Arc::new(Readiness::default()));
+    if let Some(path) = args.file.clone() {
+        manifests::apply(&host, path, &config).await?;
     }
     let stopper = host.clone();
     signals::on_stop(move || stopper.request_stop()).context(Kind::Internal, "cannot catch signals")?;
-    let housekeeping = task::spawn(keep_house());
-    host.run().await;
+    let policy = config.readiness();
+    let probed =
+        Arc::new(Probed { host: host.clone(), liveness: liveness.clone(), readiness: readiness.clone(), policy });
+    let mut probes = Vec::new();
+    for socket in probe_sockets {
+        probes.push(Probes::serve(socket, probed.clone())?);
+    }
+    if let Some(place) = probes_at {
+        probes.push(Probes::bind(&place, probed)?);
+    }
+    let settled = host.clone();
+    let releasing = task::spawn(async move {
+        // What a link could not take now it may take later: nothing is let go then.
+        if settled.settle().await.is_empty() {
+            sockets.release_unclaimed();
+        }
+    });
+    let (tick, ticks) = smol::channel::bounded(1);
+    let housekeeping = task::spawn(keep_house(tick));
+    let known_ready = Arc::new(AtomicBool::new(false));
+    let manager = Manager { host: host.clone(), liveness, readiness, policy, known_ready: known_ready.clone() };
+    let reloader = Arc::new(Reloader::new(args, host.clone(), config));
+    let reloading = signals::on_reload(move || {
+        let (reloader, ready) = (reloader.clone(), known_ready.load(Relaxed));
+        async move { reloader.reload(ready).await }
+    })
+    .context(Kind::Internal, "cannot catch signals")?;
+    // On this thread and no other: a thread that stands still must not hold the one who would notice.
+    let informing = async {
+        match notify::is_managed() {
+            true => manager.inform_for_ever(ticks).await,
+            false => future::pending().await,
+        }
+    };
+    future::or(host.run(), informing).await;
+    releasing.cancel().await;
+    drop(probes);
     housekeeping.cancel().await;
+    reloading.cancel().await;
     joined.leave().await;
     admin.stop().await;
     log::settle();
@@ -210,10 +237,12 @@ async fn serve(config: Config, application: Option<Application>) -> Result<()> {
 /// operator who watches the log.
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
 
-/// Reports held-back log lines of sources that went quiet.
-async fn keep_house() {
+/// Reports held-back log lines of sources that went quiet, and lets others look around at the same moment.
+async fn keep_house(tick: smol::channel::Sender<()>) {
     loop {
         smol::Timer::after(HOUSEKEEPING).await;
         log::settle();
+        // Full means that nobody looks, which is as well.
+        let _ = tick.try_send(());
     }
 }

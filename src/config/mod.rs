@@ -4,6 +4,7 @@
 //! never learn where a value came from. Reading is [`Sources::gather`]; everything else here is pure but for
 //! [`host_config::write`].
 
+pub mod credentials;
 pub mod dotenv;
 mod friendly;
 pub mod host_config;
@@ -32,6 +33,7 @@ use crate::{
     capability::key_value,
     claims::{AllowedIssuers, KeyPair},
     error::{Error, Result},
+    host::{Policy, health},
     lattice, log, store,
 };
 
@@ -88,6 +90,10 @@ pub struct Config {
     pub host_config: Option<PathBuf>,
     /// How long work in flight may take when the host stops.
     pub drain: Duration,
+    /// Where probes are answered, if anywhere.
+    pub probes: Option<String>,
+    /// How health is judged.
+    pub health: health::Settings,
     /// Limits of guests.
     pub actor: actor::Settings,
     /// Threads that run guests beside the main one.
@@ -146,6 +152,18 @@ impl Config {
         Self::from_sources(&Sources::gather(Path::new("."), host_config, given)?, labels)
     }
 
+    /// As [`Config::load`], with the settings in `env_file` just weaker than the environment.
+    ///
+    /// # Errors
+    /// As [`Config::load`]; `NotFound`: there is no such file.
+    pub fn load_with(host_config: Option<&Path>, env_file: Option<&Path>) -> Result<Self> {
+        let mut sources = Sources::gather(Path::new("."), host_config, Vec::new())?;
+        if let Some(path) = env_file {
+            sources.add_env_file(path)?;
+        }
+        Self::from_sources(&sources, &[])
+    }
+
     /// The configuration that `sources` and `labels` of the command line come to.
     ///
     /// # Errors
@@ -187,6 +205,12 @@ impl Config {
                 .ok_or_else(|| Error::config("WASMCLOUD_ADMIN_SOCKET is not set"))?,
             host_config: read.path("HOST_CONFIG"),
             drain: read.millis("WASMCLOUD_DRAIN_MS"),
+            probes: Some(read.text("WASMCLOUD_PROBES").to_owned()).filter(|place| !place.is_empty()),
+            health: health::Settings {
+                period: read.millis("WASMCLOUD_HEALTH_PERIOD_MS"),
+                failures: read.number("WASMCLOUD_HEALTH_FAILURES"),
+                restarts: read.number("WASMCLOUD_HEALTH_RESTARTS"),
+            },
             actor: read.actor(),
             workers: read.number("WASMCLOUD_WORKERS"),
             store: store::Settings {
@@ -228,6 +252,15 @@ impl Config {
             "never" => false,
             "named" => self.names_a_server(),
             _ => true,
+        }
+    }
+
+    /// When this host counts as ready.
+    pub fn readiness(&self) -> Policy {
+        match Values(&self.values).text("WASMCLOUD_READINESS") {
+            "lattice" if self.joins() => Policy::Lattice,
+            "auto" if self.joins() && self.names_a_server() => Policy::Lattice,
+            _ => Policy::Local,
         }
     }
 
@@ -443,6 +476,18 @@ mod tests {
         assert_eq!((config.actor.memory_bytes, config.actor.allow_wasi, config.actor.threads), (4 << 20, true, 4));
         assert_eq!((config.workers, config.key_value.max_keys), (3, 7));
         assert_eq!(config.labels.get("region").map(String::as_str), Some("eu"));
+    }
+
+    #[test]
+    fn readiness_follows_from_a_named_server_unless_it_is_set() {
+        let policy = |environment: &[(&str, &str)]| config(environment).expect("good settings").readiness();
+        let (named, local) = (("NATS_HOST", "hub"), ("WASMCLOUD_READINESS", "local"));
+        assert_eq!(
+            (policy(&[]), policy(&[named]), policy(&[named, local])),
+            (Policy::Local, Policy::Lattice, Policy::Local)
+        );
+        assert_eq!(policy(&[("WASMCLOUD_READINESS", "lattice")]), Policy::Lattice);
+        assert_eq!(policy(&[("WASMCLOUD_READINESS", "lattice"), ("WASMCLOUD_JOIN", "never")]), Policy::Local);
     }
 
     #[test]

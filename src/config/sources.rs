@@ -12,13 +12,17 @@ use std::{
 use serde_json::Value;
 
 use super::{
+    credentials::{self, Credentials},
     dotenv::{self, Assignment},
     settings::{FOREIGN, SETTINGS, Setting, find},
     suggest::hint,
     surroundings::Surroundings,
     value::{Kind, flag, plain_no},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    private,
+};
 
 /// The reference host's name of a released build, which picks its `.env` files.
 const ENVIRONMENT: &str = "prod";
@@ -38,6 +42,8 @@ pub enum Origin {
     Dotenv(String, usize),
     /// The environment of this process.
     Environment,
+    /// The credential of this name.
+    Credential(&'static str),
     /// This flag.
     Flag(&'static str),
 }
@@ -49,6 +55,7 @@ impl fmt::Display for Origin {
             Origin::HostConfig(file) => f.write_str(file),
             Origin::Dotenv(file, line) => write!(f, "{file}:{line}"),
             Origin::Environment => f.write_str("environment"),
+            Origin::Credential(name) => write!(f, "credential {name}"),
             Origin::Flag(flag) => f.write_str(flag),
         }
     }
@@ -76,6 +83,8 @@ pub struct Sources {
     pub environment: Vec<(String, String)>,
     /// Names of variables whose values are no text.
     pub not_text: Vec<String>,
+    /// What the service manager handed over.
+    pub credentials: Credentials,
     /// The command line.
     pub given: Vec<Given>,
     /// What defaults follow from.
@@ -146,7 +155,32 @@ impl Sources {
         let host_config =
             text.map(|text| host_config_members(&name, &text).map(|members| (name, members))).transpose()?;
         let surroundings = Surroundings::of_process();
-        Ok(Self { host_config, dotenv, environment, not_text, given, surroundings })
+        let credentials = match env::var_os(credentials::DIRECTORY) {
+            Some(directory) => Credentials::read(Path::new(&directory))?,
+            None => Credentials::default(),
+        };
+        Ok(Self { host_config, dotenv, environment, not_text, credentials, given, surroundings })
+    }
+
+    /// Adds the file of settings at `path`, which wins over every `.env` file.
+    ///
+    /// # Errors
+    /// `NotFound`: there is none. `Config`: it cannot be understood. `Denied`: it holds a secret that every user of this
+    /// machine can read.
+    pub fn add_env_file(&mut self, path: &Path) -> Result<()> {
+        let name = path.display().to_string();
+        let text = read(path, &name, dotenv::MAX_FILE_BYTES)?
+            .ok_or_else(|| Error::not_found(format!("there is no file {name}")))?;
+        let assignments = dotenv::parse(&name, &text)?;
+        let secret = assignments
+            .iter()
+            .find(|found| !found.value.is_empty() && find(&found.name).is_some_and(|setting| setting.kind.is_secret()));
+        if let Some(secret) = secret {
+            private::check(path)
+                .map_err(|error| error.context(format_args!("{name}:{} sets {}", secret.line, secret.name)))?;
+        }
+        self.dotenv.insert(0, (name, assignments));
+        Ok(())
     }
 
     /// The value of every setting, in the order of the table, and what deserves a warning.
@@ -212,6 +246,9 @@ impl Sources {
         let effective = |value: &str, origin, alias| Effective { setting, value: value.to_owned(), origin, alias };
         if let Some(given) = self.given.iter().rev().find(|given| given.setting == setting.name) {
             return Ok(Some(effective(&given.value, Origin::Flag(given.flag), None)));
+        }
+        if let Some((name, value)) = self.credentials.find(setting) {
+            return Ok(Some(effective(&value, Origin::Credential(name), None)));
         }
         for name in names(setting) {
             if self.not_text.iter().any(|broken| broken == name) {

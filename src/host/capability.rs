@@ -78,6 +78,11 @@ pub trait Capability: Send + Sync + 'static {
         Box::pin(std::future::ready(()))
     }
 
+    /// Reads again what it read from files when links were made: certificates, keys. Connections go on as they are.
+    fn reload(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// The provider is stopped: every link is gone when this returns.
     fn stop(&self) -> BoxFuture<'_, ()>;
 }

@@ -2,11 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
-use event_listener::EventListener;
+use event_listener::{Event as Signal, EventListener};
 use smol::{channel, future, lock};
 
 use crate::{
@@ -66,6 +69,12 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> claims::Now;
 }
 
+/// What of the settings may change while the host runs.
+pub(super) struct Configured {
+    pub labels: BTreeMap<String, String>,
+    pub issuers: claims::AllowedIssuers,
+}
+
 /// A running host.
 pub struct Host {
     pub(super) settings: Settings,
@@ -88,6 +97,10 @@ pub struct Host {
     /// A module that was tried for a live update, loaded, until it takes its place.
     pub(super) tried: Mutex<Option<(store::Digest, Actor)>>,
     pub(super) health: Health,
+    /// Something that readiness depends on has changed.
+    news: Signal,
+    stopping: AtomicBool,
+    configured: Mutex<Configured>,
     stop: (channel::Sender<()>, channel::Receiver<()>),
 }
 
@@ -103,6 +116,7 @@ impl Host {
         }
         let labels = super::label::load(&parts.store)?;
         let router = Router::new(&settings.lattice);
+        let configured = Configured { labels: settings.labels.clone(), issuers: settings.issuers.clone() };
         let host = Arc::new(Self {
             key: parts.key,
             artifacts: Artifacts::new(parts.store.clone(), settings.artifacts.clone()),
@@ -121,6 +135,9 @@ impl Host {
             reconciler: Reconciler::default(),
             tried: Mutex::default(),
             health: Health::default(),
+            news: Signal::new(),
+            stopping: AtomicBool::new(false),
+            configured: Mutex::new(configured),
             stop: channel::bounded(1),
         });
         let download = Arc::new(Download::new(host.settings.artifacts.clone()));
@@ -185,8 +202,30 @@ impl Host {
 
     /// Asks for a stop; the second time makes no difference.
     pub fn request_stop(&self) {
+        self.stopping.store(true, Relaxed);
+        self.announce();
         // Full means that somebody asked before.
         let _ = self.stop.0.try_send(());
+    }
+
+    /// Whether somebody asked for a stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Relaxed)
+    }
+
+    /// Wakes when something changed that readiness depends on; ask for it before looking.
+    pub fn news(&self) -> EventListener {
+        self.news.listen()
+    }
+
+    /// Something changed that readiness depends on.
+    pub fn announce(&self) {
+        self.news.notify(usize::MAX);
+    }
+
+    /// Steps begun since the start: whether it gets anywhere.
+    pub fn steps(&self) -> u64 {
+        self.reconciler.steps()
     }
 
     /// What should run now.
@@ -227,13 +266,18 @@ impl Host {
 
     /// What modules are checked against now.
     pub(super) fn policy(&self) -> claims::Policy {
-        claims::Policy { issuers: self.settings.issuers.clone(), ..claims::Policy::new(self.clock.now()) }
+        claims::Policy { issuers: self.configured().issuers.clone(), ..claims::Policy::new(self.clock.now()) }
     }
 
     pub(super) fn tell(&self, event: &Event) {
         for listener in &self.events {
             listener.happened(event);
         }
+    }
+
+    /// What of the settings may change.
+    pub(super) fn configured(&self) -> MutexGuard<'_, Configured> {
+        self.configured.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Labels given at run time.

@@ -156,9 +156,12 @@ impl Events for LogEvents {
             }
             Event::HealthChecked { public_key, contract_id, link_name, verdict, complaint } => match verdict {
                 Verdict::Passed => log::debug!("healthy"; key = public_key, link_name = link_name),
+                Verdict::Failed if contract_id.is_empty() => {
+                    log::warn!("unhealthy: {complaint}"; actor_id = public_key);
+                }
                 Verdict::Failed => log::warn!(
                     "unhealthy: {complaint}";
-                    key = public_key, contract_id = contract_id, link_name = link_name
+                    provider_id = public_key, contract_id = contract_id, link_name = link_name
                 ),
                 Verdict::Unchanged => {}
             },

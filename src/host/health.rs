@@ -13,6 +13,7 @@ use std::{
 use crate::{
     error::Error,
     host::{Host, event::Event},
+    log,
 };
 
 /// Time between two probes, unless set: as hosts of this protocol probe providers (`protocol/config.md §8`).
@@ -247,6 +248,9 @@ impl Host {
         let (verdict, consequence) = held(&self.health.records).report(patient, complaint.clone(), &settings, now);
         let complaint = complaint.unwrap_or_default();
         self.tell(&Event::HealthChecked { public_key, contract_id, link_name, verdict, complaint: complaint.clone() });
+        if verdict != Verdict::Unchanged {
+            self.announce();
+        }
         if let Consequence::End(wait) = consequence {
             let again = wait.map(|wait| now + wait);
             held(&self.health.condemned).push(Condemned { patient: patient.clone(), complaint, again });
@@ -266,8 +270,14 @@ impl Host {
                     self.stop_provider(&(key.clone(), link_name.clone()), &reason).await;
                 }
             }
-            let rest = if again.is_none() { "; it was started again too often and waits for a command" } else { "" };
-            self.reconciler.hold(patient.subject(), Error::unavailable(format!("{reason}{rest}")), again);
+            let subject = patient.subject();
+            let wait = again.map(|again| again.saturating_duration_since(Instant::now()).as_secs_f32().ceil());
+            let next = match wait {
+                Some(wait) => format!("started again in {wait} s"),
+                None => "it was started again too often and waits for a command".to_owned(),
+            };
+            log::warn!("{subject} was {reason}; {next}");
+            self.reconciler.hold(subject, Error::unavailable(format!("{reason}; {next}")), again);
         }
     }
 }

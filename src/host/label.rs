@@ -32,7 +32,7 @@ pub(super) fn load(store: &Store) -> Result<BTreeMap<String, String>> {
 impl Host {
     /// All labels.
     pub fn labels(&self) -> BTreeMap<String, String> {
-        let mut labels = self.settings.labels.clone();
+        let mut labels = self.configured().labels.clone();
         labels.extend(self.given_labels().clone());
         labels
     }
@@ -59,7 +59,7 @@ impl Host {
     /// The label comes from the settings alone, or the disk failed.
     pub async fn delete_label(&self, key: &str) -> Result<()> {
         if !self.given_labels().contains_key(key) {
-            if self.settings.labels.contains_key(key) {
+            if self.configured().labels.contains_key(key) {
                 return Err(Error::denied(format!(
                     "the label '{key}' comes from this host's settings: remove it there"
                 )));

@@ -44,6 +44,9 @@ pub struct Reconciler {
     changed: Signal,
     /// A pass ended.
     passed: Signal,
+    /// The loop is asked to come round, and did.
+    round_asked: Signal,
+    came_round: Signal,
 }
 
 #[derive(Default)]
@@ -53,6 +56,14 @@ struct State {
     done: u64,
     links: BTreeMap<String, Arc<LinkDefinition>>,
     failures: Failures,
+    /// Questions whether the loop moves, and the last one answered.
+    rounds: (u64, u64),
+    /// The step under way and when it began.
+    step: Option<(String, Instant)>,
+    /// Steps begun.
+    steps: u64,
+    /// Running actors are to be put in place anew.
+    renew: bool,
 }
 
 impl Reconciler {
@@ -72,6 +83,12 @@ impl Reconciler {
         self.changed.notify(usize::MAX);
     }
 
+    /// Asks for every running actor to be put in place anew.
+    pub fn renew_actors(&self) {
+        self.state().renew = true;
+        self.nudge();
+    }
+
     /// Leaves `subject` alone until `again`, or until a command comes, because of `error`.
     pub(super) fn hold(&self, subject: String, error: Error, again: Option<Instant>) {
         self.state().failures.hold(subject, error, again);
@@ -80,6 +97,55 @@ impl Reconciler {
     /// Wakes when a pass is asked for.
     pub(super) fn woken(&self) -> EventListener {
         self.changed.listen()
+    }
+
+    /// Steps begun since the start.
+    pub fn steps(&self) -> u64 {
+        self.state().steps
+    }
+
+    /// Whether every change asked for has been seen to.
+    pub fn is_settled(&self) -> bool {
+        let state = self.state();
+        state.asked > 0 && state.done == state.asked
+    }
+
+    /// What failed last time, and why.
+    pub fn failing(&self) -> Vec<(String, String)> {
+        self.state().failures.iter().map(|(subject, why)| (subject.to_owned(), why.to_owned())).collect()
+    }
+
+    /// Makes the loop come round. One in the middle of a step is left to it for `allowance`.
+    pub async fn come_round(&self, bound: Duration, allowance: Duration) -> Result<(), String> {
+        let asked = {
+            let mut state = self.state();
+            state.rounds.0 += 1;
+            state.rounds.0
+        };
+        self.round_asked.notify(usize::MAX);
+        let came = async {
+            loop {
+                let came = self.came_round.listen();
+                if self.state().rounds.1 >= asked {
+                    return;
+                }
+                came.await;
+            }
+        };
+        let at_work = || self.state().step.as_ref().is_some_and(|(_, since)| since.elapsed() < allowance);
+        if at_work() || patient(bound, came).await.is_some() || at_work() {
+            return Ok(());
+        }
+        match &self.state().step {
+            Some((step, since)) => Err(format!("it has been at {step} for {} s", since.elapsed().as_secs())),
+            None => Err(format!("it did not come round within {} s", bound.as_secs())),
+        }
+    }
+
+    fn begin(&self, step: String) {
+        let mut state = self.state();
+        state.step = Some((step, Instant::now()));
+        state.steps += 1;
     }
 
     /// One sentence for each step that failed last time.
@@ -123,10 +189,13 @@ impl Host {
         self.reconciler.wake();
         loop {
             let changed = self.reconciler.changed.listen();
+            let round_asked = self.reconciler.round_asked.listen();
             let (asked, done) = {
-                let state = self.reconciler.state();
+                let mut state = self.reconciler.state();
+                state.rounds.1 = state.rounds.0;
                 (state.asked, state.done)
             };
+            self.reconciler.came_round.notify(usize::MAX);
             let due = self.reconciler.state().failures.next();
             if asked == done && due.is_none_or(|due| due > Instant::now()) {
                 let retry = async {
@@ -135,17 +204,21 @@ impl Host {
                         None => future::pending().await,
                     }
                 };
-                future::or(changed, retry).await;
+                future::or(future::or(changed, round_asked), retry).await;
                 continue;
             }
             self.reconcile_once().await;
             self.reconciler.state().done = asked;
             self.reconciler.passed.notify(usize::MAX);
+            self.announce();
+            self.reconciler.begin("tidying up what was fetched".to_owned());
             self.artifacts.tidy().await;
+            self.reconciler.state().step = None;
         }
     }
 
     async fn reconcile_once(self: &Arc<Self>) {
+        self.reconciler.begin("ending what is unwell".to_owned());
         self.end_the_unwell().await;
         let desired = self.desired();
         self.health.retain(|patient| desired.wants(patient));
@@ -157,23 +230,47 @@ impl Host {
                 routes.links.put(Arc::new(wanted.link.clone()));
             }
         }
-        for step in plan(&desired, &self.running()) {
-            let subject = step.subject();
-            if !self.reconciler.state().failures.may_try(&subject, Instant::now()) {
-                continue;
-            }
-            // A link waits for a provider that is held back; its own attempt would only fail and wait longer.
-            if let Step::Link(link) = &step
-                && self.is_held_back(link)
-            {
-                continue;
-            }
-            match self.perform(&step).await {
-                Ok(()) => self.reconciler.state().failures.succeeded(&subject),
-                Err(error) => {
-                    self.tell_failure(&step, &error);
-                    self.reconciler.state().failures.failed(subject, error, Instant::now());
+        let mut steps = plan(&desired, &self.running());
+        if std::mem::take(&mut self.reconciler.state().renew) {
+            let starts =
+                |key: &str| steps.iter().any(|step| matches!(step, Step::StartActor(one) if one.public_key == key));
+            let renewed: Vec<Step> =
+                desired.actors.values().filter(|one| !starts(&one.public_key)).cloned().map(Step::StartActor).collect();
+            steps.extend(renewed);
+        }
+        // Links that let requests in come last: connections may be waiting already, and what their actors need must be
+        // there for the first of them.
+        let mut gates = Vec::new();
+        for step in steps {
+            match &step {
+                Step::Link(link) if self.capability(link).is_some_and(|capability| capability.originates()) => {
+                    gates.push(step);
                 }
+                _ => self.try_step(step).await,
+            }
+        }
+        for step in gates {
+            self.try_step(step).await;
+        }
+    }
+
+    async fn try_step(self: &Arc<Self>, step: Step) {
+        let subject = step.subject();
+        if !self.reconciler.state().failures.may_try(&subject, Instant::now()) {
+            return;
+        }
+        // A link waits for a provider that is held back; its own attempt would only fail and wait longer.
+        if let Step::Link(link) = &step
+            && self.is_held_back(link)
+        {
+            return;
+        }
+        self.reconciler.begin(subject.clone());
+        match self.perform(&step).await {
+            Ok(()) => self.reconciler.state().failures.succeeded(&subject),
+            Err(error) => {
+                self.tell_failure(&step, &error);
+                self.reconciler.state().failures.failed(subject, error, Instant::now());
             }
         }
     }

@@ -61,6 +61,11 @@ impl Failures {
         self.0.values().filter_map(|failure| failure.next).min()
     }
 
+    /// Each subject and why it failed.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(subject, failure)| (subject.as_str(), failure.error.text()))
+    }
+
     /// One sentence for each failure.
     pub fn texts(&self) -> impl Iterator<Item = String> {
         self.0.iter().map(|(subject, failure)| match failure.attempts {

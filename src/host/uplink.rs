@@ -10,6 +10,15 @@ use crate::error::Result;
 pub struct UplinkStatus {
     /// Whether commands and calls get through now, as far as is known.
     pub connected: bool,
+    /// Whether commands and calls are listened to, too.
+    #[serde(default)]
+    pub listening: bool,
+    /// Where it leads: `nats://127.0.0.1:4222`.
+    #[serde(default)]
+    pub server: String,
+    /// Attempts to connect since there is no connection.
+    #[serde(default)]
+    pub attempts: u64,
     /// For how long it has been so, seconds.
     pub since_seconds: u64,
     /// Why the last attempt to connect failed; empty when connected or before the first one ended.

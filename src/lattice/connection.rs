@@ -84,6 +84,8 @@ struct Shared {
     expected: bool,
     /// Longest wait between two attempts, to tell.
     cap: Duration,
+    /// Where it leads, for people.
+    server: String,
     standing: Mutex<Standing>,
     changed: Signal,
     ever_connected: Mutex<bool>,
@@ -188,10 +190,13 @@ impl Connection {
     ) -> Result<Self> {
         let handle = Handle::try_current()
             .map_err(|_| Error::internal("a NATS connection must be opened on the main thread's runtime"))?;
+        let mut urls = endpoint.servers.iter().map(|server| server.url(endpoint.tls.required));
+        let server = urls.next().unwrap_or_default() + if urls.next().is_some() { " or another" } else { "" };
         let shared = Arc::new(Shared {
             name: purpose,
             expected,
             cap: timing.reconnect_cap,
+            server,
             standing: Mutex::new(Standing::Trying {
                 since: Instant::now(),
                 attempts: 0,
@@ -221,6 +226,17 @@ impl Connection {
     /// How it stands now.
     pub fn standing(&self) -> Standing {
         self.shared.standing().clone()
+    }
+
+    /// Where it leads, for people: `nats://127.0.0.1:4222`.
+    pub fn server(&self) -> &str {
+        &self.shared.server
+    }
+
+    /// Whether the runtime that moves it still does: ends when that came round.
+    pub async fn came_round(&self) {
+        // An error means that the runtime is ending, which is no standstill.
+        let _ = self.run(async {}).await;
     }
 
     /// Whether it works now.

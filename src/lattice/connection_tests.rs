@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -188,12 +189,16 @@ fn user_tokens_open_the_door_from_settings_and_from_a_file() {
                 ),
             )
             .unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         };
         write(seed.expose());
         assert!(lets_in(&server, Login::CredentialsFile(file.clone())).await);
         let other = key(Role::User, "other");
         write(other.seed().expose());
         assert!(!lets_in(&server, Login::CredentialsFile(file.clone())).await);
+        write(seed.expose());
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(!lets_in(&server, Login::CredentialsFile(file.clone())).await, "others may read it");
         fs::remove_file(&file).unwrap();
         assert!(!lets_in(&server, Login::CredentialsFile(file.clone())).await);
     });

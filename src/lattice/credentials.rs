@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 use async_nats::{Auth, AuthError};
 
 use super::settings::Login;
-use crate::claims::KeyPair;
+use crate::{claims::KeyPair, private};
 
 /// Longest credentials file that is read, bytes. Real ones stay below 4 KiB.
 const MAX_CREDENTIALS_BYTES: u64 = 64 * 1024;
@@ -47,6 +47,7 @@ fn key(seed: &str) -> Result<KeyPair, AuthError> {
 
 fn read(path: &Path) -> Result<(String, String), String> {
     let named = |why: &str| format!("the credentials file {} cannot be used: {why}", path.display());
+    private::check(path).map_err(|error| error.text().to_owned())?;
     let length = fs::metadata(path).map_err(|cause| named(&cause.to_string()))?.len();
     if length > MAX_CREDENTIALS_BYTES {
         return Err(named(&format!("it has {length} bytes, at most {MAX_CREDENTIALS_BYTES} are read")));

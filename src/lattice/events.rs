@@ -7,7 +7,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, Weak,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -65,6 +68,15 @@ impl Told {
     }
 }
 
+/// Whether what should be listened to is.
+#[derive(Default)]
+pub(super) struct Listening {
+    /// Commands and questions.
+    pub commands: AtomicBool,
+    /// Calls of everything that runs.
+    pub calls: AtomicBool,
+}
+
 /// The listener and its outbox.
 pub struct LatticeEvents {
     host_id: String,
@@ -74,6 +86,8 @@ pub struct LatticeEvents {
     filled: Signal,
     /// What runs has changed.
     pub(super) routes_changed: Signal,
+    /// What is listened to.
+    pub(super) listening: Listening,
     host: OnceLock<Weak<Host>>,
     actors: Mutex<HashMap<String, Told>>,
     providers: Mutex<HashMap<(String, String), DesiredProvider>>,
@@ -88,6 +102,7 @@ impl LatticeEvents {
             outbox: Mutex::new(Outbox::new(max_events, max_bytes)),
             filled: Signal::new(),
             routes_changed: Signal::new(),
+            listening: Listening::default(),
             host: OnceLock::new(),
             actors: Mutex::default(),
             providers: Mutex::default(),
@@ -98,6 +113,20 @@ impl LatticeEvents {
     pub fn attach(&self, host: &Arc<Host>) {
         // A second host in one process would be a bug of the wiring; the first stays.
         let _ = self.host.set(Arc::downgrade(host));
+    }
+
+    /// Whether commands and calls are listened to.
+    pub(super) fn is_listening(&self) -> bool {
+        self.listening.commands.load(Relaxed) && self.listening.calls.load(Relaxed)
+    }
+
+    /// Notes what is listened to, and tells the host if that is news.
+    pub(super) fn set_listening(&self, what: &AtomicBool, now: bool) {
+        if what.swap(now, Relaxed) != now
+            && let Some(host) = self.host()
+        {
+            host.announce();
+        }
     }
 
     fn host(&self) -> Option<Arc<Host>> {
@@ -402,6 +431,7 @@ impl Events for LatticeEvents {
             // Told by whoever took the request or saw the bucket change: every host of the lattice has every link.
             Event::LinkSet(_) | Event::LinkFailed(..) | Event::LinkDeleted(_) => {}
         }
+        self.listening.calls.store(false, Relaxed);
         self.routes_changed.notify(usize::MAX);
     }
 }

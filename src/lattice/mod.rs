@@ -36,7 +36,7 @@ mod sync_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use smol::Task;
 
@@ -49,7 +49,7 @@ use crate::{
     artifact::Remote,
     claims::AntiForgery,
     error::{Error, Result},
-    host::Host,
+    host::{BoxFuture, Host},
     log, task,
     wire::{LinkDefinition, subject::Subjects},
 };
@@ -83,6 +83,15 @@ impl Shared {
             return Err(Error::denied("actor file loading is disabled"));
         }
         Ok(())
+    }
+}
+
+/// Tells the host of each change of a connection: its readiness may depend on it.
+async fn announce_for_ever(shared: Arc<Shared>) {
+    loop {
+        let (control, rpc) = (shared.control.changed(), shared.rpc.changed());
+        shared.host.announce();
+        smol::future::or(control, rpc).await;
     }
 }
 
@@ -163,6 +172,7 @@ impl Lattice {
             task::spawn(sync::publish_for_ever(shared.clone())),
             task::spawn(sync::tell_links_for_ever(shared.clone())),
             task::spawn(sync::follow_for_ever(shared.clone())),
+            task::spawn(announce_for_ever(shared.clone())),
         ];
         Ok(Self { shared, tasks })
     }
@@ -176,6 +186,22 @@ impl Lattice {
     /// How the control and the invocation connection stand.
     pub fn standing(&self) -> (Standing, Standing) {
         (self.shared.control.standing(), self.shared.rpc.standing())
+    }
+
+    /// A question whether the loops of this room move, for whoever watches them.
+    pub fn ask(&self) -> impl Fn(Duration) -> BoxFuture<'static, Result<(), String>> + Send + Sync + 'static {
+        let connections = [self.shared.control.clone(), self.shared.rpc.clone()];
+        move |bound| {
+            let connections = connections.clone();
+            Box::pin(async move {
+                for connection in &connections {
+                    if connection::within(bound, connection.came_round()).await.is_none() {
+                        return Err(format!("the NATS client did not move within {} s", bound.as_secs()));
+                    }
+                }
+                Ok(())
+            })
+        }
     }
 
     /// Ends it: stops listening, sends what still waits, if there is a connection.

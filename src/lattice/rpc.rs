@@ -92,6 +92,7 @@ pub async fn serve_for_ever(shared: Arc<Shared>) {
                 }
             }
         }
+        shared.events.set_listening(&shared.events.listening.calls, complete);
         let again = async {
             if complete {
                 smol::future::pending::<()>().await;
@@ -348,15 +349,21 @@ impl Uplink for RpcUplink {
         let worse = if control.is_connected() { rpc } else { control };
         let now = Instant::now();
         let waiting_events = self.events.waiting() as u64;
+        let server = self.control.server().to_owned();
         match worse {
             Standing::Connected { since } => UplinkStatus {
                 connected: true,
+                listening: self.events.is_listening(),
+                server,
                 since_seconds: now.saturating_duration_since(since).as_secs(),
                 waiting_events,
                 ..UplinkStatus::default()
             },
-            Standing::Trying { since, last_error, next_try, .. } => UplinkStatus {
+            Standing::Trying { since, last_error, next_try, attempts } => UplinkStatus {
                 connected: false,
+                listening: false,
+                server,
+                attempts: attempts as u64,
                 since_seconds: now.saturating_duration_since(since).as_secs(),
                 reason: last_error.unwrap_or_default(),
                 next_try_seconds: next_try.map(|at| at.saturating_duration_since(now).as_secs()),

@@ -1,6 +1,7 @@
-//! Signals that end the host: SIGTERM from systemd, SIGINT from a terminal.
+//! Signals that end the host, SIGTERM from systemd and SIGINT from a terminal, and SIGHUP, which has it read its settings
+//! again.
 //!
-//! The first one asks for a drained stop. The second one means it: the process ends at once, which is safe, because
+//! The first one of those that end it asks for a drained stop. The second one means it: the process ends at once, which is safe, because
 //! nothing is acknowledged before it is on disk. One that follows at once is the same wish twice (`timeout` signals the
 //! process and its group) and does not count.
 
@@ -10,7 +11,7 @@ use std::{
 };
 
 use async_signal::{Signal, Signals};
-use smol::stream::StreamExt;
+use smol::{Task, stream::StreamExt};
 
 use crate::log;
 
@@ -41,6 +42,19 @@ pub fn on_stop(stop: impl FnOnce() + Send + 'static) -> io::Result<()> {
     })
     .detach();
     Ok(())
+}
+
+/// Runs `reload` at each SIGHUP, one after the other, until the task is dropped.
+///
+/// # Errors
+/// The signal cannot be caught.
+pub fn on_reload<F: Future<Output = ()> + Send>(reload: impl Fn() -> F + Send + 'static) -> io::Result<Task<()>> {
+    let mut signals = Signals::new([Signal::Hup])?;
+    Ok(crate::task::spawn(async move {
+        while signals.next().await.is_some() {
+            reload().await;
+        }
+    }))
 }
 
 fn name(signal: io::Result<Signal>) -> &'static str {

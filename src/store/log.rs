@@ -10,6 +10,7 @@
 use std::{
     future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::Instant,
 };
 
 use super::{
@@ -82,6 +83,8 @@ struct Queue {
     waiting: Vec<Box<dyn Job>>,
     /// A thread is working on the queue and will look again before it ends.
     attended: bool,
+    /// When that thread was asked for, or last had a group on disk.
+    moved: Option<Instant>,
 }
 
 /// A commit in the queue: decided on in order, answered when the group is on disk.
@@ -218,10 +221,17 @@ impl Store {
         }
         queue.waiting.push(job);
         if !std::mem::replace(&mut queue.attended, true) {
+            queue.moved = Some(Instant::now());
             let shared = Arc::clone(&self.shared);
             smol::unblock(move || shared.attend()).detach();
         }
         Ok(())
+    }
+
+    /// Since when changes wait without one of them having been written; nothing when none waits.
+    pub fn waiting_since(&self) -> Option<Instant> {
+        let queue = lock(&self.shared.queue);
+        queue.moved.filter(|_| queue.attended)
     }
 
     /// Everything found wrong with the state directory, at opening and since.
@@ -265,6 +275,7 @@ impl Shared {
             let mut waiting = waiting.into_iter().peekable();
             while waiting.peek().is_some() {
                 self.write_group(&mut waiting);
+                lock(&self.queue).moved = Some(Instant::now());
             }
         }
     }

@@ -11,14 +11,16 @@
 //!
 //! [`socket`] owns the file and keeps a second host off it, [`peer`] says who is at the other end, [`admin`] accepts
 //! and bounds connections, [`routes`] turns a request into a call of [`crate::host::Control`], [`client`] is the other
-//! side, for the command line. Nothing here decides anything about actors: that is the host's.
+//! side, for the command line. [`probes`] answers watchers from outside, on a socket of its own. Nothing here decides anything about actors: that is the host's.
 
 pub mod admin;
 pub mod answer;
 pub mod client;
 pub mod peer;
+pub mod probes;
 pub mod routes;
 pub mod socket;
 
 pub use admin::{Admin, Settings};
 pub use client::Client;
+pub use probes::Probes;

@@ -1,6 +1,6 @@
 //! Certificates for servers and clients that speak TLS: an authority, and what it signs.
 
-use std::path::Path;
+use std::{fs::Permissions, os::unix::fs::PermissionsExt, path::Path};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
@@ -31,7 +31,10 @@ impl Authority {
             .signed_by(&key, &self.0)
             .expect("the authority can sign");
         let write = |end: &str, text: String| {
-            std::fs::write(folder.join(format!("{name}.{end}")), text).expect("the temporary folder is writable");
+            let path = folder.join(format!("{name}.{end}"));
+            std::fs::write(&path, text).expect("the temporary folder is writable");
+            // A key that others may read is refused.
+            std::fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("our own file");
         };
         write("pem", certificate.pem());
         write("key", key.serialize_pem());

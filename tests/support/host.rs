@@ -68,6 +68,11 @@ impl Sandbox {
         self.start(&["run"], settings)
     }
 
+    /// Starts a host by `arguments`, with `settings` in its environment.
+    pub fn run_with(&self, arguments: &[&str], settings: &[(&str, &str)]) -> Host {
+        self.start(arguments, settings)
+    }
+
     fn start(&self, arguments: &[&str], settings: &[(&str, &str)]) -> Host {
         let mut command = self.command(arguments);
         let mut child = command

@@ -44,6 +44,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 /// How often a closing listener looks whether its last requests are answered.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(20);
 
+/// How long a client that got through just before the host stops may take for its request: a second is many times what
+/// one takes that was about to send it, and keeps one that says nothing from holding up the stop.
+const OPENING_GRACE: Duration = Duration::from_secs(1);
+
 /// Bytes thrown away at most while lingering, so that a flood does not keep us reading.
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
 
@@ -68,8 +72,12 @@ pub struct Shared {
     pub origin: Entity,
     /// The linked actor.
     pub target: Entity,
-    /// No new work: the link is going.
+    /// Connections end with the answer they are at.
     pub closing: AtomicBool,
+    /// No new work: the link is gone.
+    pub unlinked: AtomicBool,
+    /// Certificate and key for new connections, if the link has them.
+    acceptor: Mutex<Option<TlsAcceptor>>,
     connections: Mutex<Connections>,
 }
 
@@ -98,6 +106,8 @@ impl Connection {
 pub struct Listener {
     shared: Arc<Shared>,
     accept: Option<Task<()>>,
+    /// The socket, until closing begins.
+    socket: Option<TcpListener>,
     /// The real address, after the kernel chose a port.
     pub bound: SocketAddr,
     /// Whether clients must speak TLS.
@@ -120,6 +130,17 @@ pub struct Parts {
     pub origin: Entity,
     /// Certificate and key, if the link has them.
     pub acceptor: Option<TlsAcceptor>,
+    /// The socket, where it is open already.
+    pub socket: Option<StdTcpListener>,
+}
+
+/// Why a listener closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closing {
+    /// Its link is gone: what was asked may finish, nothing new begins.
+    Unlinked,
+    /// The host stops: who is connected already is served once more, so that nobody who got through is turned away.
+    Stopped,
 }
 
 impl Listener {
@@ -128,10 +149,13 @@ impl Listener {
     /// # Errors
     /// The address cannot be bound; the text names it, the actor, the reason and the remedy.
     pub fn open(parts: Parts) -> Result<Self> {
-        let Parts { link, options, settings, budget, invoke, origin, acceptor } = parts;
+        let Parts { link, options, settings, budget, invoke, origin, acceptor, socket } = parts;
         // The standard library sets SO_REUSEADDR, so a restart does not wait for old connections to time out.
         let bind = || {
-            let socket = Async::<StdTcpListener>::bind(options.address)?;
+            let socket = match socket {
+                Some(open) => Async::new(open)?,
+                None => Async::<StdTcpListener>::bind(options.address)?,
+            };
             let bound = socket.get_ref().local_addr()?;
             Ok((TcpListener::from(socket), bound))
         };
@@ -147,10 +171,17 @@ impl Listener {
             origin,
             target,
             closing: AtomicBool::new(false),
+            unlinked: AtomicBool::new(false),
+            acceptor: Mutex::new(acceptor),
             connections: Mutex::default(),
         });
-        let accept = task::spawn(accept(Arc::clone(&shared), socket, acceptor));
-        Ok(Self { shared, accept: Some(accept), bound, tls })
+        let accept = task::spawn(accept(Arc::clone(&shared), socket.clone()));
+        Ok(Self { shared, accept: Some(accept), socket: Some(socket), bound, tls })
+    }
+
+    /// The socket; nothing once closing began.
+    pub fn socket(&self) -> Option<&TcpListener> {
+        self.socket.as_ref()
     }
 
     /// The link it serves.
@@ -163,16 +194,26 @@ impl Listener {
         &self.shared.options
     }
 
+    /// New connections are served with this certificate; those there are go on as they are.
+    pub fn replace_acceptor(&self, acceptor: Option<TlsAcceptor>) {
+        *self.shared.acceptor() = acceptor;
+    }
+
     /// Frees the port and closes idle connections at once; waits for requests in flight up to the drain time, then
     /// cancels them.
-    pub async fn close(mut self) {
+    pub async fn close(mut self, why: Closing) {
+        self.shared.unlinked.store(why == Closing::Unlinked, Relaxed);
         self.shared.closing.store(true, Relaxed);
         if let Some(accept) = self.accept.take() {
             accept.cancel().await;
         }
+        drop(self.socket.take());
         let end = Instant::now() + self.shared.settings.drain;
         // An answer may still be on its way from a request that began before: such a connection turns idle later.
-        while self.shared.close_idle() > 0 && Instant::now() < end {
+        let opened = Instant::now();
+        while self.shared.close_idle(why == Closing::Stopped && opened.elapsed() < OPENING_GRACE) > 0
+            && Instant::now() < end
+        {
             Timer::after(DRAIN_INTERVAL).await;
         }
         let left = self.shared.connections().open.len();
@@ -222,10 +263,10 @@ fn cannot_bind(address: SocketAddr, link: &LinkDefinition, cause: &std::io::Erro
     Error::new(kind, format!("cannot listen on {address} for actor {actor}: {cause}; {remedy}"))
 }
 
-async fn accept(shared: Arc<Shared>, socket: TcpListener, acceptor: Option<TlsAcceptor>) {
+async fn accept(shared: Arc<Shared>, socket: TcpListener) {
     loop {
         match socket.accept().await {
-            Ok((stream, _)) => shared.admit(stream, acceptor.clone()),
+            Ok((stream, _)) => shared.admit(stream),
             Err(cause) => {
                 log::warn!("a connection could not be accepted: {cause}"; actor_id = shared.link.actor_id);
                 Timer::after(ACCEPT_PAUSE).await;
@@ -240,8 +281,13 @@ impl Shared {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn acceptor(&self) -> MutexGuard<'_, Option<TlsAcceptor>> {
+        self.acceptor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes a new connection in, if there is a place or one can be made.
-    fn admit(self: &Arc<Self>, socket: TcpStream, acceptor: Option<TlsAcceptor>) {
+    fn admit(self: &Arc<Self>, socket: TcpStream) {
+        let acceptor = self.acceptor().clone();
         let mut connections = self.connections();
         if connections.open.len() >= self.settings.connections_max && !make_room(&mut connections) {
             if acceptor.is_none() {
@@ -270,11 +316,16 @@ impl Shared {
         }
     }
 
-    /// Closes connections between two requests; answers how many are left.
-    fn close_idle(&self) -> usize {
+    /// Closes connections between two requests, new ones too unless they are `welcome`; answers how many are left.
+    fn close_idle(&self, welcome: bool) -> usize {
         let connections = self.connections();
         for connection in connections.open.values() {
-            if matches!(connection.pace.phase(), Phase::Opening | Phase::Idle | Phase::Head) {
+            let ends = match connection.pace.phase() {
+                Phase::Idle => true,
+                Phase::Opening | Phase::Head => !welcome,
+                _ => false,
+            };
+            if ends {
                 connection.shut(Shutdown::Both);
             }
         }
@@ -415,6 +466,7 @@ mod tests {
             invoke: Arc::new(Nobody),
             origin: Entity::default(),
             acceptor: None,
+            socket: None,
             settings,
         })
         .expect("a free port");

@@ -9,6 +9,7 @@
 //! * [`settings`]: limits the host sets; [`link_values`]: what a link may choose; `values`: one
 //!   of them.
 //! * `listener`: the socket, its connections, their orderly end; `pace`: when one is too slow; `stream`: its bytes.
+//! * `sockets`: where listening sockets may come from and go to.
 //! * `service`: one request; `payload`: its bytes on the way to the actor and back; `cors`, `budget`, `tls`.
 
 mod budget;
@@ -19,6 +20,7 @@ mod pace;
 mod payload;
 mod service;
 pub mod settings;
+mod sockets;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -32,7 +34,12 @@ use std::{
 };
 
 pub use self::settings::Settings;
-use self::{budget::Budget, link_values::Options, listener::Listener};
+pub use self::sockets::Sockets;
+use self::{
+    budget::Budget,
+    link_values::Options,
+    listener::{Closing, Listener},
+};
 use crate::{
     error::{Error, Result},
     host::{BoxFuture, Call, Capability, ProviderContext},
@@ -50,9 +57,19 @@ pub fn start(context: ProviderContext) -> Arc<dyn Capability> {
 
 /// Starts an HTTP server with limits of the caller's.
 pub fn start_with(context: ProviderContext, settings: Settings) -> Arc<dyn Capability> {
+    start_keeping(context, settings, None)
+}
+
+/// Starts an HTTP server whose listening sockets come from `sockets` where they can, and go there.
+pub fn start_keeping(
+    context: ProviderContext,
+    settings: Settings,
+    sockets: Option<Arc<dyn Sockets>>,
+) -> Arc<dyn Capability> {
     let budget = Arc::new(Budget::new(settings.body_budget_bytes));
     let origin = Entity::provider(&context.public_key, interface::HTTP_SERVER, &context.link_name);
-    Arc::new(HttpServer { context, origin, settings: Arc::new(settings), budget, listeners: Mutex::default() })
+    let settings = Arc::new(settings);
+    Arc::new(HttpServer { context, origin, settings, budget, sockets, listeners: Mutex::default() })
 }
 
 /// Actor and link name: what tells the links of one contract apart.
@@ -63,6 +80,7 @@ struct HttpServer {
     origin: Entity,
     settings: Arc<Settings>,
     budget: Arc<Budget>,
+    sockets: Option<Arc<dyn Sockets>>,
     listeners: Mutex<BTreeMap<LinkKey, Listener>>,
 }
 
@@ -70,6 +88,14 @@ impl HttpServer {
     fn listeners(&self) -> MutexGuard<'_, BTreeMap<LinkKey, Listener>> {
         // The table is whole after each statement, so a panic elsewhere does not spoil it.
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The link of `listener` goes, and its socket with it.
+    fn forget(&self, listener: &Listener) {
+        let address = listener.options().address;
+        if let (Some(sockets), Some(socket), true) = (&self.sockets, listener.socket(), address.port() != 0) {
+            sockets.forget(address, socket);
+        }
     }
 
     async fn open(&self, link: Arc<LinkDefinition>) -> Result<()> {
@@ -88,7 +114,8 @@ impl HttpServer {
         // A link with other values that was not removed before: the newer one counts.
         let replaced = self.listeners().remove(&key);
         if let Some(listener) = replaced {
-            listener.close().await;
+            self.forget(&listener);
+            listener.close(Closing::Unlinked).await;
         }
         let mut listeners = self.listeners();
         let asked = options.address;
@@ -108,7 +135,12 @@ impl HttpServer {
             invoke: Arc::clone(&self.context.invoke),
             origin: self.origin.clone(),
             acceptor,
+            socket: self.sockets.as_ref().and_then(|sockets| sockets.take(asked)),
         })?;
+        // A port that the kernel chose is another one next time.
+        if let (Some(sockets), Some(socket), true) = (&self.sockets, listener.socket(), asked.port() != 0) {
+            sockets.keep(asked, socket);
+        }
         log::info!(
             "listening on {}", url(&listener);
             actor_id = link.actor_id, link_name = link.link_name, provider_id = self.context.public_key
@@ -131,7 +163,8 @@ impl Capability for HttpServer {
         Box::pin(async move {
             let listener = self.listeners().remove(&key(&link));
             if let Some(listener) = listener {
-                listener.close().await;
+                self.forget(&listener);
+                listener.close(Closing::Unlinked).await;
             }
         })
     }
@@ -153,12 +186,28 @@ impl Capability for HttpServer {
         true
     }
 
+    fn reload(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let links: Vec<_> = self.listeners().values().filter(|one| one.tls).map(|one| one.link().clone()).collect();
+            for link in links {
+                let (settings, read) = (Arc::clone(&self.settings), Arc::clone(&link));
+                let (_, _, acceptor) = smol::unblock(move || prepare(&settings, &read))
+                    .await
+                    .map_err(|error| error.context(format_args!("the HTTP server link of actor {}", link.actor_id)))?;
+                if let Some(listener) = self.listeners().get(&key(&link)) {
+                    listener.replace_acceptor(acceptor);
+                }
+            }
+            Ok(())
+        })
+    }
+
     fn stop(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             let listeners = std::mem::take(&mut *self.listeners());
             // All at once, so that the drain times do not add up.
             let closing: Vec<_> =
-                listeners.into_values().map(|listener| crate::task::spawn(listener.close())).collect();
+                listeners.into_values().map(|listener| crate::task::spawn(listener.close(Closing::Stopped))).collect();
             for listener in closing {
                 listener.await;
             }

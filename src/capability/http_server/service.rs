@@ -91,7 +91,7 @@ pub async fn answer(shared: Arc<Shared>, pace: Arc<Pace>, request: Request<Incom
 
 async fn handle(shared: &Shared, pace: &Pace, parts: &Parts, body: Incoming) -> Result<Response<Full<Bytes>>, Refusal> {
     let options = &shared.options;
-    if shared.closing.load(Relaxed) {
+    if shared.unlinked.load(Relaxed) {
         return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping\n").retry().close());
     }
     // RFC 9112 §3.2: a request without its one `Host` is malformed, and tells caches on the way different things.

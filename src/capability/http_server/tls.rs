@@ -13,7 +13,10 @@ use rustls::{
 };
 
 use super::link_values::TlsFiles;
-use crate::error::{Context, Error, Kind, Result};
+use crate::{
+    error::{Context, Error, Kind, Result},
+    private,
+};
 
 /// Reads the files of `tls` and makes an acceptor that speaks HTTP/1.1 over TLS 1.2 and 1.3.
 ///
@@ -21,6 +24,7 @@ use crate::error::{Context, Error, Kind, Result};
 /// A file cannot be read, holds nothing usable, or key and certificate do not belong together; the text names the file.
 pub fn acceptor(tls: &TlsFiles) -> Result<TlsAcceptor> {
     let chain = certificates(&tls.cert_file)?;
+    private::check(&tls.priv_key_file)?;
     let key = PrivateKeyDer::from_pem_file(&tls.priv_key_file).map_err(|cause| {
         let path = tls.priv_key_file.display();
         Error::config(format!(

@@ -60,6 +60,7 @@ pub async fn serve_for_ever(shared: Arc<Shared>) {
             }
         }));
     }
+    shared.events.set_listening(&shared.events.listening.commands, true);
     smol::future::pending::<()>().await;
 }
 

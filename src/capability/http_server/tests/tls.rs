@@ -1,6 +1,6 @@
 //! TLS with a certificate made for the test, spoken by rustls as a client.
 
-use std::{net::TcpStream, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::TcpStream, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc, time::Duration};
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::{
@@ -29,6 +29,10 @@ impl Certificate {
         let (cert_file, key_file) = (directory.path().join("cert.pem"), directory.path().join("key.pem"));
         std::fs::write(&cert_file, cert.pem()).unwrap();
         std::fs::write(&key_file, signing_key.serialize_pem()).unwrap();
+        // One of these tests gives the certificate for a key.
+        for file in [&cert_file, &key_file] {
+            std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        }
         Self { _directory: directory, cert_file, key_file, der: cert.der().clone() }
     }
 

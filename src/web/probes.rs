@@ -1,0 +1,299 @@
+//! `/livez` and `/readyz`, for whoever watches this host from outside: HTTP/1.1 over TCP or a Unix socket, off by default.
+//!
+//! ```text
+//! GET /livez     200 {"live":true}     503 {"live":false,"stuck":[{"name":"disk","why":"…","since_seconds":70}]}
+//! GET /readyz    200 {"ready":true}    503 {"ready":false,"lacks":[{"what":"lattice","why":"…","since_seconds":9}]}
+//! ```
+//!
+//! Paths under `/api` mean the same, as in hosts of this protocol (`protocol/config.md §2`). Each connection carries one
+//! request and is bounded in number and time; a probe asks the loops of the host and changes nothing. It holds no secret
+//! and takes no command.
+
+use std::{
+    convert::Infallible,
+    fs,
+    net::{SocketAddr, TcpListener},
+    os::unix::{
+        fs::{FileTypeExt, PermissionsExt},
+        net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use serde_json::json;
+use smol::{
+    Async, Task, Timer, future,
+    io::{AsyncRead, AsyncWrite},
+};
+use smol_hyper::rt::FuturesIo;
+
+use crate::{
+    error::{Error, Kind, Result},
+    host::{Host, Liveness, Policy, Readiness},
+    log, task,
+};
+
+/// How long the loops get to come round before `/livez` says that they do not. Longer than any of them is busy in one
+/// piece, shorter than the patience of common probers (ten seconds).
+const LIVE_BOUND: Duration = Duration::from_secs(5);
+
+/// Probes at once; a prober sends one at a time. One more is hung up on.
+const MAX_CONNECTIONS: usize = 16;
+
+/// Longest time for a whole probe, its client's slowness included.
+const CONNECTION_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Largest request head, bytes; also the smallest buffer hyper allows.
+const HEAD_BYTES_MAX: usize = 8 * 1024;
+
+/// Pause after a failed accept, so that a process out of descriptors does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
+
+/// Where probes are answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl Place {
+    /// Reads `127.0.0.1:8081`, `[::1]:8081` or the path of a Unix socket.
+    ///
+    /// # Errors
+    /// `Config`: it is neither.
+    pub fn parse(text: &str) -> Result<Self> {
+        match text.parse() {
+            Ok(address) => Ok(Self::Tcp(address)),
+            Err(_) if text.starts_with('/') => Ok(Self::Unix(PathBuf::from(text))),
+            Err(_) => Err(Error::config(format!(
+                "WASMCLOUD_PROBES is {text:?}: expected an address with a port such as 127.0.0.1:8081, or the full path \
+                 of a Unix socket"
+            ))),
+        }
+    }
+}
+
+/// An open listening socket.
+pub enum Socket {
+    /// TCP.
+    Tcp(TcpListener),
+    /// Unix.
+    Unix(UnixListener),
+}
+
+/// What probes ask.
+pub struct Probed {
+    /// The host.
+    pub host: Arc<Host>,
+    /// Its loops.
+    pub liveness: Arc<Liveness>,
+    /// What it lacks.
+    pub readiness: Arc<Readiness>,
+    /// When it counts as ready.
+    pub policy: Policy,
+}
+
+/// Answers probes while it lives; the file of a Unix socket it made goes with it.
+pub struct Probes {
+    _accepting: Task<()>,
+    file: Option<PathBuf>,
+}
+
+impl Probes {
+    /// Listens at `place`. Blocks shortly.
+    ///
+    /// # Errors
+    /// The place is taken or cannot be used; the text names it.
+    pub fn bind(place: &Place, probed: Arc<Probed>) -> Result<Self> {
+        match place {
+            Place::Tcp(address) => {
+                let socket = TcpListener::bind(address).map_err(|cause| cannot(&address.to_string(), &cause))?;
+                Self::serve(Socket::Tcp(socket), probed)
+            }
+            Place::Unix(path) => {
+                let socket = bind_unix(path).map_err(|cause| cannot(&path.display().to_string(), &cause))?;
+                let mut probes = Self::serve(Socket::Unix(socket), probed)?;
+                probes.file = Some(path.clone());
+                Ok(probes)
+            }
+        }
+    }
+
+    /// Answers on a socket that was handed over.
+    ///
+    /// # Errors
+    /// It cannot be watched.
+    pub fn serve(socket: Socket, probed: Arc<Probed>) -> Result<Self> {
+        let failed = |cause| cannot("a socket that was handed over", &cause);
+        let open = Arc::new(AtomicUsize::new(0));
+        let accepting = match socket {
+            Socket::Tcp(socket) => {
+                let address = socket.local_addr().map(|address| address.to_string()).unwrap_or_default();
+                log::info!("probes are answered on http://{address}/livez and /readyz");
+                let socket = Async::new(socket).map_err(failed)?;
+                task::spawn(async move {
+                    loop {
+                        take_in(socket.accept().await, &open, &probed).await;
+                    }
+                })
+            }
+            Socket::Unix(socket) => {
+                log::info!("probes are answered on a Unix socket, /livez and /readyz");
+                let socket = Async::new(socket).map_err(failed)?;
+                task::spawn(async move {
+                    loop {
+                        take_in(socket.accept().await, &open, &probed).await;
+                    }
+                })
+            }
+        };
+        Ok(Self { _accepting: accepting, file: None })
+    }
+}
+
+impl Drop for Probes {
+    fn drop(&mut self) {
+        if let Some(path) = &self.file {
+            // Left behind, it is stale, which the next start sees.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn cannot(place: &str, cause: &std::io::Error) -> Error {
+    Error::new(Kind::Config, format!("cannot answer probes on {place}: {cause}; check WASMCLOUD_PROBES"))
+}
+
+/// Binds the socket file, in the place of one that nobody answers on. Everybody may connect: there is nothing to take.
+fn bind_unix(path: &Path) -> std::io::Result<UnixListener> {
+    let stale = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
+        && UnixStream::connect(path).is_err_and(|cause| cause.kind() == std::io::ErrorKind::ConnectionRefused);
+    if stale {
+        fs::remove_file(path)?;
+    }
+    let socket = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+    Ok(socket)
+}
+
+async fn take_in<S, A>(accepted: std::io::Result<(S, A)>, open: &Arc<AtomicUsize>, probed: &Arc<Probed>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    struct Place(Arc<AtomicUsize>);
+    impl Drop for Place {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Relaxed);
+        }
+    }
+    let stream = match accepted {
+        Ok((stream, _)) => stream,
+        Err(cause) => {
+            log::warn!("a probe could not be accepted: {cause}");
+            Timer::after(ACCEPT_PAUSE).await;
+            return;
+        }
+    };
+    let full = open.fetch_add(1, Relaxed) >= MAX_CONNECTIONS;
+    let place = Place(open.clone());
+    if full {
+        return;
+    }
+    let probed = probed.clone();
+    task::spawn(async move {
+        let _place = place;
+        let service = service_fn(|request| {
+            let probed = probed.clone();
+            async move { Ok::<_, Infallible>(answer(&request, &probed).await) }
+        });
+        let connection = http1::Builder::new()
+            .keep_alive(false)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .serve_connection(FuturesIo::new(stream), service);
+        let served = async {
+            if let Err(cause) = connection.await {
+                log::debug!("a probe ended early: {cause}");
+            }
+        };
+        let late = async {
+            Timer::after(CONNECTION_PATIENCE).await;
+        };
+        future::or(served, late).await;
+    })
+    .detach();
+}
+
+async fn answer(request: &Request<Incoming>, probed: &Probed) -> Response<Full<Bytes>> {
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        return respond(StatusCode::METHOD_NOT_ALLOWED, &json!({ "error": "probes are asked with GET" }));
+    }
+    let path = request.uri().path();
+    match path.strip_prefix("/api").unwrap_or(path) {
+        "/livez" => {
+            let stuck = probed.liveness.check(LIVE_BOUND).await;
+            match stuck.is_empty() {
+                true => respond(StatusCode::OK, &json!({ "live": true })),
+                false => respond(StatusCode::SERVICE_UNAVAILABLE, &json!({ "live": false, "stuck": stuck })),
+            }
+        }
+        "/readyz" => {
+            let lacks = probed.readiness.lacks(&probed.host, probed.policy);
+            match lacks.is_empty() {
+                true => respond(StatusCode::OK, &json!({ "ready": true })),
+                false => respond(StatusCode::SERVICE_UNAVAILABLE, &json!({ "ready": false, "lacks": lacks })),
+            }
+        }
+        _ => respond(StatusCode::NOT_FOUND, &json!({ "error": "there are /livez and /readyz here" })),
+    }
+}
+
+fn respond(status: StatusCode, body: &serde_json::Value) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(format!("{body}\n"))));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_an_address_or_a_path() {
+        assert_eq!(Place::parse("127.0.0.1:8081"), Ok(Place::Tcp(([127, 0, 0, 1], 8081).into())));
+        assert_eq!(Place::parse("/run/x.sock"), Ok(Place::Unix("/run/x.sock".into())));
+        for wrong in ["8081", "localhost:8081", "run/x.sock", ""] {
+            assert_eq!(Place::parse(wrong).expect_err(wrong).kind(), Kind::Config);
+        }
+    }
+
+    #[test]
+    fn a_stale_socket_file_is_replaced_and_nothing_else() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("probes.sock");
+        drop(bind_unix(&path).expect("a free place"));
+        let live = bind_unix(&path).expect("nobody answers there");
+        assert!(bind_unix(&path).is_err(), "somebody answers there");
+        drop(live);
+        fs::remove_file(&path).expect("it is there");
+        fs::write(&path, "precious").expect("written");
+        assert!(bind_unix(&path).is_err());
+        assert_eq!(fs::read(&path).expect("still there"), b"precious");
+    }
+}
