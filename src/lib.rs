@@ -26,6 +26,7 @@
 pub mod actor;
 pub mod artifact;
 pub mod capability;
+pub mod certificate;
 pub mod claims;
 pub mod cli;
 pub mod config;

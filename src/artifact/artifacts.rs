@@ -154,6 +154,21 @@ impl Artifacts {
         self.obtain_remote(asked).await.map_err(|error| explain(error, reference, limit))
     }
 
+    /// Which content `reference` stands for now, by the word of its source, which is asked once; `None` where only the
+    /// content itself tells. Nothing is fetched.
+    ///
+    /// # Errors
+    /// Those of [`Origin::resolve`].
+    pub async fn look_up(&self, reference: &Reference, wanted: &str) -> Result<Option<Digest>> {
+        let Source::Remote(remote) = reference.source() else { return Err(reference.cannot_give(wanted)) };
+        let origin = self.origins.read().unwrap_or_else(PoisonError::into_inner).get(remote).cloned();
+        let origin = origin.ok_or_else(|| reference.cannot_give(wanted))?;
+        match within(Instant::now() + self.settings.idle, origin.resolve(reference)).await? {
+            Resolved::Content(content) => Ok(content.digest),
+            Resolved::Later(error, _) => Err(error),
+        }
+    }
+
     /// Keeps `bytes`, which came from a file, under the digest it answers.
     ///
     /// # Errors
@@ -166,6 +181,15 @@ impl Artifacts {
             self.keeper.make_room(&self.records, bytes.len() as u64).await?;
         }
         smol::unblock(move || blobs.put_blocking(&bytes)).await
+    }
+
+    /// Makes room for `bytes` of the content `digest`, and keeps it for a while once it is there.
+    ///
+    /// # Errors
+    /// `Limit` when they do not fit beside what is needed; `Storage`.
+    pub(super) async fn make_room(&self, digest: Digest, bytes: u64) -> Result<()> {
+        self.keeper.hold(digest);
+        self.keeper.make_room(&self.records, bytes).await
     }
 
     /// Brings back the content `digest` that `reference` gave before, and that is missing or damaged now. What the

@@ -5,24 +5,31 @@
 //! * [`reference`]: what a reference means; no I/O.
 //! * [`artifacts`]: from a reference to verified bytes in the store; [`origin`]: what a source must do for that; [`pace`]:
 //!   how fast, and when to try again; [`running`]: what is on its way.
-//! * [`file`], [`download`], [`image`]: sources; others are registered by floors above. [`web`]: HTTP as they use it. [`credentials`]: how to log in to registries.
-//! * [`records`]: what is remembered of references; [`keeper`]: what stays in the store and what goes.
+//! * [`file`], [`download`], [`image`], [`mirror`]: sources; others are registered by floors above. [`web`]: HTTP as they use it. [`credentials`]: how to log in to registries.
+//! * [`records`]: what is remembered of references; [`keeper`]: what stays in the store and what goes;
+//!   [`published`]: the names under which others get it here; [`stock`]: all of it as operators see it;
+//!   [`bundle`], [`layout`]: a set of them as one file.
 //!
 //! The host asks here for the bytes of actors and provider archives, the manifest for its own; nothing here judges what
 //! the bytes are worth, that is `claims`.
 
 pub mod artifacts;
+pub mod bundle;
 pub mod credentials;
 pub mod download;
 pub mod file;
 pub mod image;
 pub mod keeper;
+pub mod layout;
+pub mod mirror;
 pub mod origin;
 pub mod pace;
+pub mod published;
 pub mod records;
 pub mod reference;
 pub mod running;
 pub mod settings;
+pub mod stock;
 pub mod web;
 
 pub use artifacts::{Artifacts, Fetched};
@@ -31,6 +38,7 @@ pub use download::Download;
 pub use file::{Limit, read_file};
 pub use image::Images;
 pub use keeper::{Keeper, Swept};
+pub use mirror::Mirrors;
 pub use origin::{Content, Origin, Received, Resolved, Wanted};
 pub use pace::Pace;
 pub use records::{Record, Records};

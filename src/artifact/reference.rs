@@ -119,8 +119,7 @@ impl Reference {
     pub fn content_digest(&self) -> Result<Option<Digest>> {
         let (mark, required) = match self.source {
             Source::Remote(Remote::Https | Remote::Http) => (WEB_DIGEST, true),
-            Source::Remote(Remote::Mirror) => ("@sha256:", true),
-            Source::Remote(Remote::Nats) => ("@sha256:", false),
+            Source::Remote(Remote::Nats | Remote::Mirror) => ("@sha256:", false),
             _ => return Ok(None),
         };
         match self.text.rsplit_once(mark) {

@@ -101,6 +101,18 @@ impl Web {
         }
         request.call().map_err(|cause| translate(&cause, address))
     }
+
+    /// As [`Web::get`], for the head of the answer alone.
+    ///
+    /// # Errors
+    /// As [`Web::get`].
+    pub fn head(&self, address: &str, headers: &[(header::HeaderName, String)]) -> Result<Response<Body>> {
+        let mut request = self.agent.head(address);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        request.call().map_err(|cause| translate(&cause, address))
+    }
 }
 
 /// The proxy that the environment names for addresses with or without TLS, as curl reads it.

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     config::Sources,
-    error::Result,
+    error::{Kind, Result},
     web::{Client, routes::MAX_CALL_TIMEOUT, socket},
 };
 
@@ -31,6 +31,25 @@ impl HostArgs {
         match Sources::gather(Path::new("."), None, Vec::new())?.one(socket::SETTING)? {
             Some(path) => Ok(Client::new(path)),
             None => Client::find(&socket::search_paths(|name| std::env::var(name).ok())),
+        }
+    }
+
+    /// A client of the host that lives, or `None` where none was named on the command line and none lives.
+    ///
+    /// # Errors
+    /// As [`HostArgs::client`].
+    pub fn live_client(self) -> Result<Option<Client>> {
+        if self.socket.is_some() {
+            return self.client().map(Some);
+        }
+        let named = Sources::gather(Path::new("."), None, Vec::new())?.one(socket::SETTING)?;
+        let places = match named {
+            Some(path) => vec![PathBuf::from(path)],
+            None => socket::search_paths(|name| std::env::var(name).ok()),
+        };
+        match Client::find(&places) {
+            Err(error) if error.kind() == Kind::Unavailable => Ok(None),
+            outcome => outcome.map(Some),
         }
     }
 }

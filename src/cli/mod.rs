@@ -24,6 +24,7 @@ pub mod payload;
 mod reload;
 pub mod report;
 pub mod run;
+mod site;
 pub mod status;
 pub mod stop;
 pub mod table;

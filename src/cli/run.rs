@@ -16,6 +16,7 @@ use super::{
     joining::{self, Joining},
     manifests,
     reload::Reloader,
+    site::Site,
 };
 use crate::{
     actor::Engine,
@@ -178,6 +179,7 @@ async fn serve(config: Config, args: Args) -> Result<()> {
         ..web::Settings::at(config.admin_socket.clone())
     };
     let admin = Admin::start(settings, host.clone()).await?;
+    let site = Site::start(&config, &host).await?;
     let joined = joining.join(&host, &broker).await?;
     host.health().configure(config.health);
     let mut liveness = Liveness::of(&host);
@@ -228,6 +230,7 @@ async fn serve(config: Config, args: Args) -> Result<()> {
     housekeeping.cancel().await;
     reloading.cancel().await;
     joined.leave().await;
+    site.stop().await;
     admin.stop().await;
     log::settle();
     Ok(())

@@ -19,6 +19,7 @@ pub mod value;
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -76,6 +77,8 @@ pub struct Config {
     pub allow_file_load: bool,
     /// How to log in to one registry, where the lattice sends nothing for it.
     pub registry: Option<RegistryAccount>,
+    /// This board's part among the mirrors of its site.
+    pub mirror: MirrorSettings,
     /// Limits of what is fetched and kept, and how registries are reached.
     pub artifacts: artifact::Settings,
     /// Whether live updates may not claim more than what runs.
@@ -109,6 +112,21 @@ pub struct Config {
     /// What the operator should know; log them once the log is set up.
     pub warnings: Vec<String>,
     values: Vec<Effective>,
+}
+
+/// A mirror of its own, and the mirrors it asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MirrorSettings {
+    /// Where to serve, if at all.
+    pub listen: Option<SocketAddr>,
+    /// Certificate and key for that.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// What is to be shown there and elsewhere.
+    pub token: Option<Secret>,
+    /// Whom to ask, in this order.
+    pub sources: Vec<String>,
+    /// How often names are looked up again; zero for never.
+    pub poll: Duration,
 }
 
 /// An account at a registry.
@@ -196,6 +214,7 @@ impl Config {
             strict_update: read.flag("WASMCLOUD_STRICT_UPDATE_CHECK"),
             registry,
             artifacts: read.artifacts(),
+            mirror: read.mirror()?,
             allowed_issuers: AllowedIssuers::parse(read.text("WASMCLOUD_ALLOWED_ISSUERS"))?,
             state_directory: read.path("WASMCLOUD_STATE_DIR").ok_or_else(|| {
                 Error::config("WASMCLOUD_STATE_DIR is not set, and without HOME there is no default for it")
@@ -331,6 +350,33 @@ impl Values<'_> {
         }
     }
 
+    fn mirror(&self) -> Result<MirrorSettings> {
+        let listen = match self.text("WASMCLOUD_MIRROR_LISTEN") {
+            "" => None,
+            text => Some(text.parse().map_err(|_| {
+                Error::config(format!(
+                    "WASMCLOUD_MIRROR_LISTEN: {text:?} is no address with a port; write 0.0.0.0:8099 for all interfaces"
+                ))
+            })?),
+        };
+        Ok(MirrorSettings {
+            listen,
+            tls: self.certificate("WASMCLOUD_MIRROR_TLS_CERT_FILE", "WASMCLOUD_MIRROR_TLS_KEY_FILE")?,
+            token: self.secret("WASMCLOUD_MIRROR_TOKEN"),
+            sources: self.list("WASMCLOUD_MIRRORS"),
+            poll: self.millis("WASMCLOUD_MIRROR_POLL_MS"),
+        })
+    }
+
+    /// A certificate and its key: both or none.
+    fn certificate(&self, certificate: &str, key: &str) -> Result<Option<(PathBuf, PathBuf)>> {
+        match (self.path(certificate), self.path(key)) {
+            (Some(certificate), Some(key)) => Ok(Some((certificate, key))),
+            (None, None) => Ok(None),
+            _ => Err(Error::config(format!("{certificate} and {key} belong together; set both or none"))),
+        }
+    }
+
     fn artifacts(&self) -> artifact::Settings {
         artifact::Settings {
             budget_bytes: self.number(artifact::keeper::BUDGET_SETTING),
@@ -387,15 +433,7 @@ impl Values<'_> {
     /// One of our own connections.
     fn own_nats(&self, prefix: &str) -> Result<Nats> {
         let name = |part: &str| format!("{prefix}_{part}");
-        let certificate = match (self.path(&name("TLS_CERT_FILE")), self.path(&name("TLS_KEY_FILE"))) {
-            (Some(certificate), Some(key)) => Some((certificate, key)),
-            (None, None) => None,
-            _ => {
-                return Err(Error::config(format!(
-                    "{prefix}_TLS_CERT_FILE and {prefix}_TLS_KEY_FILE belong together; set both or none"
-                )));
-            }
-        };
+        let certificate = self.certificate(&name("TLS_CERT_FILE"), &name("TLS_KEY_FILE"))?;
         let user = Some(self.text(&name("USER"))).filter(|user| !user.is_empty()).map(str::to_owned);
         let password = self.secret(&name("PASSWORD"));
         if user.is_some() && password.is_none() {

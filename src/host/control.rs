@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    artifact::Artifacts,
     error::Result,
     host::{BoxFuture, UplinkStatus},
     wire::LinkDefinition,
@@ -118,6 +119,11 @@ pub trait Control: Send + Sync + 'static {
         payload: Vec<u8>,
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Vec<u8>>>;
+
+    /// The artifacts it keeps, if it keeps any.
+    fn artifacts(&self) -> Option<&Artifacts> {
+        None
+    }
 
     /// Asks the host to drain and stop. Returns at once.
     fn request_stop(&self);

@@ -13,6 +13,7 @@ pub mod control;
 pub mod core;
 pub mod desired;
 pub mod event;
+pub mod follow;
 pub mod health;
 pub mod label;
 pub mod links;
@@ -26,6 +27,7 @@ mod retry;
 pub mod router;
 pub mod routes;
 mod status;
+mod update;
 pub mod uplink;
 
 pub use application::Application;

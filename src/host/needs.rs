@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use crate::{
-    artifact::{Limit, Reference},
+    artifact::{Limit, Reference, published::Names},
     error::Result,
     host::{Host, desired::DesiredActor},
     log,
@@ -18,10 +18,11 @@ impl Host {
     /// Says so to the store of artifacts, from now on.
     pub(super) fn declare_needs(self: &Arc<Self>) {
         let host = Arc::downgrade(self);
-        self.artifacts.needed_by(move || host.upgrade().map(|host| host.needs()));
+        self.artifacts.needed_by(move || host.upgrade().and_then(|host| host.needs()));
     }
 
-    fn needs(&self) -> BTreeSet<Digest> {
+    /// `None` when it cannot be said now: nothing is removed then.
+    fn needs(&self) -> Option<BTreeSet<Digest>> {
         let desired = self.desired();
         let actors = desired.actors.values();
         let mut needs: BTreeSet<Digest> =
@@ -36,7 +37,15 @@ impl Host {
         let providers = desired.providers.values().map(|provider| &provider.reference);
         let running = routes.providers().map(|provider| &provider.desired.reference);
         needs.extend(providers.chain(running).filter_map(|reference| records.find(reference)?.digest()));
-        needs
+        // Other boards come for these.
+        match Names::new(self.store.clone()).digests() {
+            Ok(published) => needs.extend(published),
+            Err(error) => {
+                log::warn!("the published names cannot be read, so nothing is removed: {error}");
+                return None;
+            }
+        }
+        Some(needs)
     }
 
     /// The most bytes a module may have, and the setting that says so.

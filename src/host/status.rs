@@ -6,12 +6,17 @@ use std::{
 };
 
 use crate::{
+    artifact::Artifacts,
     error::{Error, Result},
     host::{ActorStatus, BoxFuture, Call, Control, Host, HostStatus, Invoke, MemoryStatus, ProviderStatus},
     wire::Entity,
 };
 
 impl Control for Host {
+    fn artifacts(&self) -> Option<&Artifacts> {
+        Some(&self.artifacts)
+    }
+
     fn status(&self) -> HostStatus {
         let routes = self.router.routes();
         let actors = routes

@@ -242,6 +242,14 @@ impl Blobs {
         if Digest(hash.finalize().into()) == digest { Ok(length) } else { Err(self.damaged(digest, name, length)) }
     }
 
+    /// `digest`, to be read piece by piece. The pieces are not checked: whoever puts them together does.
+    ///
+    /// # Errors
+    /// `NotFound`; `Storage` when it cannot be opened.
+    pub fn reader(&self, digest: Digest) -> Result<BlobReader> {
+        Ok(BlobReader(self.open(digest, &name_of(digest))?))
+    }
+
     pub(super) fn disk(&self) -> &dyn Disk {
         self.shared.disk.as_ref()
     }
@@ -256,6 +264,19 @@ impl Blobs {
 
     fn failed(&self, what: &str, cause: &io::Error) -> Error {
         failed(what, self.disk(), cause)
+    }
+}
+
+/// A blob being read. It stays readable when it is removed meanwhile.
+pub struct BlobReader(Arc<dyn DiskFile>);
+
+impl BlobReader {
+    /// Fills `buffer` from `offset` on; answers how many bytes there were, fewer only at the end. Blocks.
+    ///
+    /// # Errors
+    /// The medium cannot be read there.
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read_at(offset, buffer)
     }
 }
 

@@ -65,7 +65,7 @@ mod state;
 mod table;
 mod writer;
 
-pub use blobs::{BLOBS_DIR, Blobs, Digest, MAX_BLOB_BYTES};
+pub use blobs::{BLOBS_DIR, BlobReader, Blobs, Digest, MAX_BLOB_BYTES};
 pub use damage::{DAMAGED_DIR, Damage, DamageKind};
 pub use disk::{Disk, DiskFile, Lock};
 #[doc(hidden)]

@@ -20,6 +20,8 @@ pub enum Table {
     Partial = 7,
     /// Messages of actors that wait for a connection.
     Outgoing = 8,
+    /// Names under which artifacts are offered to other boards: name to digest.
+    Published = 9,
 }
 
 impl Table {

@@ -9,11 +9,12 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
+use http_body_util::Either;
 use hyper::{server::conn::http1, service::service_fn};
 use smol::{
     Async, Task, Timer,
@@ -22,7 +23,7 @@ use smol::{
 };
 use smol_hyper::rt::{FuturesIo, SmolTimer};
 
-use super::{answer::status_of, peer, routes, socket::SocketFile};
+use super::{accept, answer::status_of, artifacts, peer, routes, socket::SocketFile};
 use crate::{
     error::{Context, Error, Kind, Result},
     host::Control,
@@ -52,9 +53,6 @@ pub const MAX_HEAD_BYTES: usize = 8 * 1024;
 
 /// Most headers in a request; curl sends three.
 pub const MAX_HEADERS: usize = 32;
-
-/// Pause after a failed accept, so that a process out of descriptors does not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
 /// How long [`Admin::stop`] waits for answers on their way, the one to `stop` itself among them.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -110,7 +108,6 @@ struct Shared {
     control: Arc<dyn Control>,
     settings: Settings,
     own_user: u32,
-    open: AtomicUsize,
 }
 
 impl Admin {
@@ -123,7 +120,7 @@ impl Admin {
         let (listener, socket) = smol::unblock(move || SocketFile::bind(&path)).await?;
         let listener = Async::new(listener).context(Kind::Unavailable, "cannot watch the admin socket")?;
         let own_user = rustix::process::geteuid().as_raw();
-        let shared = Arc::new(Shared { control, settings, own_user, open: AtomicUsize::new(0) });
+        let shared = Arc::new(Shared { control, settings, own_user });
         let (alive, ended) = smol::channel::bounded(1);
         Ok(Self { accepting: task::spawn(accept(listener, shared, alive)), ended, socket })
     }
@@ -150,52 +147,21 @@ impl Admin {
 }
 
 async fn accept(listener: Async<UnixListener>, shared: Arc<Shared>, alive: Sender<Infallible>) {
-    loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(cause) => {
-                log::warn!("cannot accept a connection on the admin socket: {cause}");
-                Timer::after(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let place = Place::take(&shared);
-        if place.number >= MAX_CONNECTIONS + MAX_REFUSALS {
-            continue;
+    let next = || async { listener.accept().await.map(|(stream, _)| stream) };
+    accept::for_ever("the admin socket", MAX_CONNECTIONS + MAX_REFUSALS, next, |stream: Async<UnixStream>, place| {
+        let (shared, alive) = (shared.clone(), alive.clone());
+        async move {
+            let refusal = refusal(&stream, shared.own_user, place.number());
+            connection(stream, &shared, refusal).await;
+            drop((place, alive));
         }
-        let alive = alive.clone();
-        task::spawn(async move {
-            let refusal = refusal(&stream, &place);
-            connection(stream, &place.shared, refusal).await;
-            drop(alive);
-        })
-        .detach();
-    }
-}
-
-/// One connection's place among [`MAX_CONNECTIONS`], free again when dropped.
-struct Place {
-    shared: Arc<Shared>,
-    /// How many others were open when this one came.
-    number: usize,
-}
-
-impl Place {
-    fn take(shared: &Arc<Shared>) -> Self {
-        let number = shared.open.fetch_add(1, Ordering::Relaxed);
-        Self { shared: shared.clone(), number }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.shared.open.fetch_sub(1, Ordering::Relaxed);
-    }
+    })
+    .await;
 }
 
 /// Why this connection's request is answered with an error whatever it asks, if so.
-fn refusal(stream: &Async<UnixStream>, place: &Place) -> Option<Error> {
-    let own = place.shared.own_user;
+/// `own` is the user this host runs as, `number` how many connections were open when it came.
+fn refusal(stream: &Async<UnixStream>, own: u32, number: usize) -> Option<Error> {
     match peer::of(stream.get_ref()) {
         Err(cause) => return Some(Error::denied(format!("cannot tell who you are: {cause}"))),
         Ok(peer) if !peer::may_manage(peer.user_id, own) => {
@@ -207,7 +173,7 @@ fn refusal(stream: &Async<UnixStream>, place: &Place) -> Option<Error> {
         }
         Ok(_) => {}
     }
-    (place.number >= MAX_CONNECTIONS).then(|| {
+    (number >= MAX_CONNECTIONS).then(|| {
         Error::unavailable(format!("all {MAX_CONNECTIONS} connections of the admin API are in use; try again shortly"))
     })
 }
@@ -215,12 +181,17 @@ fn refusal(stream: &Async<UnixStream>, place: &Place) -> Option<Error> {
 /// Serves one request, to its end or until the client has used up its time.
 async fn connection(stream: Async<UnixStream>, shared: &Shared, refusal: Option<Error>) {
     let (answered, answer_made) = smol::channel::bounded(1);
+    let progress = Arc::new(AtomicU64::new(0));
     let service = service_fn(|request| {
-        let (refusal, answered) = (&refusal, &answered);
+        let (refusal, answered, progress) = (&refusal, &answered, &progress);
         async move {
+            let (control, settings) = (&*shared.control, &shared.settings);
             let response = match refusal {
-                Some(error) => routes::error(status_of(error.kind()), error),
-                None => routes::answer(request, &*shared.control, &shared.settings).await,
+                Some(error) => routes::error(status_of(error.kind()), error).map(Either::Left),
+                None if artifacts::is_ours(request.uri().path()) => {
+                    artifacts::answer(request, control, settings, progress).await
+                }
+                None => routes::answer(request, control, settings).await.map(Either::Left),
             };
             // Full only if it was sent before, which one request a connection rules out.
             let _ = answered.try_send(());
@@ -240,7 +211,12 @@ async fn connection(stream: Async<UnixStream>, shared: &Shared, refusal: Option<
     };
     let too_slow = async {
         let _ = answer_made.recv().await;
-        Timer::after(shared.settings.answer_timeout).await;
+        // A long answer counts as taken as long as it goes on.
+        let mut seen = u64::MAX;
+        while seen != progress.load(Relaxed) {
+            seen = progress.load(Relaxed);
+            Timer::after(shared.settings.answer_timeout).await;
+        }
     };
     future::or(finished, too_slow).await;
 }
@@ -250,25 +226,6 @@ mod tests {
     use std::{io::Read, os::unix::fs::PermissionsExt, process::Command};
 
     use super::*;
-    use crate::host::{BoxFuture, HostStatus};
-
-    struct Nothing;
-
-    impl Control for Nothing {
-        fn status(&self) -> HostStatus {
-            HostStatus::default()
-        }
-        fn call(&self, _: String, _: String, _: Vec<u8>, _: Duration) -> BoxFuture<'static, Result<Vec<u8>>> {
-            Box::pin(async { Ok(Vec::new()) })
-        }
-        fn request_stop(&self) {}
-    }
-
-    fn place(own_user: u32, number: usize) -> Place {
-        let settings = Settings::at("unused".into());
-        let open = AtomicUsize::new(number + 1);
-        Place { shared: Arc::new(Shared { control: Arc::new(Nothing), settings, own_user, open }), number }
-    }
 
     /// The decision for a real peer that is neither root nor the host's user. Root cannot be refused, so a test that
     /// runs as root becomes another user for the connection.
@@ -299,7 +256,7 @@ mod tests {
         let (mut stream, _) = listener.accept().expect("the client connects");
         assert_ne!(stream.read(&mut [0; 1]).expect("it asks"), 0);
         let stream = Async::new(stream).expect("watched");
-        let error = refusal(&stream, &place(host_user, 0)).expect("refused");
+        let error = refusal(&stream, host_user, 0).expect("refused");
         assert_eq!(error.kind(), Kind::Denied);
         assert!(error.text().contains(&format!("user id {stranger} may not")), "{error}");
         client.kill().expect("killed");
@@ -311,8 +268,8 @@ mod tests {
         let (stream, _other) = UnixStream::pair().expect("pair");
         let stream = Async::new(stream).expect("watched");
         let own = rustix::process::geteuid().as_raw();
-        assert_eq!(refusal(&stream, &place(own, MAX_CONNECTIONS - 1)), None);
-        let error = refusal(&stream, &place(own, MAX_CONNECTIONS)).expect("one too many");
+        assert_eq!(refusal(&stream, own, MAX_CONNECTIONS - 1), None);
+        let error = refusal(&stream, own, MAX_CONNECTIONS).expect("one too many");
         assert_eq!(error.kind(), Kind::Unavailable);
     }
 }

@@ -133,6 +133,16 @@ impl Client {
         Ok(Stopping { path: self.path.clone(), process })
     }
 
+    /// One request and the body of its answer, within `timeout`.
+    ///
+    /// # Errors
+    /// As [`Client::status`].
+    pub(super) async fn ask(&self, method: Method, path: &str, body: Vec<u8>, timeout: Duration) -> Result<Bytes> {
+        let connection = self.connect()?;
+        let request = self.request(method, path, Bytes::from(body))?;
+        exchange(connection, request, timeout).await
+    }
+
     fn connect(&self) -> Result<UnixStream> {
         // A local connect does not wait: the queue has a place or it has not.
         let stream = std::os::unix::net::UnixStream::connect(&self.path)

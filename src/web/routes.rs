@@ -220,7 +220,8 @@ pub(super) fn error(status: StatusCode, error: &Error) -> Response<Full<Bytes>> 
     respond(status, JSON_TYPE, Bytes::from(body))
 }
 
-fn json(status: StatusCode, value: &impl serde::Serialize) -> Result<Response<Full<Bytes>>> {
+/// The response that is `value`.
+pub(super) fn json(status: StatusCode, value: &impl serde::Serialize) -> Result<Response<Full<Bytes>>> {
     let body = serde_json::to_vec(value)
         .map_err(|cause| Error::internal(format!("cannot put the answer into JSON: {cause}")))?;
     Ok(respond(status, JSON_TYPE, Bytes::from(body)))

@@ -10,7 +10,7 @@
 //!   of them.
 //! * `listener`: the socket, its connections, their orderly end; `pace`: when one is too slow; `stream`: its bytes.
 //! * `sockets`: where listening sockets may come from and go to.
-//! * `service`: one request; `payload`: its bytes on the way to the actor and back; `cors`, `budget`, `tls`.
+//! * `service`: one request; `payload`: its bytes on the way to the actor and back; `cors`, `budget`.
 
 mod budget;
 mod cors;
@@ -24,7 +24,6 @@ mod sockets;
 mod stream;
 #[cfg(test)]
 mod tests;
-mod tls;
 mod values;
 
 use std::{
@@ -37,10 +36,11 @@ pub use self::settings::Settings;
 pub use self::sockets::Sockets;
 use self::{
     budget::Budget,
-    link_values::Options,
+    link_values::{Options, TlsFiles},
     listener::{Closing, Listener},
 };
 use crate::{
+    certificate,
     error::{Error, Result},
     host::{BoxFuture, Call, Capability, ProviderContext},
     log,
@@ -231,8 +231,12 @@ fn prepare(
 ) -> Result<(Options, Vec<String>, Option<futures_rustls::TlsAcceptor>)> {
     let file = link.value("config_file").map(read_config).transpose()?;
     let (options, warnings) = Options::from_link(settings, link, file.as_deref())?;
-    let acceptor = options.tls.as_ref().map(tls::acceptor).transpose()?;
+    let acceptor = options.tls.as_ref().map(acceptor_of).transpose()?;
     Ok((options, warnings, acceptor))
+}
+
+fn acceptor_of(tls: &TlsFiles) -> Result<futures_rustls::TlsAcceptor> {
+    certificate::acceptor((&tls.cert_file, "`tls.cert_file`"), (&tls.priv_key_file, "`tls.priv_key_file`"))
 }
 
 fn read_config(path: &str) -> Result<String> {

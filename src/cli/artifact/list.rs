@@ -1,9 +1,10 @@
-//! `latticed artifact list`: what a bucket of a lattice's object store holds.
+//! `latticed artifact list`: what this board has in stock, or what a bucket of a lattice's object store holds.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use serde::Serialize;
 
+use super::place::{Place, PlaceArgs};
 use crate::{
     cli::{
         Output, joining,
@@ -13,27 +14,29 @@ use crate::{
     error::{Context, Error, Kind, Result},
     lattice::objects::{
         shelf,
-        words::{Info, Place, SCHEME},
+        words::{self, Info, SCHEME},
     },
     task,
 };
 
 const EXAMPLES: &str = "\
 Examples:
+  latticed artifact list
   latticed artifact list nats://actors
   latticed artifact list nats://actors --json | jq -r '.[].pinned'";
 
-/// List the objects of a JetStream object store with their digests.
+/// List the artifacts of this board, or the objects of a JetStream object store, with their digests.
+///
+/// Without a bucket it asks the running host, or looks into its store while it does not run.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The bucket: nats://BUCKET.
     #[arg(value_name = "BUCKET")]
-    bucket: String,
+    bucket: Option<String>,
 
-    /// Read settings from this file instead of ./host_config.json.
-    #[arg(long, value_name = "FILE")]
-    host_config: Option<PathBuf>,
+    #[command(flatten)]
+    place: PlaceArgs,
 }
 
 /// One object as `--json` shows it.
@@ -49,7 +52,7 @@ struct Listed {
 
 impl Listed {
     fn of(info: Info, bucket: &str) -> Self {
-        let place = Place { bucket: bucket.to_owned(), name: info.name.clone() };
+        let place = words::Place { bucket: bucket.to_owned(), name: info.name.clone() };
         Self {
             reference: format!("{SCHEME}{bucket}/{}", info.name),
             pinned: info.content_digest().map(|digest| place.pinned(digest)),
@@ -62,16 +65,46 @@ impl Listed {
 
 /// Runs the command.
 pub fn run(args: Args, output: &mut Output) -> Result<()> {
-    let bucket = args
-        .bucket
+    match &args.bucket {
+        Some(bucket) => list_bucket(bucket, args.place.host_config(), output),
+        None => list_stock(&args.place.find(false)?, output),
+    }
+}
+
+fn list_stock(place: &Place, output: &mut Output) -> Result<()> {
+    let stock = place.stock()?;
+    if output.json() {
+        return output.document(&stock);
+    }
+    let mut table = Table::new(&[
+        ("DIGEST", Column::Key),
+        ("BYTES", Column::Number),
+        ("KEPT FOR", Column::Text),
+        ("NAMES", Column::Text),
+        ("REFERENCES", Column::Text),
+    ]);
+    for one in stock {
+        let kept = match (one.pinned, one.needed) {
+            (true, _) => "a pin",
+            (false, true) => "need",
+            (false, false) => "-",
+        };
+        let references: Vec<_> = one.references.into_iter().map(|referred| referred.reference).collect();
+        table.row([one.digest, one.bytes.to_string(), kept.to_owned(), one.names.join(" "), references.join(" ")]);
+    }
+    output.text(&table.render(output.width()))
+}
+
+fn list_bucket(named: &str, host_config: Option<&Path>, output: &mut Output) -> Result<()> {
+    let bucket = named
         .strip_prefix(SCHEME)
-        .ok_or_else(|| Error::usage(format!("{} is no bucket; write {SCHEME}BUCKET", printable(&args.bucket))))?;
+        .ok_or_else(|| Error::usage(format!("{} is no bucket; write {SCHEME}BUCKET", printable(named))))?;
     let bucket = bucket.trim_end_matches('/');
-    let config = Config::load(args.host_config.as_deref(), Vec::new(), &[])?;
+    let config = Config::load(host_config, Vec::new(), &[])?;
     let settings = joining::endpoints(&config)?;
     let listed = task::run(0, shelf::list(&settings, bucket))
         .context(Kind::Internal, "cannot start the main loop")?
-        .map_err(|error| error.context(printable(&args.bucket)))?;
+        .map_err(|error| error.context(printable(named)))?;
     let listed: Vec<Listed> = listed.into_iter().map(|info| Listed::of(info, bucket)).collect();
     if output.json() {
         return output.document(&listed);

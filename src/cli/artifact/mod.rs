@@ -1,9 +1,13 @@
 //! `latticed artifact`: actors and provider archives as files, wherever they are kept.
 //!
-//! One file per command. [`progress`] draws the line people watch.
+//! One file per command. [`place`] finds the host or its store, [`progress`] draws the line people watch.
 
+mod export;
+mod import;
 mod list;
+mod place;
 mod progress;
+mod publish;
 mod pull;
 mod push;
 
@@ -15,6 +19,8 @@ Examples:
   latticed artifact push echo_s.wasm nats://actors/echo    put an actor where every host of the lattice finds it
   latticed artifact list nats://actors
   latticed artifact pull nats://actors/echo --out echo.wasm
+  latticed artifact publish echo echo_s.wasm               offer it to the other boards of a site
+  latticed artifact export site.tar                        all there is, for a stick
 
 A host then starts it from the reference nats://actors/echo, or from the pinned one that push prints.";
 
@@ -31,6 +37,9 @@ enum Command {
     Push(push::Args),
     Pull(pull::Args),
     List(list::Args),
+    Publish(publish::Args),
+    Export(export::Args),
+    Import(import::Args),
 }
 
 /// Runs the command.
@@ -42,5 +51,8 @@ pub fn run(args: Args, output: &mut Output) -> Result<()> {
         Command::Push(args) => push::run(args, output),
         Command::Pull(args) => pull::run(args, output),
         Command::List(args) => list::run(args, output),
+        Command::Publish(args) => publish::run(args, output),
+        Command::Export(args) => export::run(args, output),
+        Command::Import(args) => import::run(args, output),
     }
 }

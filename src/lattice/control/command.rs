@@ -162,34 +162,15 @@ async fn try_update(
     about: &mut (Option<String>, i32),
 ) -> Result<()> {
     let reference = &update.new_actor_ref;
-    let not_running = |key: &str| Error::not_found(format!("the actor {key} is not running on this host"));
     if let Some(key) = &update.actor_id
         && !shared.host.desired().actors.contains_key(key)
     {
-        return Err(not_running(key));
+        return Err(Error::not_found(format!("the actor {key} is not running on this host")));
     }
     shared.may_fetch(reference)?;
     let (module, claims) = shared.host.fetch_module(reference).await?;
     *about = (Some(module.public_key.clone()), claims.revision);
-    let there = shared.host.router().routes().actor(&module.public_key).map(|running| running.claims.clone());
-    let there = there.ok_or_else(|| not_running(&module.public_key))?;
-    if claims.revision <= there.revision {
-        return Err(Error::conflict(format!(
-            "{reference} has revision {}, {} runs already; the new one must be greater",
-            claims.revision, there.revision
-        )));
-    }
-    if shared.settings.strict_update {
-        let gained: Vec<&str> = claims.caps.iter().filter(|cap| !there.may_use(cap)).map(String::as_str).collect();
-        if !gained.is_empty() {
-            return Err(Error::denied(format!(
-                "{reference} claims {}, which the running revision does not, and WASMCLOUD_STRICT_UPDATE_CHECK is on: \
-                 stop the actor and start the new revision, if it may have that",
-                gained.join(", ")
-            )));
-        }
-    }
-    shared.host.try_module(&module, &claims.name).await?;
+    shared.host.check_update(&module, &claims, shared.settings.strict_update).await?;
     ticket.change(&shared.host, |desired| desired.update_actor(&module)).await
 }
 

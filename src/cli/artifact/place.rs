@@ -1,0 +1,200 @@
+//! Where the artifacts of this board are reached: in the host that runs, else in its store.
+
+use std::{io::Read, path::PathBuf, sync::Arc};
+
+use crate::{
+    artifact::{
+        Artifacts, Download, Mirrors, Remote,
+        stock::{Offered, Stocked},
+    },
+    cli::admin::HostArgs,
+    config::Config,
+    error::{Context, Error, Kind, Result},
+    store::{BlobReader, Digest, MAX_BLOB_BYTES, RealDisk, Store},
+    task,
+    web::Client,
+};
+
+/// Read at once, bytes.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// Which board.
+#[derive(Debug, clap::Args)]
+pub struct PlaceArgs {
+    #[command(flatten)]
+    host: HostArgs,
+
+    /// Read settings from this file instead of ./host_config.json; they say where the store of a host is that does not run.
+    #[arg(long, value_name = "FILE")]
+    host_config: Option<PathBuf>,
+}
+
+/// The way to a board's artifacts.
+pub enum Place {
+    /// Its host runs, and has the store.
+    Host(Client),
+    /// It does not, and the store is ours meanwhile.
+    Store(Box<Artifacts>),
+}
+
+impl PlaceArgs {
+    /// Where settings are to be read from.
+    pub fn host_config(&self) -> Option<&std::path::Path> {
+        self.host_config.as_deref()
+    }
+
+    /// The place that is meant. Without a host the store is opened; it is made only where `make` says so.
+    ///
+    /// # Errors
+    /// `NotFound` without a host and a store; those of both.
+    pub fn find(self, make: bool) -> Result<Place> {
+        if let Some(client) = self.host.live_client()? {
+            return Ok(Place::Host(client));
+        }
+        let config = Config::load(self.host_config.as_deref(), Vec::new(), &[])?;
+        let folder = &config.state_directory;
+        if !make && !folder.exists() {
+            return Err(Error::not_found(format!(
+                "no host runs here, and there is no store in {}: WASMCLOUD_STATE_DIR says where it is",
+                folder.display()
+            )));
+        }
+        let (store, _) = Store::open(config.store.clone(), Arc::new(RealDisk::new(folder.clone())))?;
+        let artifacts = Artifacts::new(store, config.artifacts.clone());
+        let download = Arc::new(Download::new(config.artifacts.clone()));
+        artifacts.register(Remote::Https, download.clone());
+        artifacts.register(Remote::Http, download);
+        let token = config.mirror.token.as_ref().map(|token| token.expose());
+        artifacts
+            .register(Remote::Mirror, Arc::new(Mirrors::new(config.artifacts.clone(), &config.mirror.sources, token)?));
+        Ok(Place::Store(Box::new(artifacts)))
+    }
+}
+
+impl Place {
+    /// Everything there.
+    pub fn stock(&self) -> Result<Vec<Stocked>> {
+        match self {
+            Place::Host(client) => task::block_on(client.stock()),
+            Place::Store(artifacts) => artifacts.stock(),
+        }
+    }
+
+    /// The content `digest`, piece by piece.
+    pub fn content(&self, digest: Digest) -> Result<Box<dyn Read>> {
+        match self {
+            Place::Host(client) => Ok(Box::new(std::io::Cursor::new(task::block_on(client.content(digest))?))),
+            Place::Store(artifacts) => {
+                let blobs = artifacts.store().blobs();
+                blobs.verify_blocking(digest)?;
+                Ok(Box::new(Pieces { blob: blobs.reader(digest)?, at: 0 }))
+            }
+        }
+    }
+
+    /// Takes in `bytes` of `content`, whose digest must be `digest`. What is there already is not written again.
+    pub fn take_in(&self, digest: Digest, bytes: u64, content: &mut dyn Read) -> Result<()> {
+        let broken = |cause: std::io::Error| Error::invalid(format!("the content sha256:{digest} breaks off: {cause}"));
+        match self {
+            Place::Host(client) => {
+                let room = usize::try_from(bytes).ok().filter(|bytes| *bytes <= MAX_BLOB_BYTES);
+                let room = room.ok_or_else(|| {
+                    Error::limit(format!("it has {bytes} bytes, more than the {MAX_BLOB_BYTES} an artifact may have"))
+                })?;
+                let mut whole = Vec::with_capacity(room);
+                content.take(bytes).read_to_end(&mut whole).map_err(broken)?;
+                task::block_on(client.take_in(digest, whole))
+            }
+            Place::Store(artifacts) => {
+                if artifacts.store().blobs().verify_blocking(digest).is_ok() {
+                    return Ok(());
+                }
+                let mut into = task::block_on(artifacts.take_in(digest, bytes))?;
+                let mut piece = vec![0; PIECE_BYTES];
+                loop {
+                    let count = content.read(&mut piece).map_err(broken)?;
+                    if count == 0 {
+                        break;
+                    }
+                    into.write(&piece[..count])?;
+                }
+                into.finish(Some(digest)).map(drop)
+            }
+        }
+    }
+
+    /// Remembers that `reference` stands for `digest`.
+    pub fn refer(&self, reference: &str, digest: Digest, manifest: Option<Digest>) -> Result<()> {
+        match self {
+            Place::Host(client) => task::block_on(client.refer(reference, digest, manifest)),
+            Place::Store(artifacts) => task::block_on(artifacts.refer(reference, digest, manifest)),
+        }
+    }
+
+    /// Offers `what` to other boards as `name`.
+    pub fn publish(&self, name: &str, what: &Offered) -> Result<Digest> {
+        match self {
+            Place::Host(client) => task::block_on(client.publish(name, what)),
+            Place::Store(artifacts) => task::block_on(artifacts.publish(name, what)),
+        }
+    }
+
+    /// Takes `name` back.
+    pub fn withdraw(&self, name: &str) -> Result<()> {
+        match self {
+            Place::Host(client) => task::block_on(client.withdraw(name)),
+            Place::Store(artifacts) => match task::block_on(artifacts.names().withdraw(name))? {
+                true => Ok(()),
+                false => Err(Error::not_found(format!("this board publishes nothing as {name}"))),
+            },
+        }
+    }
+}
+
+/// A blob as a stream.
+struct Pieces {
+    blob: BlobReader,
+    at: u64,
+}
+
+impl Read for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.blob.read_at(self.at, buffer)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+/// Opens a file that is to become an artifact: its digest, its length, and itself at its beginning.
+pub fn open(path: &std::path::Path) -> Result<(Digest, u64, std::fs::File)> {
+    use std::io::Seek;
+
+    use sha2::Digest as _;
+
+    let shown = path.display();
+    let mut file = std::fs::File::open(path).map_err(|cause| {
+        let kind = match cause.kind() {
+            std::io::ErrorKind::NotFound => Kind::NotFound,
+            std::io::ErrorKind::PermissionDenied => Kind::Denied,
+            _ => Kind::Storage,
+        };
+        Error::new(kind, format!("cannot read {shown}: {cause}"))
+    })?;
+    let failed = |cause: std::io::Error| Error::storage(format!("cannot read {shown}: {cause}"));
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(Error::invalid(format!("{shown} is no regular file")));
+    }
+    let mut hash = sha2::Sha256::new();
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut bytes = 0;
+    loop {
+        let count = file.read(&mut piece).map_err(failed)?;
+        if count == 0 {
+            break;
+        }
+        hash.update(&piece[..count]);
+        bytes += count as u64;
+    }
+    file.rewind().context(Kind::Storage, format_args!("cannot read {shown}"))?;
+    Ok((Digest(hash.finalize().into()), bytes, file))
+}

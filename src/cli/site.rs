@@ -1,0 +1,58 @@
+//! How `latticed run` takes part in its site: serves a mirror, asks mirrors, follows names.
+
+use std::sync::Arc;
+
+use smol::Task;
+
+use crate::{
+    artifact::{Mirrors, Remote},
+    config::Config,
+    error::Result,
+    host::Host,
+    task,
+    web::mirror::{self, Mirror},
+};
+
+/// A host's part in its site, for as long as this lives.
+pub struct Site {
+    mirror: Option<Mirror>,
+    following: Option<Task<()>>,
+}
+
+impl Site {
+    /// Opens the mirror's socket and names the mirrors to `host`, as far as the settings want it.
+    ///
+    /// # Errors
+    /// A setting cannot be used, or the socket cannot be had.
+    pub async fn start(config: &Config, host: &Arc<Host>) -> Result<Self> {
+        let token = config.mirror.token.as_ref().map(|token| token.expose());
+        let mirror = match config.mirror.listen {
+            Some(listen) => {
+                let settings =
+                    mirror::Settings { listen, tls: config.mirror.tls.clone(), token: token.map(mirror::Token::new) };
+                Some(Mirror::start(settings, host.store().clone()).await?)
+            }
+            None => None,
+        };
+        if config.mirror.sources.is_empty() {
+            return Ok(Self { mirror, following: None });
+        }
+        let mirrors = Arc::new(Mirrors::new(config.artifacts.clone(), &config.mirror.sources, token)?);
+        host.artifacts().register(Remote::Mirror, mirrors.clone());
+        host.artifacts().set_front(mirrors);
+        let interval = config.mirror.poll;
+        let following =
+            (!interval.is_zero()).then(|| task::spawn(host.clone().follow_names(interval, config.strict_update)));
+        Ok(Self { mirror, following })
+    }
+
+    /// Ends it.
+    pub async fn stop(self) {
+        if let Some(following) = self.following {
+            following.cancel().await;
+        }
+        if let Some(mirror) = self.mirror {
+            mirror.stop().await;
+        }
+    }
+}

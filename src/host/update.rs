@@ -1,0 +1,39 @@
+//! Whether another module may take the place of a running actor's, by whoever asks for it.
+
+use crate::{
+    claims::SignedModule,
+    error::{Error, Result},
+    host::{Host, change::Module},
+};
+
+impl Host {
+    /// Checks that `module`, whose claims are `claims`, may take the running actor's place, and loads it once as a start would:
+    /// one that cannot work changes nothing. With `strict` it may claim no capability that the running one does not.
+    ///
+    /// # Errors
+    /// `NotFound` when the actor does not run here; `Conflict` unless its revision is greater than the one that runs; `Denied`
+    /// for more capabilities; why it cannot be loaded.
+    pub async fn check_update(&self, module: &Module, claims: &SignedModule, strict: bool) -> Result<()> {
+        let there = self.router.routes().actor(&module.public_key).map(|running| running.claims.clone());
+        let there = there
+            .ok_or_else(|| Error::not_found(format!("the actor {} is not running on this host", module.public_key)))?;
+        let reference = &module.reference;
+        if claims.revision <= there.revision {
+            return Err(Error::conflict(format!(
+                "{reference} has revision {}, {} runs already; the new one must be greater",
+                claims.revision, there.revision
+            )));
+        }
+        if strict {
+            let gained: Vec<&str> = claims.caps.iter().filter(|cap| !there.may_use(cap)).map(String::as_str).collect();
+            if !gained.is_empty() {
+                return Err(Error::denied(format!(
+                    "{reference} claims {}, which the running revision does not, and WASMCLOUD_STRICT_UPDATE_CHECK is on: \
+                     stop the actor and start the new revision, if it may have that",
+                    gained.join(", ")
+                )));
+            }
+        }
+        self.try_module(module, &claims.name).await
+    }
+}

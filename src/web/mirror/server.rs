@@ -1,0 +1,246 @@
+//! The listening socket of the mirror, and what bounds each connection in time, memory and number.
+//!
+//! One request a connection: boards come once a minute at most, and a client's share ends with its answer. It never waits
+//! for a client while holding anything but that client's place.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    io,
+    net::{IpAddr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use futures_rustls::TlsAcceptor;
+use hyper::{server::conn::http1, service::service_fn};
+use smol::{
+    Async, Task, Timer, future,
+    io::{AsyncRead, AsyncWrite},
+};
+use smol_hyper::rt::{FuturesIo, SmolTimer};
+
+use super::{Token, answer::Shelf};
+use crate::{
+    certificate,
+    error::{Error, Kind, Result},
+    log,
+    store::Store,
+    task,
+    web::accept,
+};
+
+/// How errors name where to listen.
+const LISTEN: &str = "WASMCLOUD_MIRROR_LISTEN";
+
+/// Connections served at once. A fleet comes in waves of a few dozen; each takes a file descriptor, about 64 KiB here and
+/// [`SEND_BUFFER_BYTES`] in the kernel. One more is told to come again.
+const MAX_CONNECTIONS: usize = 64;
+
+/// Of these, for one address: a client that opens many gets no more than a quarter, and the others still get theirs.
+const MAX_CONNECTIONS_OF_ONE: usize = 16;
+
+/// Connections beyond that are still told so. Above them they are just closed.
+const MAX_REFUSALS: usize = 64;
+
+/// Longest time for a TLS handshake, and again for a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest request head, bytes: a path, a token, a few headers. Also the smallest buffer hyper allows.
+const MAX_HEAD_BYTES: usize = 8 * 1024;
+
+/// Most headers in a request; curl sends three, a board six.
+const MAX_HEADERS: usize = 32;
+
+/// How long an answer may make no progress. A piece of 32 KiB in that time is 270 bytes a second; who is slower, or stopped
+/// reading, is hung up on and may go on with a range.
+const STALL: Duration = Duration::from_secs(120);
+
+/// What the kernel holds for one connection, bytes: enough for a LAN, and little enough that a stalled reader is noticed.
+const SEND_BUFFER_BYTES: usize = 128 << 10;
+
+/// What a newcomer reads when every place is taken.
+const FULL: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\nretry-after: 5\r\n\
+connection: close\r\ncontent-length: 21\r\n\r\ntoo many connections\n";
+
+/// Where and how the mirror serves.
+#[derive(Clone)]
+pub struct Settings {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// Certificate and key, PEM files; plain HTTP without.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// What a client must show, if anything.
+    pub token: Option<Token>,
+}
+
+/// A running mirror; dropping it closes the socket.
+pub struct Mirror {
+    bound: SocketAddr,
+    accepting: Task<()>,
+}
+
+impl Mirror {
+    /// Opens the socket and serves `store`.
+    ///
+    /// # Errors
+    /// `Conflict`, `Config` or `Unavailable` when the address cannot be had; `Config` for a certificate that cannot be used.
+    pub async fn start(settings: Settings, store: Store) -> Result<Self> {
+        let acceptor = match settings.tls.clone() {
+            Some((certificate, key)) => Some(
+                smol::unblock(move || {
+                    let named = |path| (path, "WASMCLOUD_MIRROR_TLS_CERT_FILE", "WASMCLOUD_MIRROR_TLS_KEY_FILE");
+                    let (certificate, certificate_name, key_name) = named(certificate);
+                    certificate::acceptor((&certificate, certificate_name), (&key, key_name))
+                })
+                .await?,
+            ),
+            None => None,
+        };
+        let bind = || {
+            let listener = Async::<StdListener>::bind(settings.listen)?;
+            let bound = listener.get_ref().local_addr()?;
+            Ok((listener, bound))
+        };
+        let (listener, bound) = bind().map_err(|cause| cannot_bind(settings.listen, &cause))?;
+        let scheme = if acceptor.is_some() { "https" } else { "http" };
+        log::info!("the mirror serves this board's artifacts on {scheme}://{bound}");
+        let shelf = Arc::new(Shelf::new(store, settings.token));
+        Ok(Self { bound, accepting: task::spawn(accept(listener, shelf, acceptor)) })
+    }
+
+    /// The real address, after the kernel chose a port.
+    pub fn bound(&self) -> SocketAddr {
+        self.bound
+    }
+
+    /// Accepts nobody any more. Answers on their way still go out while the process lives.
+    pub async fn stop(self) {
+        self.accepting.cancel().await;
+    }
+}
+
+fn cannot_bind(address: SocketAddr, cause: &io::Error) -> Error {
+    let (kind, remedy) = match cause.kind() {
+        io::ErrorKind::AddrInUse => (Kind::Conflict, "another program listens there: choose another port"),
+        io::ErrorKind::PermissionDenied => (Kind::Config, "ports below 1024 need a privilege: choose a higher one"),
+        io::ErrorKind::AddrNotAvailable => {
+            (Kind::Unavailable, "no interface of this machine has that address now: use one it has, or 0.0.0.0 for all")
+        }
+        _ => (Kind::Unavailable, "check the address"),
+    };
+    Error::new(kind, format!("{LISTEN}: cannot listen on {address}: {cause}; {remedy}"))
+}
+
+/// How many connections each address has.
+#[derive(Clone, Default)]
+struct Clients(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+impl Clients {
+    /// A place for one more connection of `address`, unless it has its share already.
+    fn admit(&self, address: IpAddr) -> Option<Admitted> {
+        let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = clients.entry(address).or_default();
+        if *count >= MAX_CONNECTIONS_OF_ONE {
+            return None;
+        }
+        *count += 1;
+        Some(Admitted { clients: self.clone(), address })
+    }
+}
+
+struct Admitted {
+    clients: Clients,
+    address: IpAddr,
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        let mut clients = self.clients.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = clients.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                clients.remove(&self.address);
+            }
+        }
+    }
+}
+
+async fn accept(listener: Async<StdListener>, shelf: Arc<Shelf>, acceptor: Option<TlsAcceptor>) {
+    let clients = Clients::default();
+    let next = || listener.accept();
+    accept::for_ever("the mirror", MAX_CONNECTIONS + MAX_REFUSALS, next, |(stream, address), place| {
+        let (shelf, acceptor) = (shelf.clone(), acceptor.clone());
+        let admitted = if place.number() < MAX_CONNECTIONS { clients.admit(address.ip()) } else { None };
+        async move {
+            match admitted {
+                Some(_admitted) => connection(stream, &shelf, acceptor).await,
+                None => refuse(&stream, acceptor.is_some()).await,
+            }
+            drop(place);
+        }
+    })
+    .await;
+}
+
+/// Tells a client that there is no room, where that can be said without a handshake.
+async fn refuse(stream: &Async<StdStream>, tls: bool) {
+    if !tls {
+        // A fresh socket's buffer takes this much at once. Closing with the request unread would reset the connection
+        // and take the answer back, so what has come is read first.
+        let _ = rustix::io::read(stream, &mut [0; 2048]);
+        let _ = rustix::io::write(stream, FULL);
+    }
+}
+
+async fn connection(stream: Async<StdStream>, shelf: &Shelf, acceptor: Option<TlsAcceptor>) {
+    // Without it a stalled reader is noticed later; nothing else changes.
+    let _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES);
+    let Some(acceptor) = acceptor else { return serve(stream, shelf).await };
+    let late = async {
+        Timer::after(HEAD_TIMEOUT).await;
+        Err(io::ErrorKind::TimedOut.into())
+    };
+    match future::or(async { acceptor.accept(stream).await }, late).await {
+        Ok(stream) => serve(stream, shelf).await,
+        Err(cause) => log::debug!("a TLS handshake with the mirror failed: {cause}"),
+    }
+}
+
+/// Serves one request, to its end or until it makes no progress.
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, shelf: &Shelf) {
+    let progress = Arc::new(AtomicU64::new(0));
+    let service = service_fn(|request| {
+        let answer = shelf.answer(request, progress.clone());
+        async { Ok::<_, Infallible>(answer.await) }
+    });
+    let served = http1::Builder::new()
+        .timer(SmolTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .max_headers(MAX_HEADERS)
+        .keep_alive(false)
+        .serve_connection(FuturesIo::new(stream), service);
+    let finished = async {
+        if let Err(cause) = served.await {
+            log::debug!("a connection of the mirror ended early: {cause}");
+        }
+    };
+    let stalled = async {
+        let mut seen = progress.load(Relaxed);
+        loop {
+            Timer::after(STALL).await;
+            let now = progress.load(Relaxed);
+            if now == seen {
+                break;
+            }
+            seen = now;
+        }
+    };
+    future::or(finished, stalled).await;
+}
