@@ -3,20 +3,27 @@
 mod support;
 
 use std::{
-    path::Path,
+    io::{ErrorKind, Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::{Path, PathBuf},
     process::{Command, Output},
+    thread,
+    time::Duration,
 };
 
 use latticed::{
     store::Digest,
-    wire::interface::{HttpRequest, HttpResponse},
+    wire::interface::{HTTP_SERVER, HttpRequest, HttpResponse},
 };
 use serde_json::Value;
 use support::{
     guests,
     host::{Host, Sandbox},
-    http::free_address,
-    nats::{self, NatsServer, block_on, control_client, eventually},
+    http::{free_address, wait_for_200},
+    load::HttpLoad,
+    manifest::Manifest,
+    namespace::{Cable, ENDS},
+    nats::{self, NatsServer, PATIENCE, block_on, control_client, eventually},
 };
 use tokio::io::AsyncReadExt;
 
@@ -166,4 +173,347 @@ fn an_object_store_behind_leaf_and_hub_serves_as_registry() {
         let (exit, text) = code(&["list", "nats://actors"]);
         assert!(exit == 10 && text.contains("cannot reach NATS"), "{exit}: {text}");
     });
+}
+
+/// The echo guest as the revision `revision`; from the second on it answers with what it was asked and nothing else.
+fn echo_revision(sandbox: &Sandbox, revision: i32) -> PathBuf {
+    let guest = if revision == 1 { "echo" } else { "echo_small" };
+    let wasm = std::fs::read(guests::module_path(guest)).expect("the guest is built");
+    let signed = guests::sign_revision("echo", &[HTTP_SERVER], &wasm, revision).expect("it can be signed");
+    sandbox.write(&format!("v{revision}.wasm"), signed)
+}
+
+/// Publishes `file` as `name` on the board in `sandbox`, and answers its digest.
+fn publish(sandbox: &Sandbox, name: &str, file: &Path) -> String {
+    let answer = json(&mut sandbox.command(&["artifact", "publish", name, file.to_str().expect("UTF-8")]));
+    answer["digest"].as_str().expect("a digest").to_owned()
+}
+
+const BODY: &[u8] = b"hi";
+
+#[test]
+fn a_site_without_a_network_updates_itself_from_its_mirror_and_no_request_fails() {
+    let cable = Cable::new();
+    let programs = tempfile::tempdir().expect("the temporary folder is writable");
+    let program = |end: usize| {
+        cable.program_at(end, env!("CARGO_BIN_EXE_latticed"), programs.path().join(format!("latticed-{end}")))
+    };
+    let (mirror, board) = (Sandbox::new(program(0)), Sandbox::new(program(1)));
+    let listen = format!("{}:8099", ENDS[0]);
+    let serving = [("WASMCLOUD_MIRROR_LISTEN", &*listen)];
+    let mut mirroring = mirror.run_again(&serving);
+    mirroring.wait_for("the mirror serves");
+    publish(&mirror, "site/echo", &echo_revision(&mirror, 1));
+
+    let address: SocketAddr = "127.0.0.1:8080".parse().expect("an address");
+    let mut manifest = Manifest::new("site");
+    manifest.actor_from("echo", "mirror://site/echo", 4).http(address);
+    let manifest = board.write("site.yaml", manifest.text());
+    let mirrors = format!("http://{listen}");
+    let settings = [("WASMCLOUD_MIRRORS", &*mirrors), ("WASMCLOUD_MIRROR_POLL_MS", "300")];
+    let running = board.run(&manifest, &settings);
+    let load = cable.run_at(1, || {
+        wait_for_200(address, PATIENCE).expect("it serves");
+        HttpLoad::start(address, BODY, 50, 2)
+    });
+    let revision = |host: &Host| host.status().actors.first().map(|actor| actor.revision);
+    thread::sleep(Duration::from_secs(2));
+    assert_eq!(revision(&running), Some(1));
+    publish(&mirror, "site/echo", &echo_revision(&mirror, 2));
+    eventually("the board takes what is newer", || revision(&running) == Some(2));
+    thread::sleep(Duration::from_secs(1));
+
+    // What is older, and what is another actor, is not taken, and said once.
+    publish(&mirror, "site/echo", &mirror.path("v1.wasm"));
+    eventually("the older one is refused", || running.output().contains("the new one must be greater"));
+    publish(&mirror, "site/echo", &guests::module_path("counter"));
+    eventually("another actor is refused", || running.output().contains("another actor by now"));
+    thread::sleep(Duration::from_secs(1));
+    assert_eq!(revision(&running), Some(2));
+    assert_eq!(running.output().matches("the new one must be greater").count(), 1, "{}", running.output());
+
+    // Neither the mirror nor the cable is missed.
+    cable.plug(false);
+    eventually("the silence is noticed", || running.output().contains("cannot follow"));
+    cable.plug(true);
+    publish(&mirror, "site/echo", &echo_revision(&mirror, 3));
+    eventually("it goes on when the cable is back", || revision(&running) == Some(3));
+
+    let outcome = load.end();
+    println!("{} requests, {:.0} a second", outcome.requests(), outcome.rate());
+    assert_eq!(outcome.failures(), Vec::<&String>::new());
+    // Two thirds of what was asked for is little enough for a busy machine, and enough to tell.
+    assert!(outcome.requests() > 200, "too little load to tell: {}", outcome.requests());
+    for worker in &outcome.answers {
+        let bodies: Vec<&str> = worker.iter().flatten().map(String::as_str).collect();
+        let switch = bodies.iter().position(|body| body.as_bytes() == BODY).expect("never new");
+        assert!(switch > 0, "never old");
+        assert!(bodies[switch..].iter().all(|body| body.as_bytes() == BODY), "back to the old revision");
+    }
+
+    // Cold boots without anybody, by what was kept and by the manifest.
+    mirroring.kill();
+    running.kill();
+    let running = board.run_again(&settings);
+    cable.run_at(1, || wait_for_200(address, PATIENCE)).expect("it serves without its mirror");
+    assert_eq!(revision(&running), Some(3));
+    running.kill();
+    let running = board.run(&manifest, &settings);
+    cable.run_at(1, || wait_for_200(address, PATIENCE)).expect("the manifest starts what was kept");
+    assert_eq!(revision(&running), Some(3));
+}
+
+/// One request with `head` behind the request line, on a connection of its own from `from`; the whole answer.
+fn raw(from: Option<&str>, to: SocketAddr, head: &str) -> (u16, String, Vec<u8>) {
+    let mut stream = connect_from(from, to);
+    stream.write_all(format!("{head}\r\nHost: mirror\r\nConnection: close\r\n\r\n").as_bytes()).expect("it takes it");
+    answer(stream)
+}
+
+fn connect_from(from: Option<&str>, to: SocketAddr) -> TcpStream {
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None);
+    let socket = socket.expect("a socket");
+    if let Some(from) = from {
+        let from: SocketAddr = format!("{from}:0").parse().expect("an address");
+        rustix::net::bind(&socket, &from).expect("loopback has all of 127/8");
+    }
+    rustix::net::connect(&socket, &to).expect("it listens");
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    stream
+}
+
+fn answer(mut stream: TcpStream) -> (u16, String, Vec<u8>) {
+    let mut all = Vec::new();
+    // A refusal may end in a reset; what came before it counts.
+    let _ = stream.read_to_end(&mut all);
+    let end = all.windows(4).position(|window| window == b"\r\n\r\n").unwrap_or(all.len());
+    let head = String::from_utf8_lossy(&all[..end]).to_ascii_lowercase();
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    (status, head, all.split_off((end + 4).min(all.len())))
+}
+
+#[test]
+fn the_mirror_answers_as_the_standard_says_and_outlives_hostile_clients() {
+    let sandbox = sandbox();
+    let address = free_address();
+    let listen = address.to_string();
+    let mut board = sandbox.run_again(&[("WASMCLOUD_MIRROR_LISTEN", &*listen)]);
+    board.wait_for("the mirror serves");
+    let module = std::fs::read(guests::module_path("echo")).expect("the guest is built");
+    let digest = publish(&sandbox, "site/echo", &guests::module_path("echo"));
+    let get = |head: &str| raw(None, address, head);
+
+    let (status, head, body) = get("GET /site/echo HTTP/1.1");
+    assert_eq!((status, body.len()), (200, module.len()));
+    assert_eq!(body, module);
+    let etag = format!("etag: \"{digest}\"");
+    assert!(
+        head.contains(&etag) && head.contains("repr-digest: sha-256=:") && head.contains("accept-ranges: bytes"),
+        "{head}"
+    );
+    assert_eq!(get(&format!("GET /{digest} HTTP/1.1")).2, module);
+    let (status, head, body) = get("HEAD /site/echo HTTP/1.1");
+    assert!(status == 200 && body.is_empty() && head.contains(&format!("content-length: {}", module.len())), "{head}");
+    let (status, _, body) = get(&format!("GET /site/echo HTTP/1.1\r\nIf-None-Match: \"{digest}\""));
+    assert_eq!((status, body.len()), (304, 0));
+
+    let ranged = |range: &str| get(&format!("GET /site/echo HTTP/1.1\r\nRange: {range}"));
+    let (status, head, body) = ranged("bytes=100-199");
+    assert!(status == 206 && head.contains(&format!("content-range: bytes 100-199/{}", module.len())), "{head}");
+    assert_eq!(body, module[100..200]);
+    assert_eq!(ranged("bytes=-10").2, module[module.len() - 10..]);
+    let (status, head, _) = ranged(&format!("bytes={}-", module.len()));
+    assert!(status == 416 && head.contains(&format!("content-range: bytes */{}", module.len())), "{head}");
+    for ignored in ["bytes=9-1", "bytes=0-1,5-6", "lines=1-2", "bytes=a-b"] {
+        assert_eq!(ranged(ignored).0, 200, "{ignored}");
+    }
+    let changed = get("GET /site/echo HTTP/1.1\r\nRange: bytes=5-\r\nIf-Range: \"sha256:other\"");
+    assert_eq!((changed.0, changed.2.len()), (200, module.len()));
+
+    let hex = digest.trim_start_matches("sha256:");
+    assert_eq!(String::from_utf8_lossy(&get("GET / HTTP/1.1").2), format!("{hex}  site/echo\n"));
+    let list = get("GET / HTTP/1.1\r\nAccept: application/json");
+    let list: Value = serde_json::from_slice(&list.2).expect("JSON");
+    assert_eq!(
+        (&list["artifacts"][0]["name"], &list["artifacts"][0]["digest"]),
+        (&"site/echo".into(), &(*digest).into())
+    );
+    let page = get("GET / HTTP/1.1\r\nAccept: text/html");
+    assert!(page.1.contains("text/html") && String::from_utf8_lossy(&page.2).contains(hex), "{page:?}");
+
+    // Whatever is asked for, nothing but what is published comes, and nothing is changed.
+    for path in [
+        "/../../../etc/passwd",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "/site/../echo",
+        "//etc/passwd",
+        "/state/host",
+        "/.env",
+        "/site/echo/",
+        "/%00",
+        "/sha256:..",
+        "/none",
+        &format!("/sha256:{}", "0a".repeat(32)),
+    ] {
+        assert_eq!(get(&format!("GET {path} HTTP/1.1")).0, 404, "{path}");
+    }
+    for method in ["PUT", "POST", "DELETE", "PATCH", "OPTIONS"] {
+        let (status, head, _) = get(&format!("{method} /site/echo HTTP/1.1"));
+        assert!(status == 405 && head.contains("allow: get, head"), "{method}: {head}");
+    }
+    let giant = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(20_000));
+    assert_eq!(get(&giant).0, 431);
+    let many = format!("GET / HTTP/1.1{}", "\r\nX: y".repeat(200));
+    assert_eq!(get(&many).0, 431);
+    for nonsense in ["\0\0\0\0", "GET", "GET / HTTP/9.9", "\x16\x03\x01\x02\x00"] {
+        assert!(matches!(get(nonsense).0, 0 | 400 | 505), "{nonsense:?}");
+    }
+
+    // Many that never finish their request have their share and no more, and are cut off in the end.
+    let mut slow: Vec<TcpStream> = (0..40)
+        .map(|_| {
+            let mut stream = connect_from(Some("127.0.0.2"), address);
+            // One that was refused may be closed already.
+            let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost");
+            stream
+        })
+        .collect();
+    assert_eq!(get("GET /site/echo HTTP/1.1").0, 200, "others are served meanwhile");
+    let mut refused = 0;
+    for stream in &mut slow {
+        let mut first = [0; 12];
+        stream.set_read_timeout(Some(Duration::from_millis(500))).expect("a socket");
+        refused += usize::from(stream.read_exact(&mut first).is_ok() && &first == b"HTTP/1.1 503");
+    }
+    assert!(refused > 0, "nobody was refused");
+    for stream in &mut slow {
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        let mut rest = Vec::new();
+        // The end, or a reset: what must not be is that it stays open.
+        if let Err(error) = stream.read_to_end(&mut rest) {
+            assert!(!matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "it is still open");
+        }
+    }
+    // One that takes its answer in drops does not keep others from theirs.
+    let mut lazy = connect_from(Some("127.0.0.3"), address);
+    lazy.write_all(b"GET /site/echo HTTP/1.1\r\nHost: mirror\r\n\r\n").expect("it takes it");
+    assert_eq!(get("GET /site/echo HTTP/1.1").2, module);
+    drop(lazy);
+    assert_eq!(board.status().problems, Vec::<String>::new());
+    assert!(!board.output().contains("panicked"), "{}", board.output());
+}
+
+#[test]
+fn a_mirror_with_certificate_and_token_stands_in_front_of_any_reference_with_a_digest() {
+    let (mirror, board) = (sandbox(), sandbox());
+    let certificate = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+    let cert = mirror.write("mirror.pem", certificate.cert.pem());
+    let key = mirror.write("mirror.key", certificate.signing_key.serialize_pem());
+    let address = free_address();
+    let (listen, token) = (address.to_string(), "a secret of this test");
+    let mut serving = mirror.run_again(&[
+        ("WASMCLOUD_MIRROR_LISTEN", &*listen),
+        ("WASMCLOUD_MIRROR_TLS_CERT_FILE", cert.to_str().expect("UTF-8")),
+        ("WASMCLOUD_MIRROR_TLS_KEY_FILE", key.to_str().expect("UTF-8")),
+        ("WASMCLOUD_MIRROR_TOKEN", token),
+    ]);
+    serving.wait_for("the mirror serves");
+    let digest = publish(&mirror, "echo", &guests::module_path("echo"));
+    let hex = digest.trim_start_matches("sha256:");
+
+    // Nobody answers where the reference points to.
+    let http = free_address();
+    let mut manifest = Manifest::new("behind");
+    manifest.actor_from("echo", &format!("https://{}/echo.wasm#sha256={hex}", free_address()), 1).http(http);
+    let manifest = board.write("behind.yaml", manifest.text());
+    let mirrors = format!("https://localhost:{}", address.port());
+    let settings = |token: &'static str| {
+        [
+            ("WASMCLOUD_MIRRORS", mirrors.clone()),
+            ("WASMCLOUD_ARTIFACT_CA_FILE", cert.display().to_string()),
+            ("WASMCLOUD_ARTIFACT_ATTEMPTS", "1".to_owned()),
+            ("WASMCLOUD_MIRROR_TOKEN", token.to_owned()),
+        ]
+    };
+    let start = |token: &'static str| {
+        let settings = settings(token);
+        let settings: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        board.run(&manifest, &settings)
+    };
+    let refused = start("another one");
+    eventually("the wrong token is refused", || refused.output().contains("WASMCLOUD_MIRROR_TOKEN"));
+    let output = refused.output();
+    assert!(output.contains("answered 401") && !output.contains("another one"), "{output}");
+    drop(refused);
+    let running = start(token);
+    wait_for_200(http, PATIENCE).unwrap_or_else(|error| panic!("{error}: {}", running.output()));
+    assert!(!running.output().contains(token) && !serving.output().contains(token), "the token is in a log");
+
+    // Plain HTTP is not answered on that port, and half a pair of files is no certificate.
+    assert_eq!(raw(None, address, "GET / HTTP/1.1").0, 0);
+    let half = [("WASMCLOUD_MIRROR_LISTEN", "127.0.0.1:0"), ("WASMCLOUD_MIRROR_TLS_CERT_FILE", "x.pem")];
+    let (exit, text) = failure(sandbox().command(&["run"]).envs(half));
+    assert!(exit == 3 && text.contains("WASMCLOUD_MIRROR_TLS_KEY_FILE"), "{exit}: {text}");
+}
+
+#[test]
+fn a_stick_carries_artifacts_with_all_that_is_known_of_them() {
+    let (from, to) = (sandbox(), sandbox());
+    let artifact = |sandbox: &Sandbox, arguments: &[&str]| sandbox.command(&[&["artifact"], arguments].concat());
+    let stick = from.path("stick.tar");
+    let path = stick.to_str().expect("UTF-8");
+
+    // Straight on a store, as no host runs there.
+    let echo = publish(&from, "site/echo", &guests::module_path("echo"));
+    let counter = publish(&from, "counter", &guests::module_path("counter"));
+    let exported = json(&mut artifact(&from, &["export", path]));
+    assert_eq!(exported["artifacts"].as_array().map(Vec::len), Some(2), "{exported}");
+
+    // Other tools see an image layout.
+    let list = Command::new("tar").args(["--list", "--file", path]).output().expect("tar is installed");
+    let list = String::from_utf8(list.stdout).expect("UTF-8");
+    let blob = |digest: &str| format!("blobs/sha256/{}", digest.trim_start_matches("sha256:"));
+    for name in ["oci-layout".to_owned(), "index.json".to_owned(), blob(&echo), blob(&counter)] {
+        assert!(list.lines().any(|line| line == name), "{name} is not in {list}");
+    }
+
+    // A damaged one changes nothing.
+    let mut bytes = std::fs::read(&stick).expect("it was written");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    let damaged = from.write("damaged.tar", &bytes);
+    bytes.truncate(middle);
+    let cut = from.write("cut.tar", &bytes);
+    for (file, words) in [(damaged, "is damaged"), (cut, "cut off")] {
+        let (exit, text) = failure(&mut artifact(&to, &["import", file.to_str().expect("UTF-8")]));
+        assert!(exit == 6 && text.contains(words), "{exit}: {text}");
+    }
+    assert_eq!(failure(&mut artifact(&to, &["list"])).0, 4, "nothing was imported");
+    assert_eq!(failure(&mut artifact(&to, &["import", "missing.tar"])).0, 4);
+    assert_eq!(failure(&mut artifact(&from, &["export", path, "nobody"])).0, 4);
+
+    // Into a running host, which offers it on and starts from it with nobody else there.
+    let (listen, http) = (free_address(), free_address());
+    let address = listen.to_string();
+    let mut board = to.run_again(&[("WASMCLOUD_MIRROR_LISTEN", &*address)]);
+    board.wait_for("the mirror serves");
+    json(&mut artifact(&to, &["import", path, "--publish"]));
+    let stock = json(&mut artifact(&to, &["list"]));
+    let names: Vec<&str> =
+        stock.as_array().expect("a list").iter().filter_map(|one| one["names"][0].as_str()).collect();
+    assert!(names.contains(&"site/echo") && names.contains(&"counter") && names.len() == 2, "{stock}");
+    assert_eq!(raw(None, listen, "GET /counter HTTP/1.1").0, 200);
+    let again = to.path("again.tar");
+    json(&mut artifact(&to, &["export", again.to_str().expect("UTF-8"), "site/echo"]));
+    board.kill();
+
+    let mut manifest = Manifest::new("stick");
+    manifest.actor_from("echo", &format!("mirror://site/echo@{echo}"), 1).http(http);
+    let manifest = to.write("stick.yaml", manifest.text());
+    let board = to.run(&manifest, &[]);
+    wait_for_200(http, PATIENCE).unwrap_or_else(|error| panic!("{error}: {}", board.output()));
+    json(&mut artifact(&to, &["publish", "counter", "--remove"]));
+    let (exit, text) = failure(&mut artifact(&to, &["publish", "counter", "--remove"]));
+    assert!(exit == 4 && text.contains("counter"), "{exit}: {text}");
 }

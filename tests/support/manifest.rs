@@ -30,11 +30,15 @@ impl Manifest {
 
     /// Adds the actor in the file `module`, `replicas` times.
     pub fn actor(&mut self, name: &str, module: &Path, replicas: u16) -> &mut Self {
-        let module = module.display();
+        self.actor_from(name, &format!("file://{}", module.display()), replicas)
+    }
+
+    /// Adds the actor behind `reference`, `replicas` times.
+    pub fn actor_from(&mut self, name: &str, reference: &str, replicas: u16) -> &mut Self {
         self.component(
             name,
             &format!(
-                "type: actor\n      properties:\n        image: file://{module}\n      traits:\n        \
+                "type: actor\n      properties:\n        image: {reference:?}\n      traits:\n        \
                  - type: spreadscaler\n          properties:\n            replicas: {replicas}\n"
             ),
         )

@@ -12,6 +12,7 @@ pub mod in_process;
 pub mod load;
 pub mod manifest;
 pub mod mischief;
+pub mod namespace;
 pub mod nats;
 pub mod played_host;
 pub mod process;
