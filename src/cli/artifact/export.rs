@@ -23,7 +23,7 @@ Examples:
 
 The file is an OCI image layout in a tar archive: other tools can copy it into a registry.";
 
-/// Write artifacts with their references into one file, for a board without a network.
+/// Write artifacts with their references into one file.
 ///
 /// Works on the running host, or on its store while it does not run.
 #[derive(Debug, clap::Args)]

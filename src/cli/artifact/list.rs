@@ -25,7 +25,7 @@ Examples:
   latticed artifact list nats://actors
   latticed artifact list nats://actors --json | jq -r '.[].pinned'";
 
-/// List the artifacts of this board, or the objects of a JetStream object store, with their digests.
+/// List the artifacts of this board, or the objects of a bucket.
 ///
 /// Without a bucket it asks the running host, or looks into its store while it does not run.
 #[derive(Debug, clap::Args)]

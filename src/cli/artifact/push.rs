@@ -21,7 +21,7 @@ Examples:
 
 It prints the reference that pins what was put. The bucket is made when there is none.";
 
-/// Put a file into a JetStream object store, where every host of the lattice can start it from.
+/// Put a file into an object store, for every host of the lattice.
 ///
 /// What had that name before is replaced in one step; hosts that are just reading it fetch again.
 #[derive(Debug, clap::Args)]
