@@ -5,6 +5,7 @@ mod support;
 use std::{
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Output},
     thread,
@@ -410,6 +411,7 @@ fn a_mirror_with_certificate_and_token_stands_in_front_of_any_reference_with_a_d
     let certificate = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
     let cert = mirror.write("mirror.pem", certificate.cert.pem());
     let key = mirror.write("mirror.key", certificate.signing_key.serialize_pem());
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("it is ours");
     let address = free_address();
     let (listen, token) = (address.to_string(), "a secret of this test");
     let mut serving = mirror.run_again(&[
