@@ -30,10 +30,10 @@ Examples:
   latticed call counter HttpServer.HandleRequest \\
     '{\"method\":\"GET\",\"path\":\"/\",\"queryString\":\"\",\"header\":{},\"body\":{\"$bin\":\"\"}}'
   latticed call resize Images.Resize --body photo.jpg --raw --timeout 30 > small.jpg
-  latticed call --lattice MB2ZQB6R… Echo.Say '{\"n\":1}'
+  latticed call --lattice demo/echo Echo.Say '{\"n\":1}'
 
 By default the host on this machine is asked through its socket. With --lattice the call goes over NATS to whichever host
-runs the actor, signed with the cluster seed of the settings.
+runs the actor, signed with the cluster seed of the settings; a call alias is looked up in the claims of the lattice.
 
 The JSON is sent as MessagePack. Bytes, which JSON lacks, are written {\"$bin\":\"BASE64\"}. In the answer bytes show as
 text where they are UTF-8, else in the same form. Without JSON the payload is empty; an empty answer shows as null.";
@@ -64,7 +64,7 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
     timeout: Duration,
 
-    /// Call over NATS, wherever in the lattice the actor runs; it is named by its key then.
+    /// Call over NATS, wherever in the lattice the actor runs.
     #[arg(long, conflicts_with = "socket")]
     lattice: bool,
 
@@ -89,14 +89,16 @@ pub fn run(args: Args, output: &mut Output) -> Result<()> {
         (None, None) => Vec::new(),
     };
     let answer = if args.lattice {
-        let actor = PublicKey::parse_lenient(&args.actor).ok().filter(|key| key.role() == Role::Module);
-        let actor = actor.ok_or_else(|| {
-            Error::usage(format!("`{}` is no actor key: --lattice needs the public key of the actor (M…)", args.actor))
-        })?;
         let config = Config::load(args.host_config.as_deref(), Vec::new(), &[])?;
         let (settings, signer) = (joining::endpoints(&config)?, joining::signer(&config)?);
-        let actor = actor.to_string();
-        let call = ask::call(&settings, &signer, &actor, &args.operation, payload, args.timeout);
+        let key = PublicKey::parse_lenient(&args.actor).ok().filter(|key| key.role() == Role::Module);
+        let call = async {
+            let actor = match key {
+                Some(key) => key.to_string(),
+                None => ask::resolve(&settings, &args.actor, args.timeout).await?,
+            };
+            ask::call(&settings, &signer, &actor, &args.operation, payload, args.timeout).await
+        };
         task::run(0, call).context(Kind::Internal, "cannot start the main loop")??
     } else {
         let client = args.host.client()?;

@@ -1,6 +1,8 @@
-//! One call of an actor wherever it runs in the lattice, for the command line.
+//! One call of an actor wherever it runs in the lattice, for the command line; and which actor answers to a call alias.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
+
+use serde::Deserialize;
 
 use super::{
     bodies::Bodies,
@@ -12,11 +14,64 @@ use super::{
 use crate::{
     claims::AntiForgery,
     error::{Error, Result},
-    wire::{Entity, Invocation, subject::Subjects},
+    wire::{
+        Entity, Invocation,
+        json::{self, null_is_default},
+        subject::Subjects,
+    },
 };
 
 /// Who calls, as every host accepts a call from a command line (`protocol/invocation.md §3`).
 const ORIGIN: &str = "__WASH__";
+
+/// Longest list of claims that is read, bytes: what a NATS server lets through unless it is told otherwise.
+const MAX_CLAIMS_BYTES: usize = 1 << 20;
+
+/// The key of the actor that answers to the call alias `alias`, as the hosts of the lattice know it.
+///
+/// # Errors
+/// [`Kind::Unavailable`](crate::error::Kind::Unavailable): no server, or no host;
+/// [`Kind::NotFound`](crate::error::Kind::NotFound): nobody has this alias;
+/// [`Kind::Conflict`](crate::error::Kind::Conflict): several actors have it.
+pub async fn resolve(settings: &Settings, alias: &str, timeout: Duration) -> Result<String> {
+    #[derive(Deserialize)]
+    struct Claims {
+        claims: Vec<Record>,
+    }
+    /// The names of either generation of hosts.
+    #[derive(Deserialize)]
+    struct Record {
+        #[serde(default, alias = "subject", deserialize_with = "null_is_default")]
+        sub: String,
+        #[serde(default, deserialize_with = "null_is_default")]
+        call_alias: String,
+    }
+    let subjects = Subjects::new(&settings.control_prefix, &settings.lattice)?;
+    let connection = gather::reach(settings, "claims").await?;
+    let claims = match connection.request(subjects.claims(), None, "", timeout).await? {
+        Answer::Message(message) => json::read::<Claims>("the lattice's claims", &message.payload, MAX_CLAIMS_BYTES)?,
+        Answer::Nobody | Answer::Silence => {
+            return Err(Error::unavailable(format!(
+                "no host of lattice {} says who answers to {alias}; `latticed hosts` lists the hosts",
+                settings.lattice
+            )));
+        }
+    };
+    let found: BTreeSet<String> =
+        claims.claims.into_iter().filter(|record| record.call_alias == alias).map(|record| record.sub).collect();
+    let mut found = found.into_iter().filter(|key| key.starts_with('M'));
+    match (found.next(), found.next()) {
+        (Some(key), None) => Ok(key),
+        (Some(one), Some(other)) => Err(Error::conflict(format!(
+            "several actors of lattice {} answer to {alias}, {one} and {other} among them: name the one you mean by its key",
+            settings.lattice
+        ))),
+        _ => Err(Error::not_found(format!(
+            "no actor of lattice {} answers to {alias}: check the alias, or name the actor by its key (M…)",
+            settings.lattice
+        ))),
+    }
+}
 
 /// Calls `operation` of the actor with the key `actor` and answers its response body. `timeout` is for the answer alone;
 /// reaching a server has its own.
