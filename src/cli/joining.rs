@@ -103,6 +103,7 @@ pub fn endpoints(config: &Config) -> Result<Settings> {
         rpc_timeout: config.rpc_timeout,
         allow_file_load: config.allow_file_load,
         strict_update: config.strict_update,
+        config_service: config.config_service,
         timing: timing(config),
         outbox_events: config.outbox_events,
         outbox_bytes: config.outbox_bytes,

@@ -83,6 +83,8 @@ pub struct Config {
     pub artifacts: artifact::Settings,
     /// Whether live updates may not claim more than what runs.
     pub strict_update: bool,
+    /// Whether the lattice's configuration service is asked at the start.
+    pub config_service: bool,
     /// Whose actors and providers may run.
     pub allowed_issuers: AllowedIssuers,
     /// Where everything is kept.
@@ -212,6 +214,7 @@ impl Config {
             provider_delay: read.millis("WASMCLOUD_PROV_SHUTDOWN_DELAY_MS"),
             allow_file_load: read.flag("WASMCLOUD_ALLOW_FILE_LOAD"),
             strict_update: read.flag("WASMCLOUD_STRICT_UPDATE_CHECK"),
+            config_service: read.flag("WASMCLOUD_CONFIG_SERVICE"),
             registry,
             artifacts: read.artifacts(),
             mirror: read.mirror()?,

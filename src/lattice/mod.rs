@@ -10,9 +10,11 @@ pub mod bodies;
 pub mod broker;
 pub mod bucket;
 pub mod cache;
+pub mod config_service;
 pub mod connection;
 pub mod control;
 pub mod credentials;
+pub mod entity_config;
 pub mod events;
 pub mod gather;
 pub mod heartbeat;
@@ -72,6 +74,7 @@ pub struct Shared {
     heart: heartbeat::Heart,
     pings: control::pings::Pings,
     resumed: control::intention::Resumed,
+    entity_config: entity_config::EntityConfig,
     /// Links as the lattice was told of them.
     links: smol::lock::Mutex<BTreeMap<String, LinkDefinition>>,
 }
@@ -143,6 +146,7 @@ impl Lattice {
         let issuers = anti_forgery.issuers().collect::<Vec<_>>().join(",");
         // What was known before the start was told before the start.
         let links = host.desired().links.iter().map(|(id, wanted)| (id.clone(), wanted.link.clone())).collect();
+        let entity_config = entity_config::EntityConfig::new(host.store().clone());
         let shared = Arc::new(Shared {
             host,
             host_id,
@@ -159,11 +163,12 @@ impl Lattice {
             heart: heartbeat::Heart::default(),
             pings: control::pings::Pings::default(),
             resumed: control::intention::Resumed::default(),
+            entity_config,
             links: smol::lock::Mutex::new(links),
         });
         let sending = shared.events.clone().send_for_ever(shared.control.clone(), shared.subjects.clone());
         control::intention::resume(&shared)?;
-        let tasks = vec![
+        let mut tasks = vec![
             task::spawn(warn_of_ad_hoc_cluster(shared.clone())),
             task::spawn(sending),
             task::spawn(heartbeat::beat_for_ever(shared.clone())),
@@ -174,6 +179,9 @@ impl Lattice {
             task::spawn(sync::follow_for_ever(shared.clone())),
             task::spawn(announce_for_ever(shared.clone())),
         ];
+        if shared.settings.config_service {
+            tasks.push(task::spawn(config_service::ask_once(shared.clone())));
+        }
         Ok(Self { shared, tasks })
     }
 

@@ -45,6 +45,8 @@ pub struct Settings {
     pub allow_file_load: bool,
     /// Whether a live update may not claim more than the running revision.
     pub strict_update: bool,
+    /// Whether the lattice's configuration service is asked at the start.
+    pub config_service: bool,
     /// Patience with the network.
     pub timing: Timing,
     /// Events kept while offline.
@@ -67,6 +69,7 @@ impl Settings {
             rpc_timeout: Duration::from_millis(2000),
             allow_file_load: false,
             strict_update: false,
+            config_service: false,
             timing: Timing::default(),
             outbox_events: outbox::DEFAULT_MAX_EVENTS,
             outbox_bytes: outbox::DEFAULT_MAX_BYTES,

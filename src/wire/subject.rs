@@ -96,14 +96,20 @@ impl Subjects {
             own("auction.>".into()),
             own(format!("cmd.{host_id}.*")),
             own(format!("labels.{host_id}.*")),
-            shared("config.>"),
-            shared("get.config.>"),
+            // Every host keeps these, so every host is told.
+            own("config.>".into()),
+            own("get.config.>".into()),
         ]
     }
 
     /// Where clients ask every host for a sign of life.
     pub fn ping_hosts(&self) -> String {
         format!("{}.ping.hosts", self.control)
+    }
+
+    /// Where the claims of all known actors and providers are asked for.
+    pub fn claims(&self) -> String {
+        format!("{}.get.claims", self.control)
     }
 
     /// Where the command `verb` for `host_id` goes.

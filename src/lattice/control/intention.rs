@@ -125,6 +125,11 @@ impl Resumed {
     }
 }
 
+/// Whether a command from before the boot about the artifact `reference` is still being tried.
+pub fn is_pursued(shared: &Shared, reference: &str) -> bool {
+    shared.resumed.tasks().values().any(|pursued| pursued.reference == reference)
+}
+
 /// Gives up what was left from before the boot about `subject`: a newer command has come.
 pub async fn supersede(shared: &Shared, subject: &Subject) {
     let about = |reference: &str| match subject {

@@ -1,6 +1,9 @@
 //! Requests to every host or to any: links, registries, labels, auctions, configuration.
 
+use std::{collections::BTreeMap, time::Duration};
+
 use async_nats::Message;
+use serde::Serialize;
 
 use super::{Shared, query::send};
 use crate::{
@@ -50,10 +53,36 @@ pub async fn delete_label(shared: &Shared, body: &[u8]) -> Result<()> {
     shared.host.delete_label(&delete.key).await
 }
 
-/// No value is ever found: guests of this ABI cannot ask for one.
-pub async fn get_config(shared: &Shared, message: &Message) {
-    send(shared, message, &ConfigReply::default()).await;
+/// Every host keeps values of its own, so the answer of one that has them comes before that of one that was away when they
+/// were put.
+pub async fn get_config(shared: &Shared, message: &Message, entity: &str, key: Option<&str>) {
+    let config = &shared.entity_config;
+    let outcome = match key {
+        Some(key) => config.get(entity, key).await.map(|reply| (reply.found, Answer::One(reply))),
+        None => config.all(entity).await.map(|all| (!all.is_empty(), Answer::All(all))),
+    };
+    match outcome {
+        Ok((found, answer)) => {
+            if !found {
+                smol::Timer::after(NOT_FOUND_PAUSE).await;
+            }
+            send(shared, message, &answer).await;
+        }
+        Err(error) => log::warn!("{} was not answered: {error}", message.subject),
+    }
 }
+
+/// What `get.config` is answered with.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Answer {
+    One(ConfigReply),
+    All(BTreeMap<String, Vec<u8>>),
+}
+
+/// How long a host waits before it says that it has no such value: another one may have it. A quarter of what the most
+/// hurried client waits.
+const NOT_FOUND_PAUSE: Duration = Duration::from_millis(500);
 
 fn satisfied(shared: &Shared, constraints: &Constraints) -> bool {
     let labels = shared.host.labels();

@@ -110,7 +110,7 @@ async fn handle(shared: &Arc<Shared>, topic: Topic<'_>, message: &Message) {
         Topic::GetInventory { .. } => query::inventory(shared, message).await,
         Topic::AuctionActor => lattice_wide::auction_actor(shared, message).await,
         Topic::AuctionProvider => lattice_wide::auction_provider(shared, message).await,
-        Topic::GetConfig { .. } => lattice_wide::get_config(shared, message).await,
+        Topic::GetConfig { entity, key } => lattice_wide::get_config(shared, message, entity, key).await,
         Topic::Command { verb, .. } => {
             if let Some(subject) = command::subject(verb, body) {
                 intention::supersede(shared, &subject).await;
@@ -129,9 +129,8 @@ async fn handle(shared: &Arc<Shared>, topic: Topic<'_>, message: &Message) {
                 Topic::PutRegistries => lattice_wide::put_registries(shared, body).await,
                 Topic::PutLabel { .. } => lattice_wide::put_label(shared, body).await,
                 Topic::DeleteLabel { .. } => lattice_wide::delete_label(shared, body).await,
-                Topic::PutConfig { .. } | Topic::DeleteConfig { .. } => {
-                    Err(Error::unavailable("this host keeps no configuration for entities: its actors cannot read any"))
-                }
+                Topic::PutConfig { entity, key } => shared.entity_config.put(entity, key, body).await,
+                Topic::DeleteConfig { entity, key } => shared.entity_config.delete(entity, key).await,
                 _ => Err(Error::usage(UNSUPPORTED)),
             };
             acknowledge(shared, message, &outcome).await;
