@@ -310,3 +310,50 @@ fn a_strict_host_updates_to_no_revision_that_claims_more() {
         }
     });
 }
+
+/// Events that happened before a power cut and could not be told are told after it: in order, and as of when they happened.
+#[test]
+fn events_on_disk_outlive_a_power_cut() {
+    block_on(async {
+        let (sandbox, mut server) = (sandbox(), NatsServer::stopped());
+        let address = free_address();
+        let mut manifest = Manifest::new("offline");
+        manifest.actor("counter", &guests::module_path("counter"), 1).http(address).link("keyvalue", &[]);
+        let manifest = sandbox.write("offline.yaml", manifest.text());
+        let port = server.port().to_string();
+        let settings = [("NATS_HOST", "127.0.0.1"), ("NATS_PORT", &*port), ("WASMCLOUD_OUTBOX_ON_DISK", "true")];
+        let board = sandbox.run(&manifest, &settings);
+        wait_for_200(address, PATIENCE).expect("it serves");
+        let waiting =
+            |board: &support::host::Host| board.status().uplink.expect("it looks for a lattice").waiting_events;
+        eventually("events wait", || waiting(&board) > 8);
+        // Five times as long as they may stay off the disk.
+        thread::sleep(Duration::from_secs(1));
+        let before = waiting(&board);
+        board.kill();
+        let cut = time::OffsetDateTime::now_utc();
+
+        server.resume();
+        let listener = nats::connect(&server).await;
+        let mut events = listener.subscribe("wasmbus.evt.default".into()).await.expect("it can listen");
+        listener.flush().await.expect("it listens");
+        let board = sandbox.run_again(&settings);
+        let mut told = Vec::<(String, time::OffsetDateTime)>::new();
+        while told.iter().filter(|(name, _)| name == "host_started").count() < 2 {
+            let event = tokio::time::timeout(PATIENCE, events.next()).await.expect("events come").expect("they go on");
+            let event: Value = serde_json::from_slice(&event.payload).expect("JSON");
+            let when = event["time"].as_str().expect("a time");
+            let when =
+                time::OffsetDateTime::parse(when, &time::format_description::well_known::Rfc3339).expect("RFC 3339");
+            let name = event["type"].as_str().expect("a type").trim_start_matches("com.wasmcloud.lattice.");
+            told.push((name.to_owned(), when));
+        }
+        let early: Vec<_> = told.iter().filter(|(_, when)| *when < cut).collect();
+        assert_eq!(early.len() as u64, before, "{told:?}");
+        for name in ["host_started", "actor_started", "provider_started", "linkdef_set"] {
+            assert!(early.iter().any(|(told, _)| told == name), "{name}: {told:?}");
+        }
+        assert!(early.is_sorted_by_key(|(_, when)| *when), "{told:?}");
+        drop(board);
+    });
+}

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use wasmi::{Caller, Error, Linker, Memory};
 
-use crate::actor::{HostCall, guest::Guest};
+use crate::actor::{HostCall, guest::Guest, trace};
 
 /// The module name of the host ABI.
 pub const MODULE: &str = "wasmbus";
@@ -191,7 +191,8 @@ fn host_call(
     let payload = read(&mut caller, "__host_call", "the payload", payload, payload_len, limit)?;
     let guest = caller.data_mut();
     let (deadline, depth) = (guest.deadline, guest.depth);
-    guest.pending = Some(HostCall { binding, namespace, operation, payload, deadline, depth });
+    let trace = guest.trace.get_or_insert_with(trace::fresh).clone();
+    guest.pending = Some(HostCall { binding, namespace, operation, payload, deadline, depth, trace });
     Err(Error::host(Suspended))
 }
 

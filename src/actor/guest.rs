@@ -14,6 +14,7 @@ use wasmi_core::LimiterError;
 use crate::{
     actor::{HostCall, Outcalls, console::Console, settings::Settings},
     error::{Error, Result},
+    wire::Trace,
 };
 
 /// What all instances of one actor share.
@@ -56,6 +57,8 @@ pub struct Guest {
     pub deadline: Instant,
     /// How many invocations led to this one.
     pub depth: u8,
+    /// What ties it to the request it serves, once it came or was needed.
+    pub trace: Option<Trace>,
     /// How much of the payload a WASI command has read from its stdin.
     pub stdin_read: usize,
     /// Whether the module is a WASI command: only `_start`, request on stdin, response on stdout.
@@ -64,7 +67,7 @@ pub struct Guest {
 
 impl Guest {
     /// A guest that has not been asked for anything yet.
-    pub fn new(surroundings: Arc<Surroundings>, deadline: Instant, depth: u8) -> Self {
+    pub fn new(surroundings: Arc<Surroundings>, deadline: Instant, depth: u8, trace: Option<Trace>) -> Self {
         let bounds = Bounds::new(&surroundings.settings);
         Self {
             surroundings,
@@ -80,6 +83,7 @@ impl Guest {
             bounds,
             deadline,
             depth,
+            trace,
             stdin_read: 0,
             command: false,
         }

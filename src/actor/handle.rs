@@ -28,6 +28,7 @@ use crate::{
         slot::{ModuleSource, Slot},
     },
     error::Result,
+    wire::Trace,
 };
 
 /// How the caller of one invocation bounds it.
@@ -160,9 +161,15 @@ impl Inner {
         future::or(wait, future::or(stopped, late)).await.map_err(|ended| self.ended(ended))
     }
 
-    async fn invoke(self: Arc<Self>, operation: String, payload: Vec<u8>, context: Context) -> Result<Vec<u8>> {
+    async fn invoke(
+        self: Arc<Self>,
+        operation: String,
+        payload: Vec<u8>,
+        context: Context,
+        trace: Option<Trace>,
+    ) -> Result<Vec<u8>> {
         self.counters.calls.fetch_add(1, Ordering::Relaxed);
-        let outcome = self.admit(operation, payload, context).await;
+        let outcome = self.admit(operation, payload, context, trace).await;
         if outcome.is_err() {
             self.counters.errors.fetch_add(1, Ordering::Relaxed);
         }
@@ -170,7 +177,13 @@ impl Inner {
     }
 
     /// Takes the invocation through every limit in front of the guest, then runs it.
-    async fn admit(self: &Arc<Self>, operation: String, payload: Vec<u8>, context: Context) -> Result<Vec<u8>> {
+    async fn admit(
+        self: &Arc<Self>,
+        operation: String,
+        payload: Vec<u8>,
+        context: Context,
+        trace: Option<Trace>,
+    ) -> Result<Vec<u8>> {
         let settings = &self.surroundings.settings;
         let alive = self.accepting.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let _alive = alive.ok_or_else(|| self.stopping())?;
@@ -198,7 +211,7 @@ impl Inner {
         let _running = Counted::new(&self.counters.running);
         self.last_used.store(self.engine.cache.tick(), Ordering::Relaxed);
         let compiled: Arc<Compiled> = self.bounded(until, self.compiled()).await??;
-        invocation::run(self, compiled, operation, payload, until, context.depth).await
+        invocation::run(self, compiled, operation, payload, until, context.depth, trace).await
     }
 }
 
@@ -227,7 +240,21 @@ impl Actor {
         payload: Vec<u8>,
         context: Context,
     ) -> impl Future<Output = Result<Vec<u8>>> + Send + 'static {
-        self.0.clone().invoke(operation.into(), payload, context)
+        self.invoke_traced(operation, payload, context, None)
+    }
+
+    /// As [`Actor::invoke`], as part of the request that `trace` belongs to.
+    ///
+    /// # Errors
+    /// As [`Actor::invoke`].
+    pub fn invoke_traced(
+        &self,
+        operation: impl Into<String>,
+        payload: Vec<u8>,
+        context: Context,
+        trace: Option<Trace>,
+    ) -> impl Future<Output = Result<Vec<u8>>> + Send + 'static {
+        self.0.clone().invoke(operation.into(), payload, context, trace)
     }
 
     /// How many invocations may run at once. A lower number takes effect as running ones end.

@@ -21,6 +21,7 @@ use crate::{
         module::{Compiled, Entry},
     },
     error::{Error, Result},
+    wire::Trace,
 };
 
 /// Runs `operation` of `actor` in a fresh instance of `compiled` to its end.
@@ -31,9 +32,10 @@ pub async fn run(
     payload: Vec<u8>,
     until: Until,
     depth: u8,
+    trace: Option<Trace>,
 ) -> Result<Vec<u8>> {
     let mut turn = if depth > 0 { Some(next_turn(actor, until).await?) } else { None };
-    let mut running = Running::new(actor, compiled, operation, payload, until, depth);
+    let mut running = Running::new(actor, compiled, operation, payload, until, (depth, trace));
     loop {
         match running.step() {
             Step::Done(outcome) => return outcome,
@@ -118,10 +120,10 @@ impl<'a> Running<'a> {
         operation: String,
         payload: Vec<u8>,
         until: Until,
-        depth: u8,
+        (depth, trace): (u8, Option<Trace>),
     ) -> Self {
         let settings = &actor.surroundings.settings;
-        let mut guest = Guest::new(actor.surroundings.clone(), until.at, depth);
+        let mut guest = Guest::new(actor.surroundings.clone(), until.at, depth, trace);
         let mut request = Some((operation, payload));
         if compiled.command
             && let Some((operation, payload)) = request.take()

@@ -7,7 +7,7 @@
 //! * [`settings`]: the limits. `limits`: what is said when one is reached.
 //! * `outline`, `module`: from bytes to a compiled module. `slot`, `cache`: how long it stays in memory.
 //! * `abi`, `wasi`, `guest`, `console`: what a guest sees of its host.
-//! * `handle`, `engine`, `gate`, `signal`, `invocation`: who runs when, and for how long.
+//! * `handle`, `engine`, `gate`, `signal`, `invocation`: who runs when, and for how long. `trace`: what for.
 //!
 //! It never blocks a thread while a guest waits, never lets state of one invocation reach another, and never trusts a
 //! number that a guest hands over.
@@ -29,6 +29,7 @@ mod signal;
 mod slot;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod wasi;
 
 pub use engine::Engine;

@@ -140,7 +140,7 @@ impl Compiled {
     /// Finds at load what would otherwise fail at every call: import types, tables and segments that do not fit.
     fn try_out(&self, surroundings: &Arc<Surroundings>) -> Result<()> {
         let now = std::time::Instant::now();
-        let guest = Guest::new(surroundings.clone(), now, 0);
+        let guest = Guest::new(surroundings.clone(), now, 0, None);
         // Without fuel a start section ends before its first instruction, and everything else is done by then.
         let (store, instance) = self.instantiate(guest, 0);
         match instance {

@@ -2,6 +2,8 @@
 
 use std::{future::Future, pin::Pin, time::Instant};
 
+use crate::wire::Trace;
+
 /// One `__host_call` of a guest, its four strings and payload copied out of its memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostCall {
@@ -17,6 +19,8 @@ pub struct HostCall {
     pub deadline: Instant,
     /// Nesting depth of the calling invocation; 0 for one from outside.
     pub depth: u8,
+    /// What ties it to the request it serves.
+    pub trace: Trace,
 }
 
 /// Answers host calls and takes what guests print. The router implements it; tests answer from a table.

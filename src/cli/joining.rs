@@ -10,8 +10,9 @@ use crate::{
     config::{Config, Nats},
     error::{Error, Result},
     host::{Host, Liveness, event::Events},
-    lattice::{Endpoint, Lattice, LatticeEvents, Login, NatsBroker, Settings, Timing},
+    lattice::{Endpoint, Lattice, LatticeEvents, Login, Mailbox, NatsBroker, Settings, Timing},
     private,
+    store::Store,
 };
 
 /// The key that signs this host's invocations.
@@ -35,18 +36,22 @@ pub fn cluster(config: &Config) -> Result<Option<Cluster>> {
 pub struct Joining(Option<(Settings, AntiForgery, Arc<LatticeEvents>)>);
 
 impl Joining {
-    /// Reads where the lattice is, and listens to the events of the host `id` from its first one on.
+    /// Reads where the lattice is, and listens to the events of the host `id` from its first one on; `store` may hold events
+    /// of an earlier run.
     pub fn prepare(
         config: &Config,
         cluster: Option<Cluster>,
         id: &str,
+        store: &Store,
         listeners: &mut Vec<Arc<dyn Events>>,
     ) -> Result<Self> {
         let Some(cluster) = cluster.filter(|_| config.joins()) else { return Ok(Self(None)) };
         let settings =
             Settings { named: config.names_a_server(), ad_hoc_cluster: cluster.ad_hoc, ..endpoints(config)? };
         let anti_forgery = AntiForgery::new(cluster.key, config.cluster_issuers.iter().cloned())?;
-        let events = LatticeEvents::new(id, settings.outbox_events, settings.outbox_bytes);
+        let limits = (settings.outbox_events, settings.outbox_bytes);
+        let mailbox = Mailbox::open(id, limits, Some(store.clone()), config.outbox_on_disk)?;
+        let events = LatticeEvents::new(id, mailbox);
         listeners.push(events.clone());
         Ok(Self(Some((settings, anti_forgery, events))))
     }

@@ -148,7 +148,7 @@ async fn serve(config: Config, args: Args) -> Result<()> {
     let friendly_name = friendly_name()?;
     log::name(&key.public_key().to_string(), &friendly_name);
     let mut listeners: Vec<Arc<dyn Events>> = vec![Arc::new(LogEvents)];
-    let joining = Joining::prepare(&config, cluster, &key.public_key().to_string(), &mut listeners)?;
+    let joining = Joining::prepare(&config, cluster, &key.public_key().to_string(), &store, &mut listeners)?;
     let broker = NatsBroker::new(joining::timing(&config), &key.public_key().to_string())?;
     let host = Host::new(
         host::Settings {

@@ -71,6 +71,8 @@ pub struct Config {
     pub outbox_events: usize,
     /// Their bytes.
     pub outbox_bytes: usize,
+    /// Whether they are on disk too.
+    pub outbox_on_disk: bool,
     /// How long a provider may take to stop.
     pub provider_delay: Duration,
     /// Whether remote commands may name files; the manifest on the command line always may.
@@ -211,6 +213,7 @@ impl Config {
             silence: read.millis("WASMCLOUD_NATS_SILENCE_MS"),
             outbox_events: read.number("WASMCLOUD_OUTBOX_EVENTS"),
             outbox_bytes: read.number("WASMCLOUD_OUTBOX_BYTES"),
+            outbox_on_disk: read.flag("WASMCLOUD_OUTBOX_ON_DISK"),
             provider_delay: read.millis("WASMCLOUD_PROV_SHUTDOWN_DELAY_MS"),
             allow_file_load: read.flag("WASMCLOUD_ALLOW_FILE_LOAD"),
             strict_update: read.flag("WASMCLOUD_STRICT_UPDATE_CHECK"),

@@ -642,6 +642,13 @@ pub static SETTINGS: &[Setting] = &[
         Default::Number(|| outbox::DEFAULT_MAX_BYTES as u64),
         "Their bytes together",
     ),
+    setting(
+        "WASMCLOUD_OUTBOX_ON_DISK",
+        "",
+        Kind::Flag,
+        OFF,
+        "Keep them on disk, so that they outlive a restart; with a connection nothing is written",
+    ),
     // Policy.
     setting(
         "WASMCLOUD_POLICY_TOPIC",

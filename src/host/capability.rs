@@ -4,7 +4,7 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Instant};
 
 use crate::{
     error::Result,
-    wire::{Entity, LinkDefinition},
+    wire::{Entity, LinkDefinition, Trace},
 };
 
 /// A boxed future that may move between threads.
@@ -25,6 +25,8 @@ pub struct Call {
     pub deadline: Instant,
     /// How many invocations led to this one; 0 for one from outside.
     pub depth: u8,
+    /// What ties it to the request it serves; `None` where none came.
+    pub trace: Option<Trace>,
 }
 
 /// The router as the edges see it: a way to call an actor or provider.

@@ -154,7 +154,7 @@ impl Router {
             )));
         }
         let context = actor::Context { deadline: call.deadline, depth: call.depth };
-        running.actor.invoke(&call.operation, call.payload, context).await
+        running.actor.invoke_traced(&call.operation, call.payload, context, call.trace).await
     }
 
     /// Runs `call` of an actor against the provider behind `link`.
@@ -174,9 +174,10 @@ impl Router {
     /// Resolves and runs what the guest of `caller` asked for, in the order of `protocol/invocation.md §5.1`.
     async fn call_out(&self, caller: String, call: HostCall) -> Result<Vec<u8>> {
         let route = self.resolve(&caller, &call)?;
-        let HostCall { binding, namespace, operation, payload, deadline, depth } = call;
+        let HostCall { binding, namespace, operation, payload, deadline, depth, trace } = call;
         let origin = Entity::actor(caller);
-        let call = |target| Call { origin, target, operation, payload, deadline, depth: depth + 1 };
+        let trace = Some(trace);
+        let call = |target| Call { origin, target, operation, payload, deadline, depth: depth + 1, trace };
         match route {
             Route::Intrinsic(capability, link) => {
                 let target = Entity::provider("", namespace, binding);

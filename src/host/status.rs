@@ -94,6 +94,7 @@ impl Control for Host {
             payload,
             deadline: Instant::now() + timeout,
             depth: 0,
+            trace: None,
         })
     }
 

@@ -27,11 +27,13 @@ use tokio::runtime::Handle;
 use super::{
     backoff::Backoff,
     credentials,
+    events::random_id,
     settings::{Endpoint, Login, Timing},
 };
 use crate::{
     error::{Error, Kind, Result},
     log,
+    wire::event::event_id,
 };
 
 /// Commands the library may hold for a connection. What is said while it is down never gets there, so this only bridges a
@@ -48,6 +50,9 @@ const READ_BUFFER_BYTES: u16 = 16 * 1024;
 
 /// Probes after which the library calls a silent connection dead, and the one that is on its way when it went silent.
 pub(super) const PROBES_PER_SILENCE: u32 = 4;
+
+/// How long the server may take to say that nobody listens. A satellite link needs a second or two.
+const ROUND_TRIP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How a connection stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +96,8 @@ struct Shared {
     ever_connected: Mutex<bool>,
     /// No attempt to connect is made while this holds.
     resting: AtomicBool,
+    /// The server gives no answer where nobody listens.
+    mute: AtomicBool,
 }
 
 impl Shared {
@@ -150,6 +157,7 @@ pub struct Connection {
     handle: Handle,
     shared: Arc<Shared>,
     patience: Duration,
+    silence: Duration,
 }
 
 /// What was heard in answer to a request.
@@ -206,6 +214,7 @@ impl Connection {
             changed: Signal::new(),
             ever_connected: Mutex::new(false),
             resting: AtomicBool::new(false),
+            mute: AtomicBool::new(false),
         });
         let mut servers = Vec::new();
         for server in &endpoint.servers {
@@ -220,7 +229,7 @@ impl Connection {
             .connect(servers)
             .await
             .map_err(|cause| Error::config(format!("cannot begin to connect to NATS for {purpose}: {cause}")))?;
-        Ok(Self { client, handle, shared, patience: timing.patience })
+        Ok(Self { client, handle, shared, patience: timing.patience, silence: timing.silence })
     }
 
     /// How it stands now.
@@ -353,6 +362,34 @@ impl Connection {
             },
             Some(Err(cause)) => Err(cause),
         }
+    }
+
+    /// Waits until the server has answered something that was said after all that was said before: until then that may be
+    /// lost, whatever the library has taken. What is asked reaches nobody; servers say so at once.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`]: there is no connection, or it was lost meanwhile.
+    pub async fn round_trip(&self) -> Result<()> {
+        let before = self.standing();
+        if !self.shared.mute.load(Relaxed) {
+            let nobody = format!("_INBOX.{}", event_id(random_id()));
+            let answer = self.request(nobody, None, Bytes::new(), ROUND_TRIP_PATIENCE).await?;
+            if matches!(answer, Answer::Silence) {
+                // A line that is dead is noticed within the time its probes take. If it outlives that, it carried what was
+                // said before them, and this server lets nobody ask there: then that is how it is from now on.
+                smol::future::or(self.disconnected(), async {
+                    smol::Timer::after(self.silence + self.silence / 2).await;
+                })
+                .await;
+                self.shared.mute.store(self.standing() == before, Relaxed);
+            }
+        } else {
+            self.flush().await;
+        }
+        if before.is_connected() && self.standing() == before {
+            return Ok(());
+        }
+        Err(Error::unavailable("the connection to NATS was lost before the server had all that was said"))
     }
 
     /// Listens on `subject`, sharing its messages with `queue_group`. Subscriptions outlive the connection: they are in

@@ -8,22 +8,18 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, Weak,
+        Arc, Mutex, OnceLock, Weak,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use event_listener::{Event as Signal, EventListener};
+use event_listener::Event as Signal;
 use sha2::{Digest, Sha256};
 
-use super::{
-    connection::Connection,
-    outbox::{Dropped, Entry, Outbox},
-};
+use super::{mailbox::Mailbox, outbox::Entry};
 use crate::{
     claims::{Now, SignedModule},
-    error::Result,
     host::{
         Host,
         desired::DesiredProvider,
@@ -39,14 +35,13 @@ use crate::{
                 ActorClaims, ActorScaleFailed, ActorScaled, ActorStartFailed, ActorStarted, ActorStopped,
                 ActorUpdateFailed, ActorUpdated, ActorsStartFailed, ActorsStarted, ActorsStopped,
             },
-            event_id, event_time,
-            host::{EventsDropped, HostStarted, HostStopped},
+            event_id,
+            host::{HostStarted, HostStopped},
             provider::{
                 HealthCheckFailed, HealthCheckPassed, HealthCheckStatus, ProviderClaims, ProviderStartFailed,
                 ProviderStarted, ProviderStopped,
             },
         },
-        subject::Subjects,
     },
 };
 
@@ -81,9 +76,7 @@ pub(super) struct Listening {
 pub struct LatticeEvents {
     host_id: String,
     version: &'static str,
-    outbox: Mutex<Outbox>,
-    /// Something is in the outbox.
-    filled: Signal,
+    pub(super) mailbox: Mailbox,
     /// What runs has changed.
     pub(super) routes_changed: Signal,
     /// What is listened to.
@@ -94,13 +87,12 @@ pub struct LatticeEvents {
 }
 
 impl LatticeEvents {
-    /// A listener for the host `host_id`, with an outbox of these limits.
-    pub fn new(host_id: &str, max_events: usize, max_bytes: usize) -> Arc<Self> {
+    /// A listener for the host `host_id` that puts its events into `mailbox`.
+    pub fn new(host_id: &str, mailbox: Mailbox) -> Arc<Self> {
         Arc::new(Self {
             host_id: host_id.to_owned(),
             version: env!("CARGO_PKG_VERSION"),
-            outbox: Mutex::new(Outbox::new(max_events, max_bytes)),
-            filled: Signal::new(),
+            mailbox,
             routes_changed: Signal::new(),
             listening: Listening::default(),
             host: OnceLock::new(),
@@ -135,11 +127,7 @@ impl LatticeEvents {
 
     /// Events that wait for a connection.
     pub fn waiting(&self) -> usize {
-        self.outbox().len()
-    }
-
-    fn outbox(&self) -> MutexGuard<'_, Outbox> {
-        self.outbox.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.mailbox.waiting()
     }
 
     /// Writes `data` as an event of this moment and puts it into the outbox.
@@ -151,64 +139,7 @@ impl LatticeEvents {
             return;
         }
         body.shrink_to_fit();
-        self.outbox().push(Entry { name: D::NAME, body, unix_micros });
-        self.filled.notify(usize::MAX);
-    }
-
-    /// Sends what is in the outbox whenever there is a connection, for ever.
-    pub async fn send_for_ever(self: Arc<Self>, connection: Connection, subjects: Subjects) {
-        loop {
-            connection.connected().await;
-            let filled: EventListener = self.filled.listen();
-            if let Err(error) = self.send_all(&connection, &subjects).await {
-                log::debug!("events wait: {error}");
-                // The library says it is connected until it notices otherwise; this pause is the one between two looks.
-                smol::Timer::after(std::time::Duration::from_millis(200)).await;
-                continue;
-            }
-            filled.await;
-        }
-    }
-
-    /// Sends everything that waits, in order.
-    ///
-    /// # Errors
-    /// There is no connection, or it is stuck; what was not sent still waits.
-    pub async fn send_all(&self, connection: &Connection, subjects: &Subjects) -> Result<()> {
-        let dropped = self.outbox().take_dropped();
-        if let Some(report) = dropped {
-            log::warn!("{} events made while there was no connection were given up", report.count);
-            if let Err(error) = self.report(connection, subjects, report).await {
-                self.outbox().restore_dropped(report);
-                return Err(error);
-            }
-        }
-        loop {
-            let Some(entry) = self.outbox().take() else { return Ok(()) };
-            let body = bytes::Bytes::from(entry.body.clone());
-            let sent = match connection.publish(subjects.events(), body.clone()).await {
-                Ok(()) => connection.publish(subjects.events_named(entry.name), body).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = sent {
-                self.outbox().put_back(entry);
-                return Err(error);
-            }
-        }
-    }
-
-    async fn report(&self, connection: &Connection, subjects: &Subjects, report: Dropped) -> Result<()> {
-        let data = EventsDropped {
-            count: report.count,
-            bytes: report.bytes,
-            first: &event_time(report.first_micros),
-            last: &event_time(report.last_micros),
-        };
-        let mut body = Vec::new();
-        event::write(&mut body, &self.host_id, random_id(), unix_micros(), &data)?;
-        let body = bytes::Bytes::from(body);
-        connection.publish(subjects.events(), body.clone()).await?;
-        connection.publish(subjects.events_named(EventsDropped::NAME), body).await
+        self.mailbox.push(Entry { name: D::NAME.into(), body: body.into(), unix_micros });
     }
 
     /// Tells every client waiting for it that `key` runs as asked, though nothing had to change.

@@ -6,9 +6,8 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use super::{
-    Lattice, LatticeEvents, Settings,
+    Lattice, LatticeEvents, Mailbox, Settings,
     connection::{Answer, Background, Connection},
-    outbox,
     settings::{Endpoint, Login, Tls},
     testing::{NatsServer, connect, eventually, forward, free_port, run, steady},
 };
@@ -69,8 +68,10 @@ impl Board {
         let (store, damage) = opened.unwrap();
         assert_eq!(damage, []);
         let key = KeyPair::from_name(Role::Server, name);
-        let events =
-            LatticeEvents::new(&key.public_key().to_string(), outbox::DEFAULT_MAX_EVENTS, outbox::DEFAULT_MAX_BYTES);
+        let limits = (settings.outbox_events, settings.outbox_bytes);
+        let id = key.public_key().to_string();
+        let mailbox = Mailbox::open(&id, limits, Some(store.clone()), false).unwrap();
+        let events = LatticeEvents::new(&id, mailbox);
         let host = Host::new(
             host::Settings {
                 lattice: "default".into(),
@@ -118,7 +119,7 @@ impl Board {
 /// A client with everything it heard.
 pub struct Client {
     pub connection: Connection,
-    heard: Arc<std::sync::Mutex<Vec<(String, Value)>>>,
+    pub heard: Arc<std::sync::Mutex<Vec<(String, Value)>>>,
     _listening: Vec<Background>,
 }
 

@@ -18,6 +18,7 @@ pub mod entity_config;
 pub mod events;
 pub mod gather;
 pub mod heartbeat;
+pub mod mailbox;
 pub mod objects;
 pub mod outbox;
 pub mod rpc;
@@ -45,6 +46,7 @@ use smol::Task;
 pub use broker::NatsBroker;
 pub use connection::{Connection, Standing};
 pub use events::LatticeEvents;
+pub use mailbox::Mailbox;
 pub use settings::{Endpoint, Login, Settings, Timing, Tls};
 
 use crate::{
@@ -166,11 +168,11 @@ impl Lattice {
             entity_config,
             links: smol::lock::Mutex::new(links),
         });
-        let sending = shared.events.clone().send_for_ever(shared.control.clone(), shared.subjects.clone());
         control::intention::resume(&shared)?;
         let mut tasks = vec![
             task::spawn(warn_of_ad_hoc_cluster(shared.clone())),
-            task::spawn(sending),
+            task::spawn(send_events(shared.clone())),
+            task::spawn(keep_events(shared.clone())),
             task::spawn(heartbeat::beat_for_ever(shared.clone())),
             task::spawn(rpc::serve_for_ever(shared.clone())),
             task::spawn(control::serve_for_ever(shared.clone())),
@@ -212,14 +214,17 @@ impl Lattice {
         }
     }
 
-    /// Ends it: stops listening, sends what still waits, if there is a connection.
+    /// Ends it: stops listening, sends what still waits, if there is a connection; the disk keeps the rest, where it may.
     pub async fn stop(self) {
         for task in self.tasks {
             task.cancel().await;
         }
         if self.shared.control.is_connected() {
-            let _ = self.shared.events.send_all(&self.shared.control, &self.shared.subjects).await;
+            let _ = self.shared.events.mailbox.send_all(&self.shared.control, &self.shared.subjects).await;
             self.shared.control.flush().await;
+        }
+        if let Err(error) = self.shared.events.mailbox.keep().await {
+            log::warn!("events that wait are not on disk: {error}");
         }
     }
 }
@@ -230,6 +235,14 @@ async fn connect(purpose: &'static str, settings: &Settings, endpoint: &Endpoint
     } else {
         Connection::look_for(purpose, endpoint, &settings.timing, host_id).await
     }
+}
+
+async fn send_events(shared: Arc<Shared>) {
+    shared.events.mailbox.send_for_ever(&shared.control, &shared.subjects).await;
+}
+
+async fn keep_events(shared: Arc<Shared>) {
+    shared.events.mailbox.keep_for_ever().await;
 }
 
 /// Says that nobody else can sign calls, once there is somebody else.

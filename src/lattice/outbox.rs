@@ -1,9 +1,13 @@
-//! Events that happened while there was no connection, kept in order until there is one.
+//! Events that happened and are not known to have reached a server, in order.
 //!
-//! Pure: the sender puts them in and takes them out, nothing here waits or sends. Two limits hold at once, number and bytes;
-//! past either the oldest go, because the newest say how things stand, and what went is counted.
+//! Pure: events are put in, looked at to be sent, and removed once they are known to have arrived; nothing here waits, sends
+//! or writes. Two limits hold at once, number and bytes; past either the oldest go, because the newest say how things stand,
+//! and what went is counted. Where a disk takes part (`mailbox`), what it holds of an event is not held here too.
 
-use std::collections::VecDeque;
+use std::{borrow::Cow, collections::VecDeque};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 /// Events kept at most unless set otherwise. A board that stops and starts an actor every second fills it in half an hour.
 pub const DEFAULT_MAX_EVENTS: usize = 4096;
@@ -12,27 +16,42 @@ pub const DEFAULT_MAX_EVENTS: usize = 4096;
 pub const DEFAULT_MAX_BYTES: usize = 640 * 1024;
 
 /// What an event costs beside its text: the entry here and the allocator's share.
-const OVERHEAD_BYTES: usize = 64;
+const OVERHEAD_BYTES: usize = 128;
 
 /// One event, written when it happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Last part of its type, which is also part of its second subject.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// The CloudEvent, its time inside.
-    pub body: Vec<u8>,
+    pub body: Bytes,
     /// The same time in microseconds since 1970, to tell a gap.
     pub unix_micros: u64,
 }
 
-impl Entry {
+/// An event in the outbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Its number; later events have higher ones.
+    pub number: u64,
+    /// As in [`Entry`].
+    pub name: Cow<'static, str>,
+    /// The event, unless only the disk holds it.
+    pub body: Option<Bytes>,
+    /// Length of the event, bytes.
+    pub length: usize,
+    /// As in [`Entry`].
+    pub unix_micros: u64,
+}
+
+impl Kept {
     fn cost(&self) -> usize {
-        self.body.len() + OVERHEAD_BYTES
+        self.length + OVERHEAD_BYTES
     }
 }
 
 /// Events that were given up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {
     /// How many.
     pub count: u64,
@@ -47,50 +66,109 @@ pub struct Dropped {
 /// The queue.
 #[derive(Debug)]
 pub struct Outbox {
-    entries: VecDeque<Entry>,
+    entries: VecDeque<Kept>,
     bytes: usize,
     max_events: usize,
     max_bytes: usize,
     dropped: Option<Dropped>,
+    next: u64,
+    /// Events that only the disk holds and nobody waits for any more.
+    gone: Vec<u64>,
 }
 
 impl Outbox {
     /// An empty outbox with these limits.
     pub fn new(max_events: usize, max_bytes: usize) -> Self {
-        Self { entries: VecDeque::new(), bytes: 0, max_events, max_bytes, dropped: None }
+        Self { entries: VecDeque::new(), bytes: 0, max_events, max_bytes, dropped: None, next: 0, gone: Vec::new() }
     }
 
     /// Appends an event, giving up the oldest where there is no room.
     pub fn push(&mut self, entry: Entry) {
-        self.bytes += entry.cost();
-        self.entries.push_back(entry);
+        let Entry { name, body, unix_micros } = entry;
+        self.append(Kept { number: self.next, name, length: body.len(), body: Some(body), unix_micros });
+    }
+
+    /// Appends an event that is on disk from before the start, in the order of numbers.
+    pub fn restore(&mut self, number: u64, name: String, length: usize, unix_micros: u64) {
+        self.append(Kept { number, name: Cow::Owned(name), body: None, length, unix_micros });
+    }
+
+    fn append(&mut self, kept: Kept) {
+        self.next = kept.number + 1;
+        self.bytes += kept.cost();
+        self.entries.push_back(kept);
         while self.entries.len() > self.max_events || self.bytes > self.max_bytes {
             let Some(oldest) = self.take() else { break };
             self.count(&oldest);
         }
     }
 
-    /// Puts back the entry that [`Outbox::take`] gave last, because it could not be sent.
-    pub fn put_back(&mut self, entry: Entry) {
-        self.bytes += entry.cost();
-        self.entries.push_front(entry);
-        if self.entries.len() > self.max_events || self.bytes > self.max_bytes {
-            // Something newer came in meanwhile and took its place.
-            if let Some(oldest) = self.take() {
-                self.count(&oldest);
-            }
+    /// The oldest events, at most `max_events` of them and, but for the first, at most `max_bytes`.
+    pub fn batch(&self, max_events: usize, max_bytes: usize) -> Vec<Kept> {
+        let mut bytes = 0;
+        let fits = |kept: &&Kept| {
+            bytes += kept.length;
+            bytes <= max_bytes || bytes == kept.length
+        };
+        self.entries.iter().take(max_events).take_while(fits).cloned().collect()
+    }
+
+    /// Events up to `number` have arrived: they go.
+    pub fn arrived(&mut self, number: u64) {
+        while self.entries.front().is_some_and(|oldest| oldest.number <= number) {
+            self.take();
         }
     }
 
-    /// Removes the oldest event.
-    pub fn take(&mut self) -> Option<Entry> {
-        let entry = self.entries.pop_front()?;
-        self.bytes -= entry.cost();
+    fn take(&mut self) -> Option<Kept> {
+        let kept = self.entries.pop_front()?;
+        self.bytes -= kept.cost();
         if self.entries.is_empty() {
             // A long outage is over: its memory goes back.
             self.entries = VecDeque::new();
         }
-        Some(entry)
+        if kept.body.is_none() {
+            self.gone.push(kept.number);
+        }
+        Some(kept)
+    }
+
+    /// Events that only memory holds, oldest first, at most `max_bytes` of them but for the first.
+    pub fn not_on_disk(&self, max_bytes: usize) -> Vec<Kept> {
+        let mut bytes = 0;
+        let fits = |kept: &&Kept| {
+            bytes += kept.length;
+            bytes <= max_bytes || bytes == kept.length
+        };
+        self.entries.iter().filter(|kept| kept.body.is_some()).take_while(fits).cloned().collect()
+    }
+
+    /// The events with these numbers, which are rising, are on disk now: memory lets them go. One that went meanwhile is gone
+    /// from the disk's point of view.
+    pub fn on_disk(&mut self, numbers: &[u64]) {
+        let mut entries = self.entries.iter_mut().peekable();
+        for number in numbers {
+            while entries.next_if(|kept| kept.number < *number).is_some() {}
+            match entries.next_if(|kept| kept.number == *number) {
+                Some(kept) => kept.body = None,
+                None => self.gone.push(*number),
+            }
+        }
+    }
+
+    /// Numbers of events that are to be removed from the disk.
+    pub fn take_gone(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.gone)
+    }
+
+    /// Takes back numbers of [`Outbox::take_gone`] that could not be removed.
+    pub fn still_there(&mut self, numbers: Vec<u64>) {
+        self.gone.extend(numbers);
+    }
+
+    /// What was given up and not told yet.
+    pub fn dropped(&self) -> Option<Dropped> {
+        self.dropped
     }
 
     /// What was given up since the last call, to be told once.
@@ -121,16 +199,16 @@ impl Outbox {
         self.entries.is_empty() && self.dropped.is_none()
     }
 
-    fn count(&mut self, entry: &Entry) {
+    fn count(&mut self, kept: &Kept) {
         let dropped = self.dropped.get_or_insert(Dropped {
             count: 0,
             bytes: 0,
-            first_micros: entry.unix_micros,
-            last_micros: entry.unix_micros,
+            first_micros: kept.unix_micros,
+            last_micros: kept.unix_micros,
         });
         dropped.count += 1;
-        dropped.bytes += entry.body.len() as u64;
-        dropped.last_micros = entry.unix_micros;
+        dropped.bytes += kept.length as u64;
+        dropped.last_micros = kept.unix_micros;
     }
 }
 
@@ -141,7 +219,11 @@ mod tests {
     use super::*;
 
     fn entry(number: u64, bytes: usize) -> Entry {
-        Entry { name: "actor_started", body: vec![b'x'; bytes], unix_micros: number }
+        Entry { name: "actor_started".into(), body: vec![b'x'; bytes].into(), unix_micros: number }
+    }
+
+    fn times(outbox: &Outbox) -> Vec<u64> {
+        outbox.batch(usize::MAX, usize::MAX).iter().map(|kept| kept.unix_micros).collect()
     }
 
     #[test]
@@ -153,11 +235,9 @@ mod tests {
         let dropped = Dropped { count: 3, bytes: 30, first_micros: 1, last_micros: 3 };
         assert_eq!(outbox.take_dropped(), Some(dropped));
         assert_eq!(outbox.take_dropped(), None);
-        assert_eq!(
-            [outbox.take(), outbox.take(), outbox.take()].map(|one| one.map(|one| one.unix_micros)),
-            [Some(4), Some(5), None]
-        );
-        assert!(outbox.is_empty());
+        assert_eq!(times(&outbox), [4, 5]);
+        outbox.arrived(u64::MAX);
+        assert!(outbox.is_empty() && outbox.take_gone().is_empty());
     }
 
     #[test]
@@ -172,17 +252,41 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_sent_stays_first() {
-        let mut outbox = Outbox::new(2, usize::MAX);
-        outbox.push(entry(1, 1));
-        outbox.push(entry(2, 1));
-        let first = outbox.take().unwrap();
-        outbox.put_back(first.clone());
-        assert_eq!(outbox.take(), Some(first.clone()));
-        outbox.push(entry(3, 1));
-        outbox.put_back(first);
-        assert_eq!(outbox.take_dropped().unwrap().first_micros, 1);
-        assert_eq!(outbox.take().unwrap().unix_micros, 2);
+    fn events_stay_until_they_have_arrived() {
+        let mut outbox = Outbox::new(100, usize::MAX);
+        for number in 0..10 {
+            outbox.push(entry(number, 100));
+        }
+        let batch = outbox.batch(8, 350);
+        assert_eq!(batch.iter().map(|kept| kept.number).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(outbox.batch(1, 5).len(), 1, "one that is too long goes alone");
+        assert_eq!(outbox.len(), 10);
+        outbox.push(entry(10, 100));
+        outbox.arrived(batch[2].number);
+        assert_eq!(times(&outbox), (3..=10).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_the_disk_holds_memory_lets_go_and_the_disk_learns_what_went() {
+        let mut outbox = Outbox::new(4, usize::MAX);
+        for number in 0..4 {
+            outbox.push(entry(number, 100));
+        }
+        let written: Vec<u64> = outbox.not_on_disk(250).iter().map(|kept| kept.number).collect();
+        assert_eq!(written, [0, 1]);
+        // The first arrives while it is being written.
+        outbox.arrived(0);
+        outbox.on_disk(&written);
+        assert_eq!(outbox.take_gone(), [0]);
+        assert_eq!(outbox.not_on_disk(usize::MAX).len(), 2);
+        assert_eq!(outbox.batch(1, 1000)[0].body, None);
+        outbox.on_disk(&[2, 3]);
+        for number in 4..6 {
+            outbox.push(entry(number, 100));
+        }
+        assert_eq!((outbox.take_gone(), outbox.dropped().map(|one| one.count)), (vec![1], Some(1)));
+        outbox.arrived(u64::MAX);
+        assert_eq!(outbox.take_gone(), [2, 3]);
     }
 
     #[test]
@@ -207,12 +311,11 @@ mod tests {
                 prop_assert!(outbox.len() <= max_events && outbox.bytes <= max_bytes);
             }
             let dropped = outbox.take_dropped().map_or(0, |one| one.count);
-            let mut kept = Vec::new();
-            while let Some(entry) = outbox.take() {
-                kept.push(entry.unix_micros);
-            }
+            let kept = times(&outbox);
             prop_assert_eq!(dropped as usize + kept.len(), sizes.len());
-            prop_assert!(kept.is_sorted() && outbox.bytes == 0);
+            prop_assert!(kept.is_sorted());
+            outbox.arrived(u64::MAX);
+            prop_assert!(outbox.bytes == 0 && outbox.is_empty());
         }
     }
 }

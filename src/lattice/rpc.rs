@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::Message;
+use async_nats::{HeaderMap, Message};
 use futures_util::StreamExt;
 
 use super::{
@@ -30,12 +30,13 @@ use crate::{
     host::{BoxFuture, Call, Uplink, UplinkStatus},
     log,
     wire::{
-        Entity, Invocation, InvocationResponse, chunk, codec,
+        Entity, Invocation, InvocationResponse, Trace, chunk, codec,
         event::{
             self, Data, event_id,
             invocation::{InvocationFailed, InvocationSucceeded, Passed},
         },
         subject::{PROVIDER_QUEUE_GROUP, ProviderTopic, Subjects},
+        trace,
     },
 };
 
@@ -164,7 +165,8 @@ async fn answer(shared: &Shared, served: &Served, message: &Message) -> Result<V
         Err(error) => return InvocationResponse::failure("", error.text()).encode(),
     };
     let id = invocation.id.clone();
-    let outcome = run(shared, served, &invocation, began).await;
+    let trace = trace_of(&invocation, message);
+    let outcome = run(shared, served, &invocation, trace, began).await;
     tell(
         shared,
         &invocation.origin,
@@ -194,7 +196,25 @@ fn length_of(invocation: &Invocation<'_>) -> u64 {
     invocation.content_length.unwrap_or(invocation.msg.len() as u64)
 }
 
-async fn run(shared: &Shared, served: &Served, invocation: &Invocation<'_>, began: Instant) -> Result<Vec<u8>> {
+/// What ties the call to a request: from the envelope, else from the message's headers (`protocol/invocation.md §7`).
+fn trace_of(invocation: &Invocation<'_>, message: &Message) -> Option<Trace> {
+    if !invocation.trace_context.is_empty() {
+        return Trace::find(|name| invocation.trace_context.get(name).map(String::as_str));
+    }
+    let headers = message.headers.as_ref()?;
+    Trace::find(|name| {
+        let (_, values) = headers.iter().find(|(known, _)| AsRef::<str>::as_ref(known).eq_ignore_ascii_case(name))?;
+        values.first().map(|value| value.as_str())
+    })
+}
+
+async fn run(
+    shared: &Shared,
+    served: &Served,
+    invocation: &Invocation<'_>,
+    trace: Option<Trace>,
+    began: Instant,
+) -> Result<Vec<u8>> {
     let now = shared.host.now();
     let checked = shared.anti_forgery.check(invocation, now).map_err(|error| match served {
         Served::Provider { .. } => as_provider_says(&error),
@@ -234,6 +254,7 @@ async fn run(shared: &Shared, served: &Served, invocation: &Invocation<'_>, bega
         payload,
         deadline,
         depth: 0,
+        trace,
     };
     shared.host.router().serve(call).await
 }
@@ -314,13 +335,23 @@ impl Uplink for RpcUplink {
             self.subjects.provider(&call.target.public_key, &call.target.link_name)
         };
         Box::pin(async move {
-            let Call { origin, target, operation, payload, deadline, .. } = call;
+            let Call { origin, target, operation, payload, deadline, trace, .. } = call;
             let length = payload.len() as u64;
             let longest = if chunk::must_store(payload.len()) { timeout + BODY_PATIENCE } else { timeout };
             let patience = deadline.saturating_duration_since(Instant::now()).min(longest);
-            let invocation = Invocation { origin, target, operation, host_id, ..Invocation::default() };
+            // Receivers of one generation look into the envelope, those of another at the headers.
+            let headers = trace.as_ref().map(|trace| {
+                let mut headers = HeaderMap::new();
+                headers.insert(trace::PARENT, trace.parent());
+                if let Some(state) = trace.state() {
+                    headers.insert(trace::STATE, state);
+                }
+                headers
+            });
+            let trace_context = trace.as_ref().map(Trace::members).unwrap_or_default();
+            let invocation = Invocation { origin, target, operation, host_id, trace_context, ..Invocation::default() };
             let invocation = seal(invocation, payload, &anti_forgery, &bodies, patience).await?;
-            let asked = connection.request(subject, None, invocation.encode()?, patience).await;
+            let asked = connection.request(subject, headers, invocation.encode()?, patience).await;
             let outcome = match asked {
                 Ok(Answer::Message(message)) => read_answer(&bodies, &invocation.id, &message, patience).await,
                 Ok(Answer::Nobody | Answer::Silence) => Err(Error::timeout(NO_ANSWER)),

@@ -1,24 +1,34 @@
 //! The lattice's bucket and the control interface at their edges: lost buckets, large ones, domains, storms, refusals.
 
-use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use async_nats::HeaderMap;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use super::{
-    Settings,
+    Settings, Timing,
     bucket::{Bucket, Entry},
     connection::{Answer, Connection},
-    lattice_tests::{Board, Client, accepted, module},
-    testing::{NatsServer, connect, eventually, run, steady},
+    lattice_tests::{Board, Client, accepted, anti_forgery, module},
+    settings::{Endpoint, Login, Tls},
+    testing::{NatsServer, connect, eventually, forward, free_port, run, steady},
 };
 use crate::{
-    claims::builtin_provider_key,
+    claims::{Now, builtin_provider_key},
     wire::{
-        LinkDefinition,
+        Entity, Invocation, InvocationResponse, LinkDefinition, Trace,
         cache::{ClaimsRecord, Key, encode_link},
-        interface::KEY_VALUE,
+        interface::{HttpRequest, KEY_VALUE},
         link::link_id,
     },
 };
@@ -300,5 +310,163 @@ fn a_refused_live_update_is_told_by_an_event_too() {
             assert!(told["reason"].as_str().unwrap().contains(text), "{told}");
         }
         board.stop().await;
+    });
+}
+
+#[test]
+fn events_said_on_a_line_that_died_without_a_word_are_told_over_the_next_one() {
+    run(async {
+        let (server, directory) = (NatsServer::start(""), tempfile::tempdir().unwrap());
+        let (swallow, port) = (Arc::new(AtomicBool::new(false)), free_port());
+        forward(port, server.port, swallow.clone());
+        let endpoint = Endpoint::parse("127.0.0.1", port, Login::None, Tls::default()).unwrap();
+        let timing = Timing { silence: Duration::from_secs(4), ..steady() };
+        let settings = Settings { timing, ..Settings::new("default", endpoint) };
+        let client = Client::new(&server.endpoint()).await;
+        let board = Board::start_with("alpha", directory.path(), settings).await;
+        client.until_answered("ping.hosts").await;
+        client.event("host_started", |_| true).await;
+        let shared = board.lattice.shared.clone();
+        eventually("what was said has arrived", || shared.events.waiting() == 0).await;
+
+        swallow.store(true, SeqCst);
+        let (actor, _) = board.host.fetch_module(&module("echo_small")).await.unwrap();
+        board.host.change(|desired| desired.start_actor(&actor, 2, &BTreeMap::new())).await.unwrap();
+        board.host.change(|desired| desired.put_link(link("one"))).await.unwrap();
+        eventually("the line is given up", || !shared.control.is_connected()).await;
+        assert!(shared.events.waiting() >= 5, "{} wait", shared.events.waiting());
+        let dead = crate::wire::event::event_time(super::events::unix_micros());
+        swallow.store(false, SeqCst);
+
+        for (name, count) in
+            [("actor_started", 2), ("actors_started", 1), ("actor_scaled", 1), ("refmap_set", 1), ("linkdef_set", 1)]
+        {
+            eventually(name, || client.events(name).len() >= count).await;
+            for event in client.events(name) {
+                assert!(event["time"].as_str().unwrap() < dead.as_str(), "{event}");
+            }
+        }
+        eventually("nothing waits", || shared.events.waiting() == 0).await;
+        // Each once by identity, in the order in which they happened.
+        let mut order: Vec<(String, String)> = Vec::new();
+        for (subject, event) in client.heard.lock().unwrap().iter() {
+            let id = (event["id"].to_string(), event["time"].to_string());
+            if subject == "wasmbus.evt.default" && !subject.contains("heartbeat") && !order.contains(&id) {
+                let heartbeat = event["type"].as_str().unwrap().ends_with("host_heartbeat");
+                if !heartbeat {
+                    order.push(id);
+                }
+            }
+        }
+        assert!(order.is_sorted_by_key(|(_, time)| time), "{order:?}");
+        board.stop().await;
+    });
+}
+
+#[test]
+fn a_server_that_lets_nobody_ask_gets_every_event_once_all_the_same() {
+    run(async {
+        // What a host must be allowed to say, and not a word to its own inbox.
+        let server = server_with(concat!(
+            "jetstream { store_dir: \"{dir}/js\" }\n",
+            "authorization { users: [ { user: board, password: pass, permissions: { publish: { deny: \"_INBOX.>\" } } },",
+            " { user: all, password: pass } ] }"
+        ));
+        let directory = tempfile::tempdir().unwrap();
+        let way_in = |user: &str| Endpoint {
+            login: Login::UserPassword { user: user.into(), password: "pass".into() },
+            ..server.endpoint()
+        };
+        let client = Client::new(&way_in("all")).await;
+        let timing = Timing { silence: Duration::from_secs(2), ..steady() };
+        let settings = Settings { timing, ..Settings::new("default", way_in("board")) };
+        let board = Board::start_with("alpha", directory.path(), settings).await;
+        client.event("host_started", |_| true).await;
+        let shared = board.lattice.shared.clone();
+        eventually("the line has proved itself", || shared.events.waiting() == 0).await;
+        let (actor, _) = board.host.fetch_module(&module("echo_small")).await.unwrap();
+        board.host.change(|desired| desired.start_actor(&actor, 1, &BTreeMap::new())).await.unwrap();
+        client.event("actor_started", |_| true).await;
+        eventually("nothing waits", || shared.events.waiting() == 0).await;
+        assert_eq!((client.events("host_started").len(), client.events("actor_started").len()), (1, 1));
+        board.stop().await;
+    });
+}
+
+/// What of an invocation ties it to a request: in its envelope, and in the headers of its message.
+fn context_of(message: &async_nats::Message) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
+    let invocation = Invocation::decode(&message.payload).unwrap();
+    let headers = message.headers.iter().flat_map(HeaderMap::iter);
+    let headers = headers.map(|(name, values)| (name.to_string(), values[0].to_string())).collect();
+    (invocation.trace_context, headers)
+}
+
+#[test]
+fn the_trace_of_a_request_goes_through_guests_to_other_hosts() {
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    const STATE: &str = "rojo=00f067aa0ba902b7";
+    run(async {
+        let server = NatsServer::start("");
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let first = Board::start("one", one.path(), &server.endpoint()).await;
+        let second = Board::start("two", two.path(), &server.endpoint()).await;
+        let client = Client::new(&server.endpoint()).await;
+        for (board, actor) in [(&first, "caller"), (&second, "callee")] {
+            client.until_answered(&format!("get.{}.inv", board.id())).await;
+            accepted(&client.ask(&format!("cmd.{}.la", board.id()), json!({"actor_ref": module(actor)})).await);
+        }
+        let key = async |name: &str| {
+            let data = client.event("actor_started", |data| data["image_ref"] == module(name).as_str()).await;
+            data["public_key"].as_str().unwrap().to_owned()
+        };
+        let (caller, callee) = (key("caller").await, key("callee").await);
+        eventually("the alias is known", || first.lattice.shared.cache.resolve_alias("test/callee").is_some()).await;
+        let mut passing = client.connection.subscribe(format!("wasmbus.rpc.default.{callee}"), None).await.unwrap();
+
+        let request =
+            HttpRequest { path: "/Ada".into(), query_string: "via=test/callee".into(), ..HttpRequest::default() };
+        let body = rmp_serde::to_vec_named(&request).unwrap();
+        let both = BTreeMap::from([("traceparent".to_owned(), PARENT.to_owned()), ("tracestate".into(), STATE.into())]);
+        let envelope = both.clone();
+        let mut headers = HeaderMap::new();
+        // One sender writes names its own way, and what is no context is none.
+        headers.insert("Traceparent", PARENT);
+        headers.insert("tracestate", STATE);
+        let nonsense = BTreeMap::from([("traceparent".to_owned(), "nonsense".to_owned())]);
+        for (members, headers, expected) in [
+            (envelope, None, Some(&both)),
+            (BTreeMap::new(), Some(headers), Some(&both)),
+            (BTreeMap::new(), None, None),
+            (nonsense, None, None),
+        ] {
+            let mut invocation = Invocation {
+                origin: Entity::actor("__WASH__"),
+                target: Entity::actor(&caller),
+                operation: "HttpServer.HandleRequest".into(),
+                msg: body.clone().into(),
+                id: "one".into(),
+                host_id: first.id(),
+                content_length: Some(body.len() as u64),
+                trace_context: members,
+                ..Invocation::default()
+            };
+            invocation.encoded_claims = anti_forgery().sign(&invocation, &body, Now::from_system(0)).unwrap();
+            let subject = format!("wasmbus.rpc.default.{caller}");
+            let asked =
+                client.connection.request(subject, headers, invocation.encode().unwrap(), Duration::from_secs(20));
+            let Answer::Message(answer) = asked.await.unwrap() else { panic!("no answer") };
+            assert_eq!(InvocationResponse::decode(&answer.payload).unwrap().error, None);
+            let (members, headers) = context_of(&passing.next().await.unwrap());
+            assert_eq!(members, headers);
+            match expected {
+                Some(expected) => assert_eq!(members, *expected),
+                None => {
+                    let fresh = Trace::find(|name| members.get(name).map(String::as_str)).unwrap();
+                    assert!(fresh.parent() != PARENT && fresh.state().is_none(), "{members:?}");
+                }
+            }
+        }
+        first.stop().await;
+        second.stop().await;
     });
 }

@@ -22,6 +22,8 @@ pub enum Table {
     Outgoing = 8,
     /// Names under which artifacts are offered to other boards: name to digest.
     Published = 9,
+    /// Events that wait for a connection.
+    Event = 10,
 }
 
 impl Table {

@@ -13,7 +13,9 @@ pub mod json;
 pub mod link;
 pub mod subject;
 pub mod text;
+pub mod trace;
 
 pub use entity::Entity;
 pub use invocation::{Invocation, InvocationResponse};
 pub use link::LinkDefinition;
+pub use trace::Trace;

@@ -106,6 +106,7 @@ async fn invoke(host: &Host, key: &str, payload: Vec<u8>) -> HostResult<Vec<u8>>
         payload,
         deadline: Instant::now() + PATIENCE,
         depth: 0,
+        trace: None,
     };
     host.router().invoke(call).await
 }

@@ -27,6 +27,7 @@ use crate::{
     error::{Error, Kind},
     host::Call,
     log,
+    wire::Trace,
 };
 
 /// The operation an actor serves.
@@ -124,6 +125,7 @@ async fn handle(shared: &Shared, pace: &Pace, parts: &Parts, body: Incoming) -> 
         // Counted from here: a slow upload is the client's time, not the actor's.
         deadline: Instant::now() + options.timeout,
         depth: 0,
+        trace: Trace::find(|name| parts.headers.get(name)?.to_str().ok()),
     };
     let answered = shared.invoke.invoke(call).await.and_then(Answer::decode);
     drop(reservation);

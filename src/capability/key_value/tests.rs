@@ -115,6 +115,7 @@ impl Board {
             payload,
             deadline: Instant::now() + Duration::from_secs(5),
             depth: 0,
+            trace: None,
         };
         smol::block_on(self.provider.call(link, call))
     }

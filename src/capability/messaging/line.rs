@@ -274,6 +274,7 @@ impl Line {
                 payload,
                 deadline,
                 depth: 0,
+                trace: None,
             };
             match self.invoke.invoke(call).await {
                 // Others call the actor too. Its place in the queue is here.

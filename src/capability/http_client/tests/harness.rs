@@ -92,6 +92,7 @@ impl Client {
             payload: codec::encode(request).unwrap(),
             deadline: Instant::now() + time,
             depth: 1,
+            trace: None,
         };
         let answer = smol::block_on(self.provider.call(Arc::clone(&self.link), call))?;
         codec::decode("answer", &answer)

@@ -197,6 +197,7 @@ fn actors_have_nothing_to_call_here() {
         payload: vec![],
         deadline: std::time::Instant::now(),
         depth: 0,
+        trace: None,
     };
     let error = smol::block_on(server.provider.call(Arc::new(link(&[])), call)).unwrap_err();
     assert_eq!(error.kind(), Kind::Usage);
