@@ -6,11 +6,12 @@
 //!
 //! 0. [`error`]: the one error type, with a kind and a text for the operator; [`task`]: the executor.
 //! 1. [`log`]: one line per event; [`wire`]: the words of the lattice, no I/O; [`store`]: what survives a power cut;
-//!    [`trust`]: TLS for outgoing HTTP.
+//!    [`trust`], [`certificate`]: TLS for outgoing and incoming HTTP.
 //! 2. [`claims`]: who may do what: keys, tokens, signed modules, provider archives.
 //! 3. [`actor`]: guests in the interpreter, one invocation as a future; [`artifact`]: where bytes come from.
 //! 4. [`host`]: the heart: what should run, what does run, and the router every invocation passes.
-//! 5. `lattice` (a feature): the NATS edge; [`capability`]: providers inside the process; [`web`]: the local admin API.
+//! 5. `lattice` (a feature): the NATS edge; [`capability`]: providers inside the process; [`web`]: the local admin API, the
+//!    mirror of a site.
 //! 6. [`sdk`]: the provider's end of the protocol; [`config`]: where a setting can come from; [`service`]: signals and the main thread.
 //! 7. [`cli`]: one file per subcommand; wires everything together.
 //!

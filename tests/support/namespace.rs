@@ -19,8 +19,8 @@ pub struct Cable {
     names: [String; 2],
 }
 
-/// Addresses at the two ends.
-pub const ENDS: [&str; 2] = ["10.77.0.1", "10.77.0.2"];
+/// Addresses at the two ends; more of 10.77.0.0/24 can be added.
+const ENDS: [&str; 2] = ["10.77.0.1", "10.77.0.2"];
 
 impl Cable {
     /// Lays it.
@@ -44,6 +44,11 @@ impl Cable {
             }
         }
         cable
+    }
+
+    /// Gives the end `end` one more address.
+    pub fn add_address(&self, end: usize, address: &str) {
+        ip(&["-n", &self.names[end], "addr", "add", &format!("{address}/24"), "dev", "cable"]);
     }
 
     /// Plugs it out, or in again.

@@ -1,11 +1,11 @@
 //! `latticed artifact import`: what `export` wrote, into this board.
 
-use std::{fs::File, io, path::PathBuf};
+use std::path::PathBuf;
 
 use serde_json::json;
 
 use super::{
-    place::{Place, PlaceArgs},
+    place::{self, Place, PlaceArgs},
     progress::Progress,
 };
 use crate::{
@@ -44,17 +44,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args, output: &mut Output) -> Result<()> {
     let shown = args.file.display().to_string();
-    let mut file = File::open(&args.file).map_err(|cause| {
-        let kind = match cause.kind() {
-            io::ErrorKind::NotFound => Kind::NotFound,
-            io::ErrorKind::PermissionDenied => Kind::Denied,
-            _ => Kind::Storage,
-        };
-        Error::new(kind, format!("cannot read {shown}: {cause}"))
-    })?;
-    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
-        return Err(Error::invalid(format!("{shown} is no regular file")));
-    }
+    let (mut file, _) = place::open_file(&args.file)?;
     let items = bundle::read(&mut file).map_err(|error| error.context(&shown))?;
     let place = args.place.find(true)?;
     let all: u64 = items.iter().map(|item| item.bytes).sum();

@@ -1,6 +1,13 @@
 //! Where the artifacts of this board are reached: in the host that runs, else in its store.
 
-use std::{io::Read, path::PathBuf, sync::Arc};
+use std::{
+    fs::File,
+    io::{self, Read, Seek},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use sha2::Digest as _;
 
 use crate::{
     artifact::{
@@ -39,7 +46,7 @@ pub enum Place {
 
 impl PlaceArgs {
     /// Where settings are to be read from.
-    pub fn host_config(&self) -> Option<&std::path::Path> {
+    pub fn host_config(&self) -> Option<&Path> {
         self.host_config.as_deref()
     }
 
@@ -83,7 +90,7 @@ impl Place {
     /// The content `digest`, piece by piece.
     pub fn content(&self, digest: Digest) -> Result<Box<dyn Read>> {
         match self {
-            Place::Host(client) => Ok(Box::new(std::io::Cursor::new(task::block_on(client.content(digest))?))),
+            Place::Host(client) => Ok(Box::new(io::Cursor::new(task::block_on(client.content(digest))?))),
             Place::Store(artifacts) => {
                 let blobs = artifacts.store().blobs();
                 blobs.verify_blocking(digest)?;
@@ -94,7 +101,7 @@ impl Place {
 
     /// Takes in `bytes` of `content`, whose digest must be `digest`. What is there already is not written again.
     pub fn take_in(&self, digest: Digest, bytes: u64, content: &mut dyn Read) -> Result<()> {
-        let broken = |cause: std::io::Error| Error::invalid(format!("the content sha256:{digest} breaks off: {cause}"));
+        let broken = |cause: io::Error| Error::invalid(format!("the content sha256:{digest} breaks off: {cause}"));
         match self {
             Place::Host(client) => {
                 let room = usize::try_from(bytes).ok().filter(|bytes| *bytes <= MAX_BLOB_BYTES);
@@ -158,32 +165,36 @@ struct Pieces {
 }
 
 impl Read for Pieces {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.blob.read_at(self.at, buffer)?;
         self.at += count as u64;
         Ok(count)
     }
 }
 
-/// Opens a file that is to become an artifact: its digest, its length, and itself at its beginning.
-pub fn open(path: &std::path::Path) -> Result<(Digest, u64, std::fs::File)> {
-    use std::io::Seek;
-
-    use sha2::Digest as _;
-
+/// Opens the regular file at `path`, and says how long it is.
+pub fn open_file(path: &Path) -> Result<(File, u64)> {
     let shown = path.display();
-    let mut file = std::fs::File::open(path).map_err(|cause| {
+    let file = File::open(path).map_err(|cause| {
         let kind = match cause.kind() {
-            std::io::ErrorKind::NotFound => Kind::NotFound,
-            std::io::ErrorKind::PermissionDenied => Kind::Denied,
+            io::ErrorKind::NotFound => Kind::NotFound,
+            io::ErrorKind::PermissionDenied => Kind::Denied,
             _ => Kind::Storage,
         };
         Error::new(kind, format!("cannot read {shown}: {cause}"))
     })?;
-    let failed = |cause: std::io::Error| Error::storage(format!("cannot read {shown}: {cause}"));
-    if !file.metadata().map_err(failed)?.is_file() {
+    let metadata = file.metadata().context(Kind::Storage, format_args!("cannot look at {shown}"))?;
+    if !metadata.is_file() {
         return Err(Error::invalid(format!("{shown} is no regular file")));
     }
+    Ok((file, metadata.len()))
+}
+
+/// Opens a file that is to become an artifact: its digest, its length, and itself at its beginning.
+pub fn open(path: &Path) -> Result<(Digest, u64, File)> {
+    let shown = path.display();
+    let (mut file, _) = open_file(path)?;
+    let failed = |cause: io::Error| Error::storage(format!("cannot read {shown}: {cause}"));
     let mut hash = sha2::Sha256::new();
     let mut piece = vec![0; PIECE_BYTES];
     let mut bytes = 0;

@@ -1,10 +1,10 @@
 //! `latticed artifact push`: a file into the object store of a lattice.
 
-use std::{fs::File, io, path::PathBuf};
+use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::progress::Progress;
+use super::{place, progress::Progress};
 use crate::{
     cli::{Output, joining, table::printable},
     config::Config,
@@ -49,22 +49,10 @@ pub fn run(args: Args, output: &mut Output) -> Result<()> {
     }
     let place = Place::parse(&args.to).map_err(|error| error.context(printable(&args.to)))?;
     let path = args.file.display();
-    let file = File::open(&args.file).map_err(|cause| {
-        let kind = match cause.kind() {
-            io::ErrorKind::NotFound => Kind::NotFound,
-            io::ErrorKind::PermissionDenied => Kind::Denied,
-            _ => Kind::Storage,
-        };
-        Error::new(kind, format!("cannot read {path}: {cause}"))
-    })?;
-    let metadata = file.metadata().context(Kind::Storage, format_args!("cannot look at {path}"))?;
-    if !metadata.is_file() {
-        return Err(Error::invalid(format!("{path} is no regular file")));
-    }
+    let (file, all) = place::open_file(&args.file)?;
     let config = Config::load(args.host_config.as_deref(), Vec::new(), &[])?;
     let settings = joining::endpoints(&config)?;
     let mut progress = Progress::new(format!("putting {path}"), output.json());
-    let all = metadata.len();
     let put = shelf::put(&settings, &place, file, |done| progress.tell(done, all));
     let info = task::run(0, put)
         .context(Kind::Internal, "cannot start the main loop")?

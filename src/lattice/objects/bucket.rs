@@ -199,7 +199,7 @@ impl Bucket {
         if replaces {
             headers.insert("Nats-Rollup", "sub");
         }
-        match self.connection.request(subject, Some(headers), payload, CHUNK_PATIENCE).await? {
+        match self.request(subject.to_owned(), Some(headers), payload, CHUNK_PATIENCE).await? {
             Answer::Message(message) => match read(&message.payload)?.error {
                 None => Ok(()),
                 Some(error) => Err(self.refused("take a chunk", &error)),
@@ -212,7 +212,7 @@ impl Bucket {
     async fn get(&self, request: &str, patience: Duration) -> Result<Option<Stored>> {
         if self.is_direct().await? {
             let subject = words::api(self.domain.as_deref(), "DIRECT.GET", &self.name);
-            return match self.connection.request(subject, None, request.to_owned(), patience).await? {
+            return match self.request(subject, None, request.to_owned().into(), patience).await? {
                 Answer::Message(message) => direct(message),
                 Answer::Silence => Err(silence(patience)),
                 Answer::Nobody => Err(Error::unavailable(format!("nobody serves the bucket {} now", self.name))),
@@ -251,9 +251,25 @@ impl Bucket {
         }
     }
 
+    /// A request that ends with the connection it went out on: its answer cannot come any more.
+    async fn request(
+        &self,
+        subject: String,
+        headers: Option<HeaderMap>,
+        payload: Bytes,
+        patience: Duration,
+    ) -> Result<Answer> {
+        let asked = self.connection.request(subject, headers, payload, patience);
+        let lost = async {
+            self.connection.disconnected().await;
+            Err(Error::unavailable("the connection to NATS was lost"))
+        };
+        smol::future::or(asked, lost).await
+    }
+
     async fn ask(&self, verb: &str, request: String, patience: Duration) -> Result<Bytes> {
         let subject = words::api(self.domain.as_deref(), verb, &self.name);
-        match self.connection.request(subject, None, request, patience).await? {
+        match self.request(subject, None, request.into(), patience).await? {
             Answer::Message(message) => Ok(message.payload),
             Answer::Silence => Err(silence(patience)),
             Answer::Nobody => Err(Error::unavailable(match &self.domain {

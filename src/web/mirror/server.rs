@@ -79,17 +79,17 @@ pub struct Settings {
     pub token: Option<Token>,
 }
 
+/// How often an address is tried that no interface has yet: boards start before their network.
+const BIND_INTERVAL: Duration = Duration::from_secs(5);
+
 /// A running mirror; dropping it closes the socket.
-pub struct Mirror {
-    bound: SocketAddr,
-    accepting: Task<()>,
-}
+pub struct Mirror(Task<()>);
 
 impl Mirror {
-    /// Opens the socket and serves `store`.
+    /// Opens the socket and serves `store`. Where no interface has the address yet it is tried again until one does.
     ///
     /// # Errors
-    /// `Conflict`, `Config` or `Unavailable` when the address cannot be had; `Config` for a certificate that cannot be used.
+    /// `Conflict` or `Config` when the address cannot be had; `Config` or `Denied` for a certificate that cannot be used.
     pub async fn start(settings: Settings, store: Store) -> Result<Self> {
         let acceptor = match settings.tls.clone() {
             Some((certificate, key)) => Some(
@@ -102,26 +102,44 @@ impl Mirror {
             ),
             None => None,
         };
-        let bind = || {
-            let listener = Async::<StdListener>::bind(settings.listen)?;
-            let bound = listener.get_ref().local_addr()?;
-            Ok((listener, bound))
-        };
-        let (listener, bound) = bind().map_err(|cause| cannot_bind(settings.listen, &cause))?;
-        let scheme = if acceptor.is_some() { "https" } else { "http" };
-        log::info!("the mirror serves this board's artifacts on {scheme}://{bound}");
         let shelf = Arc::new(Shelf::new(store, settings.token));
-        Ok(Self { bound, accepting: task::spawn(accept(listener, shelf, acceptor)) })
-    }
-
-    /// The real address, after the kernel chose a port.
-    pub fn bound(&self) -> SocketAddr {
-        self.bound
+        let listen = settings.listen;
+        let bound = match bind(listen) {
+            Err(error) if error.kind() == Kind::Unavailable => {
+                log::warn!("{error}; trying again until there is one");
+                None
+            }
+            outcome => Some(outcome?),
+        };
+        Ok(Self(task::spawn(async move {
+            let listener = match bound {
+                Some(listener) => listener,
+                None => bind_later(listen).await,
+            };
+            let scheme = if acceptor.is_some() { "https" } else { "http" };
+            // After the kernel chose a port, where it may.
+            let place = listener.get_ref().local_addr().unwrap_or(listen);
+            log::info!("the mirror serves this board's artifacts on {scheme}://{place}");
+            accept(listener, shelf, acceptor).await;
+        })))
     }
 
     /// Accepts nobody any more. Answers on their way still go out while the process lives.
     pub async fn stop(self) {
-        self.accepting.cancel().await;
+        self.0.cancel().await;
+    }
+}
+
+fn bind(address: SocketAddr) -> Result<Async<StdListener>> {
+    Async::<StdListener>::bind(address).map_err(|cause| cannot_bind(address, &cause))
+}
+
+async fn bind_later(address: SocketAddr) -> Async<StdListener> {
+    loop {
+        Timer::after(BIND_INTERVAL).await;
+        if let Ok(listener) = bind(address) {
+            return listener;
+        }
     }
 }
 
