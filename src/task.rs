@@ -11,14 +11,19 @@ use std::{
     io,
     num::NonZeroUsize,
     sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering::SeqCst},
+        Arc, Mutex, MutexGuard, OnceLock,
+        atomic::{
+            AtomicU64, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     thread,
 };
 
 use event_listener::Event;
+use futures_util::FutureExt;
 use smol::{Executor, Task, future};
+use tokio::runtime::RuntimeMetrics;
 
 static EXECUTOR: Executor<'static> = Executor::new();
 
@@ -35,6 +40,12 @@ struct Thread {
     round: AtomicU64,
 }
 
+/// Tasks that were spawned and have not ended.
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// The runtime of the main thread, to count what the NATS client runs there.
+static RUNTIME: OnceLock<RuntimeMetrics> = OnceLock::new();
+
 /// Stack of a worker thread, bytes. 2 MiB, as Rust gives its own threads: an unoptimised interpreter has been seen to need
 /// more than 256 KiB. It is address space, memory only as far as it is touched. Exceeding it ends the process.
 const WORKER_STACK_BYTES: usize = 2 * 1024 * 1024;
@@ -44,7 +55,26 @@ const TOKIO_BLOCKING_THREADS: usize = 1;
 
 /// Starts `future` on the executor. Dropping the returned task cancels it; `detach` lets it run on.
 pub fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> Task<T> {
-    EXECUTOR.spawn(future)
+    LIVE.fetch_add(1, Relaxed);
+    let counted = Counted;
+    EXECUTOR.spawn(future.map(move |outcome| {
+        drop(counted);
+        outcome
+    }))
+}
+
+/// Goes with a task, however that ends.
+struct Counted;
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        LIVE.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Tasks that live now, here and on the runtime of the NATS client. It goes up and down with the work; at rest it stays.
+pub fn live() -> usize {
+    LIVE.load(Relaxed) + RUNTIME.get().map_or(0, RuntimeMetrics::num_alive_tasks)
 }
 
 /// Runs `main` to its end on this thread, every spawned task beside it, with `workers` more threads helping.
@@ -64,6 +94,8 @@ pub fn run<T>(workers: usize, main: impl Future<Output = T>) -> io::Result<T> {
         .enable_io()
         .enable_time()
         .build()?;
+    // Only tests run this twice in one process; they count nothing.
+    let _ = RUNTIME.set(runtime.metrics());
     let answering = Thread::enlist("main".to_owned()).answer_for_ever();
     Ok(runtime.block_on(future::or(main, future::or(answering, tick_for_ever()))))
 }

@@ -1,12 +1,19 @@
 //! Several hosts in one lattice, each a process of its own: actors and providers that call each other across them, calls
-//! spread over hosts that run the same actor, and a host that dies in the middle of a call.
+//! spread over hosts that run the same actor, and a host that dies in the middle of a call. And the connections of very
+//! many hosts, in this process, that lose their server together.
 
 mod support;
 
-use std::{collections::HashMap, net::SocketAddr, thread, time::Instant};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    thread,
+    time::{Duration, Instant},
+};
 
 use latticed::{
-    claims::builtin_provider_key,
+    claims::{KeyPair, Role, builtin_provider_key},
+    lattice::{Connection, Endpoint, Login, Timing, Tls},
     wire::interface::{HTTP_SERVER, KEY_VALUE},
 };
 use support::{
@@ -186,5 +193,61 @@ fn a_host_that_dies_in_a_call_costs_that_call_alone() {
             assert_eq!(status, 200, "call {number} afterwards: {text}");
         }
         assert_eq!(living.calls(&callee), Some(before + 50));
+    });
+}
+
+/// Boards that lose their server together.
+const HERD: usize = 500;
+
+/// Their widest first wait: the spread of their return. Far above what the server needs to start again, which decides how
+/// many find it too early.
+const SPREAD_OF_RETURN: Duration = Duration::from_secs(6);
+
+/// The connection a host makes, five hundred times: what the back-off promises must still hold after the client library,
+/// the runtime and a real server that restarts had their say.
+#[test]
+fn five_hundred_boards_come_back_to_one_server_evenly() {
+    block_on(async {
+        let mut server = NatsServer::start();
+        let endpoint = Endpoint::parse("127.0.0.1", server.port(), Login::None, Tls::default()).expect("an address");
+        let timing = Timing {
+            reconnect_base: SPREAD_OF_RETURN,
+            reconnect_cap: SPREAD_OF_RETURN * 2,
+            connect: PATIENCE,
+            ..Timing::default()
+        };
+        let mut herd = Vec::new();
+        for number in 0..HERD {
+            let key = KeyPair::from_name(Role::Server, &format!("board {number}")).public_key().to_string();
+            herd.push(Connection::open("herd", &endpoint, &timing, &key).await.expect("it begins to connect"));
+        }
+        let all = |herd: &[Connection]| {
+            futures_util::future::join_all(herd.iter().cloned().map(|one| async move {
+                one.connected().await;
+                Instant::now()
+            }))
+        };
+        tokio::time::timeout(PATIENCE, all(&herd)).await.expect("all connect");
+
+        let lost = Instant::now();
+        server.kill();
+        server.resume();
+        let outage = lost.elapsed();
+        let gone = futures_util::future::join_all(herd.iter().map(Connection::disconnected));
+        tokio::time::timeout(PATIENCE, gone).await.expect("all notice");
+        let back = tokio::time::timeout(PATIENCE, all(&herd)).await.expect("all come back");
+        let mut back: Vec<f64> = back.iter().map(|at| at.duration_since(lost).as_secs_f64()).collect();
+        back.sort_by(f64::total_cmp);
+        let busiest =
+            (0..HERD).map(|first| back.partition_point(|at| *at < back[first] + 1.0) - first).max().expect("some");
+        let mean = HERD as f64 / SPREAD_OF_RETURN.as_secs_f64();
+        println!(
+            "server away for {outage:.2?}; {HERD} boards back from {:.2} to {:.2} s after the loss, nine of ten within \
+             {:.2} s; the busiest second saw {busiest}, the mean over the spread is {mean:.0}",
+            back[0],
+            back[HERD - 1],
+            back[HERD * 9 / 10]
+        );
+        assert!(busiest as f64 <= 1.5 * mean, "{busiest} came back within a second, the mean is {mean:.0}");
     });
 }

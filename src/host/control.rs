@@ -28,6 +28,9 @@ pub struct HostStatus {
     pub labels: BTreeMap<String, String>,
     /// Memory of this process.
     pub memory: MemoryStatus,
+    /// Tasks that live in this process. It goes up and down with the work; one that only grows is a leak.
+    #[serde(default)]
+    pub tasks: u64,
     /// Running actors, by key.
     pub actors: Vec<ActorStatus>,
     /// Running providers, by key and link name.

@@ -9,6 +9,7 @@ use crate::{
     artifact::Artifacts,
     error::{Error, Result},
     host::{ActorStatus, BoxFuture, Call, Control, Host, HostStatus, Invoke, MemoryStatus, ProviderStatus},
+    task,
     wire::Entity,
 };
 
@@ -66,6 +67,7 @@ impl Control for Host {
             uptime_seconds: self.started.elapsed().as_secs(),
             labels: self.labels(),
             memory: MemoryStatus { module_cache_bytes: self.engine.module_cache_bytes() as u64, ..memory() },
+            tasks: task::live() as u64,
             actors,
             providers,
             links,

@@ -12,10 +12,15 @@ pub struct Manifest {
 impl Manifest {
     /// A manifest with the HTTP server and the key-value store of this host.
     pub fn new(name: &str) -> Self {
-        let mut manifest = Self { name: name.to_string(), components: String::new() };
+        let mut manifest = Self::empty(name);
         manifest.capability("httpserver", "wasmcloud:httpserver");
         manifest.capability("keyvalue", "wasmcloud:keyvalue");
         manifest
+    }
+
+    /// A manifest with nothing in it yet.
+    pub fn empty(name: &str) -> Self {
+        Self { name: name.to_string(), components: String::new() }
     }
 
     /// Adds the provider `builtin:NAME`.

@@ -2,10 +2,12 @@
 
 #![allow(dead_code, reason = "each test program uses its own part")]
 
+pub mod asker;
 pub mod calls;
 pub mod certificates;
 pub mod door;
 pub mod guests;
+pub mod held;
 pub mod host;
 pub mod http;
 pub mod in_process;
