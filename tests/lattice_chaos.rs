@@ -308,20 +308,21 @@ impl Site {
             let invocation = self.caller.invocation(&key, HANDLE, &body);
             happened.borrow_mut().counted[0] += u64::from(counting);
             let answer = self.asker.ask(format!("wasmbus.rpc.default.{key}"), invocation, 1).await;
-            let mut happened = happened.borrow_mut();
-            match answer.map(|answer| answered(&answer)) {
-                Some(Ok(answer)) => {
-                    if name == "echo" && !counting {
-                        let answer: HttpResponse = rmp_serde::from_slice(&answer).expect("an HTTP answer");
-                        assert_eq!(answer.body, text.as_bytes(), "the answer to another request");
+            {
+                let mut happened = happened.borrow_mut();
+                match answer.map(|answer| answered(&answer)) {
+                    Some(Ok(answer)) => {
+                        if name == "echo" && !counting {
+                            let answer: HttpResponse = rmp_serde::from_slice(&answer).expect("an HTTP answer");
+                            assert_eq!(answer.body, text.as_bytes(), "the answer to another request");
+                        }
+                        happened.counted[1] += u64::from(counting);
+                        happened.calls[0] += 1;
                     }
-                    happened.counted[1] += u64::from(counting);
-                    happened.calls[0] += 1;
+                    Some(Err(_)) => happened.calls[1] += 1,
+                    None => happened.calls[2] += 1,
                 }
-                Some(Err(_)) => happened.calls[1] += 1,
-                None => happened.calls[2] += 1,
             }
-            drop(happened);
             tokio::time::sleep(dice.millis(1, 30)).await;
         }
     }

@@ -27,10 +27,12 @@ pub struct Held {
 /// What `host` with the key `id` holds now; its server is monitored at the port `monitor`.
 pub fn held(host: &Host, id: &str, monitor: u16) -> Held {
     let pid = host.pid();
+    // Counted first: the question for its status is a descriptor of its own for a moment.
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives").count();
     Held {
         tasks: host.status().tasks,
         threads: process::threads(pid).expect("it lives"),
-        descriptors: std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives").count(),
+        descriptors,
         subscriptions: subscriptions(monitor, id),
         memory: process::memory(pid).expect("it lives"),
     }
