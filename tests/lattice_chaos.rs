@@ -27,7 +27,7 @@ use latticed::{
 use serde_json::{Value, json};
 use support::{
     asker::{ASK, Asker},
-    calls::{Caller, answered, http_request},
+    calls::{Signer, answered, http_request},
     door::Door,
     guests,
     held::{Held, held},
@@ -234,7 +234,7 @@ struct Site {
     boards: Vec<Board>,
     doors: Arc<Vec<Door>>,
     asker: Rc<Asker>,
-    caller: Caller,
+    signer: Signer,
     links: RefCell<Links>,
 }
 
@@ -305,7 +305,7 @@ impl Site {
             };
             let text = "x".repeat(dice.below(2000) as usize);
             let body = http_request(if counting { "/chaos" } else { "/raw" }, "", text.as_bytes());
-            let invocation = self.caller.invocation(&key, HANDLE, &body);
+            let invocation = self.signer.invocation(&key, HANDLE, &body);
             happened.borrow_mut().counted[0] += u64::from(counting);
             let answer = self.asker.ask(format!("wasmbus.rpc.default.{key}"), invocation, 1).await;
             {
@@ -471,12 +471,12 @@ fn chaos_leaves_what_was_commanded_and_nothing_else() {
         let boards =
             vec![Board::start(0, doors[0].port(), Some(free_address())), Board::start(1, doors[1].port(), None)];
         let nats = nats::connect(&server).await;
-        let asker = Rc::new(Asker::new(nats.clone()));
+        let asker = Rc::new(Asker::new(nats));
         let site = Site {
             boards,
             doors: Arc::new(doors),
             asker: asker.clone(),
-            caller: Caller::new(nats),
+            signer: Signer::default(),
             links: RefCell::default(),
         };
         let test = async {

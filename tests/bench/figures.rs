@@ -2,7 +2,7 @@
 //!
 //! Run by `tests/bench/run`. `bench PROGRAM [--quick] [PART…]` measures the release build PROGRAM, all of it or some
 //! [`PARTS`], and prints a table; `bench fixed ADDRESS` is the other side of the HTTP ratios: the same server with nobody
-//! behind it.
+//! behind it; `bench respond URL` that of the ratios over NATS.
 
 use std::{error::Error, path::Path};
 
@@ -15,9 +15,11 @@ mod idle;
 mod load;
 mod machine;
 mod router;
+mod rpc;
 mod start;
 mod table;
 mod throughput;
+mod uplink;
 
 use table::Table;
 
@@ -42,12 +44,14 @@ const QUICK: Effort = Effort { starts: 5, rounds: 3, load_seconds: 1, idle_secon
 type Measure = fn(&Path, Effort, &mut Table) -> Result<(), Box<dyn Error>>;
 
 /// What can be measured, in this order.
-const PARTS: [(&str, Measure); 5] = [
+const PARTS: [(&str, Measure); 7] = [
     ("router", |_, effort, table| router::measure(effort, table)),
     ("start", start::measure),
     ("memory", footprint::measure),
     ("http", throughput::measure),
     ("idle", idle::measure),
+    ("rpc", rpc::measure),
+    ("uplink", uplink::measure),
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -56,6 +60,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         && command == "fixed"
     {
         return fixed::serve(address.parse()?);
+    }
+    if let [command, url] = arguments.as_slice()
+        && command == "respond"
+    {
+        return rpc::respond(url);
     }
     let quick = arguments.iter().position(|argument| argument == "--quick").map(|at| arguments.remove(at));
     let effort = if quick.is_some() { QUICK } else { FULL };

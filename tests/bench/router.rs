@@ -54,22 +54,49 @@ pub fn measure(effort: Effort, table: &mut Table) -> Result<(), Box<dyn Error>> 
         components.push(component(name, &path?));
     }
 
-    let host = host(&folder.path().join("state"))?;
+    with(folder.path(), components, async |host| measure_in(host, effort, table).await)
+}
+
+/// A host that runs `actors`, for as long as `work` takes.
+fn with<T>(
+    folder: &Path,
+    actors: Vec<ActorComponent>,
+    work: impl AsyncFnOnce(&Host) -> Result<T, Box<dyn Error>>,
+) -> Result<T, Box<dyn Error>> {
+    let host = host(&folder.join("state"))?;
     task::block_on(async {
         let running = {
             let host = host.clone();
             task::spawn(async move { host.run().await })
         };
-        let application = Application { name: "bench".into(), actors: components, ..Application::default() };
-        host.apply(application).await?;
+        host.apply(Application { name: "bench".into(), actors, ..Application::default() }).await?;
         let problems = host.settle().await;
         if !problems.is_empty() {
             return Err(problems.join("; ").into());
         }
-        measure_in(&host, effort, table).await?;
+        let outcome = work(&host).await;
         host.request_stop();
         running.await;
-        Ok(())
+        outcome
+    })
+}
+
+/// What the 180 KB echo takes for `payload` without any network, µs of processor time.
+pub fn echo_cpu(effort: Effort, payload: &[u8]) -> Result<f64, Box<dyn Error>> {
+    let folder = tempfile::tempdir()?;
+    let echo = component("echo", &guests::module_path("echo"));
+    with(folder.path(), vec![echo], async |host| {
+        let key = guests::key("echo");
+        let mut rounds = Vec::new();
+        for _ in 0..effort.rounds {
+            let before = process::cpu(std::process::id())?;
+            for _ in 0..effort.invocations {
+                invoke(host, &key, payload.to_vec()).await?;
+            }
+            let cpu = process::cpu(std::process::id())? - before;
+            rounds.push(cpu.as_secs_f64() * 1e6 / f64::from(effort.invocations));
+        }
+        Ok(median(&mut rounds))
     })
 }
 

@@ -15,20 +15,19 @@ use latticed::{
 
 use super::nats;
 
-/// Somebody who calls.
-pub struct Caller {
-    nats: async_nats_031::Client,
-    signer: AntiForgery,
+/// Signs what callers ask.
+pub struct Signer {
+    key: AntiForgery,
     next: AtomicU64,
 }
 
-impl Caller {
-    /// A caller in the cluster of all tests.
-    pub fn new(nats: async_nats_031::Client) -> Self {
-        let signer = AntiForgery::new(nats::cluster(), []).expect("a cluster key");
-        Self { nats, signer, next: AtomicU64::new(0) }
+impl Default for Signer {
+    fn default() -> Self {
+        Self { key: AntiForgery::new(nats::cluster(), []).expect("a cluster key"), next: AtomicU64::new(0) }
     }
+}
 
+impl Signer {
     /// A signed invocation of `operation` of the actor `key`, as it goes over the wire.
     pub fn invocation(&self, key: &str, operation: &str, body: &[u8]) -> Vec<u8> {
         let mut invocation = Invocation {
@@ -41,8 +40,21 @@ impl Caller {
             content_length: Some(body.len() as u64),
             ..Invocation::default()
         };
-        invocation.encoded_claims = self.signer.sign(&invocation, body, Now::from_system(0)).expect("it is signed");
+        invocation.encoded_claims = self.key.sign(&invocation, body, Now::from_system(0)).expect("it is signed");
         invocation.encode().expect("it can be written")
+    }
+}
+
+/// Somebody who calls.
+pub struct Caller {
+    nats: async_nats_031::Client,
+    signer: Signer,
+}
+
+impl Caller {
+    /// A caller in the cluster of all tests.
+    pub fn new(nats: async_nats_031::Client) -> Self {
+        Self { nats, signer: Signer::default() }
     }
 
     /// Calls `operation` of the actor `key`.
@@ -51,7 +63,7 @@ impl Caller {
     /// The text of whoever refused.
     pub async fn call(&self, key: &str, operation: &str, body: &[u8]) -> Result<Vec<u8>, String> {
         let subject = format!("wasmbus.rpc.default.{key}");
-        let request = self.invocation(key, operation, body);
+        let request = self.signer.invocation(key, operation, body);
         let answer = self.nats.request(subject, request.into()).await.map_err(|error| error.to_string())?;
         answered(&answer.payload)
     }

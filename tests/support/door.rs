@@ -4,7 +4,10 @@
 use std::{
     io::{Read, Write},
     net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     thread,
 };
 
@@ -28,6 +31,8 @@ struct Hinges {
     turned: Condvar,
     /// Both ends of every connection that passed, to be ended when the door breaks.
     through: Mutex<Vec<TcpStream>>,
+    /// Bytes that passed, both ways.
+    passed: AtomicU64,
 }
 
 impl Hinges {
@@ -70,7 +75,8 @@ impl Door {
     /// A port nobody answers at.
     pub fn shut() -> Self {
         let (way, turned, through) = (Mutex::new(Way::Open), Condvar::new(), Mutex::default());
-        Self { port: free_address().port(), hinges: Arc::new(Hinges { way, turned, through }) }
+        let hinges = Hinges { way, turned, through, passed: AtomicU64::new(0) };
+        Self { port: free_address().port(), hinges: Arc::new(hinges) }
     }
 
     /// A door that leads to the port `to`, open.
@@ -83,6 +89,11 @@ impl Door {
     /// The port.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Bytes that passed so far, both ways.
+    pub fn passed(&self) -> u64 {
+        self.hinges.passed.load(Relaxed)
     }
 
     /// Nothing passes from now on and nothing ends: what is sent waits, as what TCP would send again and again.
@@ -154,7 +165,9 @@ fn pass_on(hinges: &Arc<Hinges>, mut from: TcpStream, mut into: TcpStream) {
             let read = from.read(&mut piece);
             hinges.light();
             match read {
-                Ok(count @ 1..) if into.write_all(&piece[..count]).is_ok() => {}
+                Ok(count @ 1..) if into.write_all(&piece[..count]).is_ok() => {
+                    hinges.passed.fetch_add(count as u64, Relaxed);
+                }
                 _ => break,
             }
         }
