@@ -42,6 +42,9 @@ use support::{
 /// How long it lasts unless said otherwise.
 const SECONDS: u64 = 20;
 
+/// The first turn, before anything is weighed, lasts half as long as the second, and at least so long.
+const WARM: Duration = Duration::from_secs(10);
+
 /// Callers at once.
 const CALLERS: usize = 4;
 
@@ -480,8 +483,10 @@ fn chaos_leaves_what_was_commanded_and_nothing_else() {
             links: RefCell::default(),
         };
         let test = async {
-            // Once through everything, so that what is kept for good is there before it is weighed.
-            let (server, warm) = site.shake(server, Duration::from_secs(6), &mut dice).await;
+            // Once through everything, so that what is kept for good is there before it is weighed: tables, buffers and the
+            // allocator's heap reach their size only after many reconnects, and keep it from then on.
+            let warm = Duration::from_secs(seconds / 2).max(WARM);
+            let (server, warm) = site.shake(server, warm, &mut dice).await;
             site.rest().await;
             tokio::time::sleep(SETTLE).await;
             let before: Vec<Held> = site.boards.iter().map(|board| held(&board.host, &board.id, monitor)).collect();
