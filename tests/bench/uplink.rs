@@ -113,7 +113,8 @@ fn full_outbox() -> Result<f64, Box<dyn Error>> {
     let before = process::memory(std::process::id())?;
     let mut queue = Outbox::new(outbox::DEFAULT_MAX_EVENTS, outbox::DEFAULT_MAX_BYTES);
     for number in 0..2 * outbox::DEFAULT_MAX_EVENTS as u64 {
-        queue.push(Entry { name: "actor_started", body: vec![b'x'; EVENT_BYTES], unix_micros: number });
+        let body = vec![b'x'; EVENT_BYTES].into();
+        queue.push(Entry { name: "actor_started".into(), body, unix_micros: number });
     }
     let after = process::memory(std::process::id())?;
     std::hint::black_box(&queue);
