@@ -84,6 +84,24 @@ fn setting<'a>(document: &'a Value, name: &str) -> &'a Value {
 }
 
 #[test]
+fn the_settings_of_a_service_are_shown_with_their_file() {
+    let desk = Desk::new();
+    desk.write("service.env", "WASMCLOUD_LOG_LEVEL=debug\nWASMCLOUD_DRAIN_MS=7\nHOST_SITE=north\n");
+    let shown = desk.json("--env-file service.env", &[("WASMCLOUD_DRAIN_MS", "9")]);
+    let row = |name: &str| {
+        let rows = shown["settings"].as_array().expect("rows");
+        rows.iter().find(|row| row["name"] == name).expect("a setting").clone()
+    };
+    assert_eq!(
+        (&row("WASMCLOUD_LOG_LEVEL")["value"], &row("WASMCLOUD_LOG_LEVEL")["origin"]),
+        (&"debug".into(), &"service.env:1".into())
+    );
+    assert_eq!(row("WASMCLOUD_DRAIN_MS")["value"], "9", "the environment is stronger");
+    assert_eq!(shown["labels"]["site"], "north");
+    assert!(desk.fails("--env-file missing.env", &[], 4).contains("missing.env"));
+}
+
+#[test]
 fn settings_are_shown_with_their_origin_and_secrets_are_not() {
     let desk = Desk::new();
     desk.write(".env", "# ours\nWASMCLOUD_RPC_HOST=nats.lan\nWASMCLOUD_RPC_SEED=SUVERYSECRET\n");

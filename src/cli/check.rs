@@ -7,7 +7,7 @@ mod manifest;
 mod module;
 mod settings;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Output;
 use crate::{
@@ -19,6 +19,8 @@ use crate::{
 const EXAMPLES: &str = "\
 Examples:
   latticed check                      the settings in effect and where each comes from, secrets hidden
+  latticed check --env-file /etc/latticed/latticed.env
+                                      the same with the settings of a service
   latticed check host_config.json     the same with this file in the place of ./host_config.json
   latticed check counter.yaml         the manifest, its files, claims and links, and what this board cannot honour
   latticed check counter.wasm         claims, imports and limits of a module
@@ -37,6 +39,10 @@ pub struct Args {
     #[arg(value_name = "CONFIG|MANIFEST|MODULE")]
     pub file: Option<PathBuf>,
 
+    /// Read settings from this file of NAME=value lines, too, as `latticed run` does.
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Option<PathBuf>,
+
     /// Print the table of all settings as Markdown, as the README has it.
     #[arg(long, hide = true, conflicts_with = "file")]
     pub markdown: bool,
@@ -47,25 +53,26 @@ pub fn run(args: Args, output: &mut Output) -> Result<()> {
     if args.markdown {
         return output.text(&table::markdown());
     }
-    let Some(path) = args.file else { return settings::check(&load(None, output)?, output) };
-    let bytes = read_blocking(&path, FILE_LIMIT)?;
+    let load = |host_config: Option<&Path>, output: &Output| load(host_config, args.env_file.as_deref(), output);
+    let Some(path) = args.file.as_deref() else { return settings::check(&load(None, output)?, output) };
+    let bytes = read_blocking(path, FILE_LIMIT)?;
     match kind_of(&bytes) {
-        File::Module => module::check(&path, bytes, &load(None, output)?, output),
+        File::Module => module::check(path, bytes, &load(None, output)?, output),
         File::Archive => Err(Error::usage(format!(
             "{} is an archive; `latticed archive inspect` shows what is in it",
             path.display()
         ))),
-        File::HostConfig => settings::check(&load(Some(&path), output)?, output),
+        File::HostConfig => settings::check(&load(Some(path), output)?, output),
         File::Manifest => {
             drop(bytes);
-            manifest::check(&path, &load(None, output)?, output)
+            manifest::check(path, &load(None, output)?, output)
         }
     }
 }
 
 /// The settings as `run` would have them. Warnings are told to people at once; JSON carries them where they matter.
-fn load(host_config: Option<&std::path::Path>, output: &Output) -> Result<Config> {
-    let config = Config::load(host_config, Vec::new(), &[])?;
+fn load(host_config: Option<&Path>, env_file: Option<&Path>, output: &Output) -> Result<Config> {
+    let config = Config::load_with(host_config, env_file)?;
     if !output.json() {
         warn(&config.warnings);
     }
