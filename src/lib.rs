@@ -4,7 +4,8 @@
 //!
 //! Floors, lowest first; a room imports only from floors below its own.
 //!
-//! 0. [`error`]: the one error type, with a kind and a text for the operator; [`task`]: the executor.
+//! 0. [`error`]: the one error type, with a kind and a text for the operator; [`task`]: the executor;
+//!    [`private`]: secret files.
 //! 1. [`log`]: one line per event; [`wire`]: the words of the lattice, no I/O; [`store`]: what survives a power cut;
 //!    [`trust`], [`certificate`]: TLS for outgoing and incoming HTTP.
 //! 2. [`claims`]: who may do what: keys, tokens, signed modules, provider archives.
@@ -12,7 +13,8 @@
 //! 4. [`host`]: the heart: what should run, what does run, and the router every invocation passes.
 //! 5. `lattice` (a feature): the NATS edge; [`capability`]: providers inside the process; [`web`]: the local admin API, the
 //!    mirror of a site.
-//! 6. [`sdk`]: the provider's end of the protocol; [`config`]: where a setting can come from; [`service`]: signals and the main thread.
+//! 6. [`sdk`]: the provider's end of the protocol; [`config`]: where a setting can come from; [`service`]: the service manager,
+//!    its sockets, signals.
 //! 7. [`cli`]: one file per subcommand; wires everything together.
 //!
 //! # What the daemon never does

@@ -18,6 +18,7 @@ use std::{
         },
     },
     thread,
+    time::Duration,
 };
 
 use event_listener::Event;
@@ -146,6 +147,15 @@ pub async fn threads_came_round(round: u64) {
             return;
         }
         news.await;
+    }
+}
+
+/// A timer for whoever watches the others: that of the runtime around the main thread where there is one. All other timers
+/// of this process share a reactor, which a thread that stands still may hold.
+pub async fn independent_timer(time: Duration) {
+    match tokio::runtime::Handle::try_current() {
+        Ok(_) => tokio::time::sleep(time).await,
+        Err(_) => drop(smol::Timer::after(time).await),
     }
 }
 

@@ -12,6 +12,7 @@ use std::{
 
 use futures_util::future::join_all;
 use serde::Serialize;
+use smol::future;
 
 use crate::{
     host::{BoxFuture, Host},
@@ -90,7 +91,14 @@ impl Liveness {
     /// A process whose loops all stand still never gets an answer: whoever asks takes silence for one.
     pub async fn check(&self, bound: Duration) -> Vec<Stuck> {
         // No tasks of the executor: one of its threads may be what stands still, with such a task in its hands.
-        let answers = join_all(self.0.iter().map(|one| (one.ask)(bound))).await;
+        let answers = join_all(self.0.iter().map(|one| {
+            let late = async move {
+                task::independent_timer(bound).await;
+                Err(format!("it did not answer within {} s", bound.as_secs_f32()))
+            };
+            future::or((one.ask)(bound), late)
+        }))
+        .await;
         let mut stuck = Vec::new();
         for (one, answer) in self.0.iter().zip(answers) {
             match answer {
@@ -110,14 +118,14 @@ fn moved(one: &Loop) -> MutexGuard<'_, Instant> {
 async fn threads(bound: Duration) -> Result<(), String> {
     let round = task::ask_threads();
     let late = async {
-        smol::Timer::after(bound).await;
-        Err(format!("{} did not come round within {} s", task::threads_behind(round).join(", "), bound.as_secs()))
+        task::independent_timer(bound).await;
+        Err(format!("{} did not come round within {} s", task::threads_behind(round).join(", "), bound.as_secs_f32()))
     };
     let all = async {
         task::threads_came_round(round).await;
         Ok(())
     };
-    smol::future::or(all, late).await
+    future::or(all, late).await
 }
 
 #[cfg(test)]

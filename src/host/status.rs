@@ -59,6 +59,11 @@ impl Control for Host {
         links.sort_by(|one, other| one.id.cmp(&other.id));
         let mut problems = self.damage.clone();
         problems.extend(self.reconciler.problems());
+        for (what, why, _) in self.health.complaints() {
+            if !problems.iter().any(|problem| problem.starts_with(&what)) {
+                problems.push(format!("{what}: unhealthy: {why}"));
+            }
+        }
         HostStatus {
             host_id: self.id(),
             friendly_name: self.settings.friendly_name.clone(),

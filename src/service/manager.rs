@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     host::{Control, Host, Liveness, Policy, Readiness, Stuck},
-    log,
+    log, task,
 };
 
 /// Share of a watchdog period that loops get to come round; what is left is for telling about it before the manager acts
@@ -150,7 +150,7 @@ impl Manager {
                 log::error!("{text}: asking the service manager to start this host again");
                 notify::dead(&text);
             }
-            Timer::after(period).await;
+            task::independent_timer(period).await;
         }
     }
 }

@@ -44,10 +44,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 /// How often a closing listener looks whether its last requests are answered.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long a client that got through just before the host stops may take for its request: a second is many times what
-/// one takes that was about to send it, and keeps one that says nothing from holding up the stop.
-const OPENING_GRACE: Duration = Duration::from_secs(1);
-
 /// Bytes thrown away at most while lingering, so that a flood does not keep us reading.
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
 
@@ -210,8 +206,8 @@ impl Listener {
         drop(self.socket.take());
         let end = Instant::now() + self.shared.settings.drain;
         // An answer may still be on its way from a request that began before: such a connection turns idle later.
-        let opened = Instant::now();
-        while self.shared.close_idle(why == Closing::Stopped && opened.elapsed() < OPENING_GRACE) > 0
+        let began = Instant::now();
+        while self.shared.close_idle(why == Closing::Stopped && began.elapsed() < self.shared.settings.late_request) > 0
             && Instant::now() < end
         {
             Timer::after(DRAIN_INTERVAL).await;

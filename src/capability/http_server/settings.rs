@@ -58,6 +58,10 @@ pub const DEFAULT_SLOWEST_BYTES_PER_SECOND: u64 = 256;
 /// How long requests in flight may still take when their link goes or the provider stops. Then they are cancelled.
 pub const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
 
+/// How long a client that got through just before the host stops may take for its request. A second is many times what
+/// one takes that was about to send it, and keeps one that says nothing from holding up the stop.
+pub const DEFAULT_LATE_REQUEST: Duration = Duration::from_secs(1);
+
 /// Limits of every listener of one HTTP server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -83,6 +87,8 @@ pub struct Settings {
     pub slowest_bytes_per_second: u64,
     /// Time for requests in flight on unlink and stop; see [`DEFAULT_DRAIN`].
     pub drain: Duration,
+    /// Time for a request of a client that is connected when the host stops; see [`DEFAULT_LATE_REQUEST`].
+    pub late_request: Duration,
 }
 
 impl Default for Settings {
@@ -99,6 +105,7 @@ impl Default for Settings {
             stall_timeout: DEFAULT_STALL_TIMEOUT,
             slowest_bytes_per_second: DEFAULT_SLOWEST_BYTES_PER_SECOND,
             drain: DEFAULT_DRAIN,
+            late_request: DEFAULT_LATE_REQUEST,
         }
     }
 }

@@ -64,6 +64,25 @@ fn requests_in_flight_are_answered_before_unlink_returns() {
 }
 
 #[test]
+fn who_got_through_before_a_stop_is_answered() {
+    let settings =
+        Settings { drain: Duration::from_secs(20), late_request: Duration::from_secs(20), ..Settings::default() };
+    let server = Server::start(settings, |_, _| async {
+        Ok(HttpResponse { status_code: 200, header: BTreeMap::new(), body: b"late".to_vec() })
+    });
+    let address = server.link(&[]);
+    let mut early = Client::connect(address);
+    let mut idle = Client::connect(address);
+    assert_eq!(idle.ask(GET).status, 200, "so the one before it was accepted too");
+    let provider = Arc::clone(&server.provider);
+    let stopping = thread::spawn(move || smol::block_on(provider.stop()));
+    assert!(idle.closed());
+    let reply = early.ask(GET);
+    assert_eq!((reply.text(), reply.header("connection")), ("late", Some("close")));
+    stopping.join().expect("it stops");
+}
+
+#[test]
 fn stop_cuts_requests_that_take_longer_than_the_drain_time() {
     struct Cancelled(Arc<std::sync::atomic::AtomicBool>);
     impl Drop for Cancelled {

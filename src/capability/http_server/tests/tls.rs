@@ -113,6 +113,24 @@ fn unlink_closes_tls_connections_too() {
 }
 
 #[test]
+fn certificates_are_read_again_and_a_bad_one_changes_nothing() {
+    let (certificate, newer) = (Certificate::new(), Certificate::new());
+    let server = echo();
+    let address = link_tls(&server, &certificate);
+    let mut before = certificate.connect(address);
+    assert_eq!(before.ask(GET).status, 200);
+    let put = |from: &PathBuf, to: &PathBuf| std::fs::copy(from, to).unwrap();
+    put(&newer.cert_file, &certificate.cert_file);
+    let error = smol::block_on(server.provider.reload()).expect_err("key and certificate are not of one pair");
+    assert!(error.text().contains("cannot serve TLS together"), "{error}");
+    assert_eq!(certificate.connect(address).ask(GET).status, 200, "the old pair serves on");
+    put(&newer.key_file, &certificate.key_file);
+    smol::block_on(server.provider.reload()).expect("a good pair");
+    assert_eq!(newer.connect(address).ask(GET).status, 200);
+    assert_eq!(before.ask(GET).status, 200, "a connection goes on as it was");
+}
+
+#[test]
 fn files_that_give_no_tls_are_named() {
     let good = Certificate::new();
     let other = Certificate::new();
