@@ -9,9 +9,14 @@ use latticed::{
     error::{Error, Kind},
     store::{self, Digest, RealDisk, Store},
     task,
+    wire::interface::HTTP_SERVER,
 };
 use support::{
+    guests,
+    host::Sandbox,
     mischief::{Deed, Mischief},
+    nats::{self, NatsServer, block_on, control_client, eventually},
+    process::{bytes_written, memory},
     registry::{ARCHIVE, MODULE, PASSWORD, Registry, USER},
 };
 
@@ -459,4 +464,278 @@ fn many_boards_worth_of_questions_cause_one_download_and_the_rate_is_kept() {
     // 1.2 s at that rate; a slow machine takes longer.
     assert!(start.elapsed() > Duration::from_secs(1), "{:?}", start.elapsed());
     assert_eq!(board.artifacts.transfers(), []);
+}
+
+/// A module of `length` bytes or a little more that does what `echo` does.
+fn large_echo(length: usize) -> Vec<u8> {
+    let mut wasm = fs::read(guests::module_path("echo")).expect("the guest is built");
+    let rest = length.saturating_sub(wasm.len());
+    // A custom section: nobody reads it, and no compression on the way makes it smaller.
+    let mut section = b"\x07padding".to_vec();
+    let mut state = 1_u64;
+    section.extend(
+        std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        })
+        .take(rest),
+    );
+    wasm.push(0);
+    let mut size = section.len();
+    while size >= 0x80 {
+        wasm.push((size & 0x7f) as u8 | 0x80);
+        size >>= 7;
+    }
+    wasm.push(size as u8);
+    wasm.extend(section);
+    guests::sign("echo", &[HTTP_SERVER], &wasm).expect("it can be signed")
+}
+
+#[test]
+fn an_actor_started_from_afar_by_its_image_runs_again_after_a_power_cut_with_nobody_there() {
+    block_on(async {
+        let (sandbox, mut server) = (Sandbox::new(env!("CARGO_BIN_EXE_latticed")), NatsServer::start());
+        let mut registry = Registry::with_account();
+        registry.push(
+            "team/echo",
+            "0.1.0",
+            MODULE,
+            &fs::read(guests::module_path("echo")).expect("the guest is built"),
+        );
+        let reference = format!("{}/team/echo:0.1.0", registry.name());
+        let (port, name) = (server.port().to_string(), registry.name());
+        let seed = nats::cluster().seed().expose().to_owned();
+        let settings = [
+            ("NATS_HOST", "127.0.0.1"),
+            ("NATS_PORT", &*port),
+            ("WASMCLOUD_CLUSTER_SEED", &*seed),
+            ("WASMCLOUD_OCI_ALLOWED_INSECURE", &*name),
+            ("OCI_REGISTRY", &*name),
+            ("OCI_REGISTRY_USER", USER),
+            ("OCI_REGISTRY_PASSWORD", PASSWORD),
+        ];
+        let mut board = sandbox.run_again(&settings);
+        board.wait_for("connected to NATS");
+        let nats = nats::connect(&server).await;
+        let client = control_client(&nats).await;
+        let id = board.status().host_id;
+        let ack = client.scale_actor(&id, &reference, Some(2), None).await.expect("an answer");
+        assert!(ack.accepted, "{}", ack.error);
+        eventually("the actor runs", || board.status().actors.len() == 1);
+        let actor = board.status().actors[0].clone();
+        assert_eq!((actor.image_ref.as_str(), actor.max_concurrent), (&*reference, 2));
+        assert!(!board.output().contains(PASSWORD), "{}", board.output());
+
+        server.kill();
+        registry.stop();
+        board.kill();
+        let mut board = sandbox.run_again(&settings);
+        board.wait_for("actor echo started");
+        eventually("the actor runs again", || board.status().actors.len() == 1);
+        assert_eq!(board.status().actors[0].image_ref, reference);
+
+        // Looked after while it runs, and while it does not: what should run stays.
+        let artifact = |arguments: &[&str]| {
+            let arguments: Vec<&str> = ["artifact"].iter().chain(arguments).copied().collect();
+            let output = sandbox.command(&arguments).output().expect("the program starts");
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            (output.status.code(), text, String::from_utf8_lossy(&output.stderr).into_owned())
+        };
+        let kept = || fs::read_dir(sandbox.path("state/blobs")).expect("it is there").count();
+        let looked_after = || {
+            let (code, text, _) = artifact(&["show", &reference]);
+            assert!(code == Some(0) && text.contains("by the manifest sha256:") && text.contains("needed"), "{text}");
+            let (code, text, _) = artifact(&["gc", "--all"]);
+            assert!(code == Some(0) && text.starts_with("removed 0") && text.contains("kept 1"), "{text}");
+            assert_eq!(artifact(&["verify"]).0, Some(0));
+            assert_eq!(kept(), 1);
+        };
+        looked_after();
+        let (code, text, _) = artifact(&["pin", &reference]);
+        assert!(code == Some(0) && text.ends_with("is pinned\n"), "{text}");
+        board.kill();
+        looked_after();
+        assert_eq!(artifact(&["pin", "--remove", &reference]).0, Some(0));
+        assert_eq!(artifact(&["pin", "nobody.example/x:1"]).0, Some(4));
+
+        // Damaged, and nobody there to ask: said so, and mended once somebody is.
+        let blob = fs::read_dir(sandbox.path("state/blobs"))
+            .expect("it is there")
+            .next()
+            .expect("one")
+            .expect("readable")
+            .path();
+        let mut bytes = fs::read(&blob).expect("readable");
+        bytes[1000] ^= 1;
+        fs::write(&blob, bytes).expect("writable");
+        let (code, _, complaint) = artifact(&["verify"]);
+        assert!(code == Some(11) && complaint.contains("1 of 1 artifacts were damaged"), "{complaint}");
+        registry.resume();
+        let board = sandbox.run_again(&settings);
+        eventually("the actor runs from a fresh copy", || {
+            sandbox.path("latticed/admin.sock").exists() && actors_running(&board) == 1
+        });
+        assert_eq!(artifact(&["verify"]).0, Some(0));
+    });
+}
+
+/// Actors that run, as soon as the host can be asked.
+fn actors_running(board: &support::host::Host) -> usize {
+    task::block_on(board.client().status()).map_or(0, |status| status.actors.len())
+}
+
+/// The figures of README: extra bytes on the line, memory, bytes on the medium (those in `store::incoming`).
+#[test]
+fn a_large_actor_arrives_over_a_slow_link_that_is_cut_again_and_again() {
+    block_on(async {
+        let (sandbox, server) = (Sandbox::new(env!("CARGO_BIN_EXE_latticed")), NatsServer::start());
+        let registry = Registry::open();
+        let module = large_echo(2_000_000);
+        let manifest = registry.push("echo", "1", MODULE, &module);
+        let mischief = Mischief::before(registry.address());
+        let (port, name) = (server.port().to_string(), mischief.address().to_string());
+        let seed = nats::cluster().seed().expose().to_owned();
+        let settings = [
+            ("NATS_HOST", "127.0.0.1"),
+            ("NATS_PORT", &*port),
+            ("WASMCLOUD_CLUSTER_SEED", &*seed),
+            ("WASMCLOUD_OCI_ALLOWED_INSECURE", &*name),
+        ];
+        let mut board = sandbox.run_again(&settings);
+        board.wait_for("connected to NATS");
+        let nats = nats::connect(&server).await;
+        let client = control_client(&nats).await;
+        let id = board.status().host_id;
+        // One question before the one that is measured: the program's own pages come into memory with the first.
+        let ack = client.scale_actor(&id, &format!("{name}/none:1"), Some(1), None).await.expect("an answer");
+        assert!(!ack.accepted && ack.error.contains("404"), "{}", ack.error);
+        let (before, written) = (memory(board.pid()).expect("it runs"), bytes_written(board.pid()).expect("it runs"));
+        mischief.forget();
+        mischief.slow(64 << 10, Duration::from_secs(5));
+        let reference = format!("{name}/echo@sha256:{manifest}");
+        // Answered before the actor is here: a client waits two seconds at most.
+        let ack = client.scale_actor(&id, &reference, Some(1), None).await.expect("an answer");
+        assert!(ack.accepted, "{}", ack.error);
+        // Growth from the lowest point before: what is given back on the way hides nothing.
+        let (mut least, mut growth) = (before, (0, 0));
+        let mut seen = None;
+        eventually("the large actor runs", || {
+            let status = board.status();
+            if let Some(transfer) = status.downloads.first() {
+                let now = memory(board.pid()).expect("it runs");
+                (least.rss, least.anonymous) = (least.rss.min(now.rss), least.anonymous.min(now.anonymous));
+                growth = (growth.0.max(now.rss - least.rss), growth.1.max(now.anonymous - least.anonymous));
+                seen = Some(transfer.clone());
+            }
+            status.actors.len() == 1
+        });
+        let seen = seen.expect("the download was seen on its way");
+        assert!(seen.total == Some(module.len() as u64) && seen.attempt > 2, "{seen:?}");
+        let extra = mischief.sent() - module.len() as u64;
+        let written = bytes_written(board.pid()).expect("it runs") - written;
+        println!(
+            "{} bytes in {} attempts: {extra} extra on the line ({:.2} %), {written} written ({:.3} ×), RSS +{} KiB, \
+             anonymous +{} KiB",
+            module.len(),
+            seen.attempt,
+            100.0 * extra as f64 / module.len() as f64,
+            written as f64 / module.len() as f64,
+            growth.0 >> 10,
+            growth.1 >> 10,
+        );
+        assert!(extra as f64 <= 0.03 * module.len() as f64, "{extra} bytes too many");
+        // The program's own pages, which come in from its file and can go again, are not the download's.
+        assert!(growth.1 <= 512 << 10, "{growth:?} above {least:?}");
+        assert!(written as f64 <= 1.1 * module.len() as f64 + 32768.0 + OTHER_WRITES, "{written}");
+    });
+}
+
+/// What a host writes beside an artifact when it starts an actor: desired state, claims in its copy of the lattice's
+/// bucket, an accepted command; a page each.
+const OTHER_WRITES: f64 = 16.0 * 4096.0;
+
+#[test]
+fn a_login_is_never_sent_on_to_where_a_redirect_leads() {
+    let registry = Registry::open();
+    let module = content(3000);
+    registry.push("echo", "1", MODULE, &module);
+    let (first, second) = (Mischief::before(registry.address()), Mischief::before(registry.address()));
+    let name = first.address().to_string();
+    let asks = Deed::Answer(401, vec!["WWW-Authenticate: Basic realm=\"test\"".to_owned()], Vec::new());
+    first.plan("GET /v2/ ", [asks.clone()]);
+    first.plan("/manifests/", [asks]);
+    let place = format!("Location: http://{}/v2/echo/blobs/sha256:{}", second.address(), Digest::of(&module));
+    first.plan("/blobs/", [Deed::Answer(307, vec![place], Vec::new())]);
+    let board = Board::without_tls(&name);
+    board.artifacts.credentials().configure(&name, USER, PASSWORD);
+    assert_eq!(board.fetch(&format!("{name}/echo:1")).expect("it is there").bytes, module);
+    let layer = first.requests().into_iter().find(|head| head.contains("/blobs/")).expect("it was asked");
+    assert!(layer.contains("authorization: basic "), "{layer}");
+    let elsewhere = second.requests();
+    assert!(elsewhere.len() == 1 && !elsewhere[0].contains("authorization"), "{elsewhere:?}");
+}
+
+#[test]
+fn a_proxy_of_the_environment_is_used_except_where_it_says_not() {
+    let module = fs::read(guests::module_path("echo")).expect("the guest is built");
+    let registry = Registry::open();
+    registry.push("echo", "1", MODULE, &module);
+    let door = Mischief::before(registry.address());
+    // A proxy that leads everybody to the door, whatever name was asked for.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    let proxy = format!("http://{}", listener.local_addr().expect("it is bound"));
+    let (asked, told) = std::sync::mpsc::channel();
+    let (end, to) = (door.address(), asked);
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let Ok(mut client) = client else { continue };
+            let mut head = String::new();
+            let mut reader = std::io::BufReader::new(client.try_clone().expect("a second handle"));
+            while !head.ends_with("\r\n\r\n") {
+                if std::io::BufRead::read_line(&mut reader, &mut head).expect("a client speaks HTTP") == 0 {
+                    break;
+                }
+            }
+            if to.send(head).is_err() {
+                return;
+            }
+            std::io::Write::write_all(&mut client, b"HTTP/1.1 200 OK\r\n\r\n").expect("the client waits");
+            join(client, std::net::TcpStream::connect(end).expect("the door is open"));
+        }
+    });
+    let sandbox = Sandbox::new(env!("CARGO_BIN_EXE_latticed"));
+    let publish = |reference: &str, variables: &[(&str, &str)]| {
+        let mut command = sandbox.command(&["artifact", "publish", "echo", reference]);
+        let output = command.envs(variables.iter().copied()).output().expect("the program starts");
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    // A name that only the proxy knows.
+    let variables = [
+        ("HTTP_PROXY", &*proxy),
+        ("WASMCLOUD_OCI_ALLOWED_INSECURE", "registry.invalid:5000"),
+        ("WASMCLOUD_ARTIFACT_ATTEMPTS", "1"),
+    ];
+    let (done, complaint) = publish("registry.invalid:5000/echo:1", &variables);
+    assert!(done, "{complaint}");
+    assert!(told.recv().expect("the proxy was asked").starts_with("CONNECT registry.invalid:5000 HTTP/1.1"));
+    let without = [&variables[..], &[("NO_PROXY", "registry.invalid")]].concat();
+    let (done, complaint) = publish("registry.invalid:5000/echo:1@sha256:00", &without);
+    assert!(!done && !complaint.is_empty());
+    let (done, complaint) = publish("registry.invalid:5000/other:1", &without);
+    assert!(!done && complaint.contains("registry.invalid"), "{complaint}");
+    let broken = [&variables[1..], &[("HTTP_PROXY", "http://")]].concat();
+    let (done, complaint) = publish("registry.invalid:5000/other:1", &broken);
+    assert!(!done && complaint.contains("HTTP_PROXY"), "{complaint}");
+}
+
+/// Passes on what comes from either end until one ends.
+fn join(one: std::net::TcpStream, other: std::net::TcpStream) {
+    let handles = (one.try_clone().expect("a second handle"), other.try_clone().expect("a second handle"));
+    for (mut from, mut into) in [(one, handles.1), (other, handles.0)] {
+        std::thread::spawn(move || {
+            // Either end may go at any time.
+            let _ = std::io::copy(&mut from, &mut into);
+            let _ = into.shutdown(std::net::Shutdown::Both);
+        });
+    }
 }

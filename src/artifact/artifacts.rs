@@ -28,6 +28,10 @@ use crate::{
     store::{Digest, Store},
 };
 
+/// Attempts at once, of all downloads together: each takes a thread and its buffers, and more do not make a link faster.
+/// Others wait for their turn, within their total time.
+const MAX_ATTEMPTS_AT_ONCE: usize = 4;
+
 /// Verified bytes. In text only how many.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Fetched {
@@ -57,6 +61,7 @@ pub struct Artifacts {
     keeper: Keeper,
     running: Running,
     pace: Arc<Pace>,
+    places: lock::Semaphore,
 }
 
 /// What is asked for, as every step below needs it.
@@ -84,6 +89,7 @@ impl Artifacts {
             keeper: Keeper::new(&store, settings.budget_bytes),
             running: Running::default(),
             pace: Arc::new(Pace::new(settings.bytes_per_second)),
+            places: lock::Semaphore::new(MAX_ATTEMPTS_AT_ONCE),
             store,
             settings,
         }
@@ -352,6 +358,7 @@ impl Artifacts {
         let mut attempts = Attempts::new(asked);
         let mut began_anew = false;
         loop {
+            let place = within(asked.deadline, async { Ok(self.places.acquire().await) }).await?;
             let limit = content.bytes.unwrap_or(u64::MAX).min(asked.limit.bytes);
             let (blobs, name, digest) = (self.store.blobs(), name.clone(), content.digest);
             let into = smol::unblock(move || blobs.resume(&name, digest, limit)).await.report_to(watched.progress());
@@ -396,6 +403,7 @@ impl Artifacts {
                 }
                 Err(error) => (error, None),
             };
+            drop(place);
             let progressed = watched.progress().received() > before;
             attempts.next(&watched, error, after, progressed).await?;
         }

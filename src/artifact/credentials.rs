@@ -72,7 +72,7 @@ impl fmt::Debug for RegistryLogin {
 pub struct Credentials {
     store: Store,
     kept: Mutex<BTreeMap<String, RegistryCredential>>,
-    configured: Mutex<Option<(String, RegistryLogin)>>,
+    configured: Mutex<BTreeMap<String, RegistryLogin>>,
     /// Changes one at a time, so that the limit holds.
     changing: lock::Mutex<()>,
 }
@@ -101,8 +101,12 @@ impl Credentials {
 
     /// Sets what the settings say: the login for `registry` where nothing was sent for it.
     pub fn configure(&self, registry: &str, user: &str, password: &str) {
-        let login = RegistryLogin::Basic { user: user.to_owned(), password: password.to_owned() };
-        *self.configured.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some((key(registry), login));
+        self.configure_login(registry, RegistryLogin::Basic { user: user.to_owned(), password: password.to_owned() });
+    }
+
+    /// As [`Credentials::configure`], for any login; the last one for a registry counts.
+    pub fn configure_login(&self, registry: &str, login: RegistryLogin) {
+        self.configured.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(key(registry), login);
     }
 
     /// Keeps `new`, over what was kept for the same registries; on disk when this returns.
@@ -143,7 +147,7 @@ impl Credentials {
         let kept = self.lock_kept().get(&registry).filter(|kept| kept.registry_type == OCI).cloned();
         kept.as_ref().and_then(RegistryLogin::from).or_else(|| {
             let configured = self.configured.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            configured.as_ref().filter(|(named, _)| *named == registry).map(|(_, login)| login.clone())
+            configured.get(&registry).cloned()
         })
     }
 

@@ -5,15 +5,18 @@
 //! * [`reference`]: what a reference means; no I/O.
 //! * [`artifacts`]: from a reference to verified bytes in the store; [`origin`]: what a source must do for that; [`pace`]:
 //!   how fast, and when to try again; [`running`]: what is on its way.
-//! * [`file`], [`download`], [`image`], [`mirror`]: sources; others are registered by floors above. [`web`]: HTTP as they use it. [`credentials`]: how to log in to registries.
+//! * [`file`], [`download`], [`image`], [`mirror`]: sources; others are registered by floors above. [`web`]: HTTP as
+//!   they use it. [`credentials`], [`auth_file`]: how to log in to registries.
 //! * [`records`]: what is remembered of references; [`keeper`]: what stays in the store and what goes;
 //!   [`published`]: the names under which others get it here; [`stock`]: all of it as operators see it;
+//!   [`upkeep`]: what they do about it;
 //!   [`bundle`], [`layout`]: a set of them as one file.
 //!
 //! The host asks here for the bytes of actors and provider archives, the manifest for its own; nothing here judges what
 //! the bytes are worth, that is `claims`.
 
 pub mod artifacts;
+pub mod auth_file;
 pub mod bundle;
 pub mod credentials;
 pub mod download;
@@ -30,6 +33,7 @@ pub mod reference;
 pub mod running;
 pub mod settings;
 pub mod stock;
+pub mod upkeep;
 pub mod web;
 
 pub use artifacts::{Artifacts, Fetched};

@@ -9,7 +9,10 @@ use super::table::{
     Column::{Key, Number, Text},
     Table, printable,
 };
-use crate::host::{HostStatus, UplinkStatus};
+use crate::{
+    artifact::Transfer,
+    host::{HostStatus, UplinkStatus},
+};
 
 /// The page for `status`, lines at most `width` characters where that can be.
 pub fn of(status: &HostStatus, width: Option<usize>) -> String {
@@ -20,6 +23,7 @@ pub fn of(status: &HostStatus, width: Option<usize>) -> String {
             push(&mut page, format_args!("  {}", printable(problem)));
         }
     }
+    downloads(&mut page, status);
     section(&mut page, "No actors run.", status.actors.len(), actors(status), width);
     section(&mut page, "No providers run.", status.providers.len(), providers(status), width);
     section(&mut page, "There are no links.", status.links.len(), links(status), width);
@@ -56,6 +60,39 @@ fn head(status: &HostStatus) -> String {
         push(&mut page, format_args!("labels {}", printable(&labels.join(" "))));
     }
     page
+}
+
+/// What is on its way here, two lines each.
+fn downloads(page: &mut String, status: &HostStatus) {
+    if status.downloads.is_empty() {
+        return;
+    }
+    page.push_str("\nDownloads\n");
+    for download in &status.downloads {
+        push(page, format_args!("  {}", printable(&download.reference)));
+        push(page, format_args!("    {}", printable(&transfer(download))));
+    }
+}
+
+/// How far a download is, in a line: `1.2 MiB of 2.0 MiB (60 %), 64.0 KiB/s, attempt 3: the connection broke off`.
+pub fn transfer(download: &Transfer) -> String {
+    let mut line = match download.total.filter(|total| *total > 0) {
+        Some(total) => {
+            let percent = download.received.min(total) * 100 / total;
+            format!("{} of {} ({percent} %)", amount(download.received), amount(total))
+        }
+        None => amount(download.received),
+    };
+    line.push_str(&format!(", {}/s from {}", amount(download.bytes_per_second), download.source));
+    if download.attempt > 1 {
+        line.push_str(&format!(", attempt {}: {}", download.attempt, download.problem));
+    }
+    line
+}
+
+/// Bytes in the unit people compare by, also when there are none.
+pub fn amount(count: u64) -> String {
+    if count == 0 { "0 KiB".to_owned() } else { bytes(count) }
 }
 
 /// How the way to other hosts stands, in a line.
@@ -262,6 +299,16 @@ mod tests {
                 waiting_events: 3,
                 ..UplinkStatus::default()
             }),
+            downloads: vec![Transfer {
+                reference: "registry.example/echo:1".into(),
+                source: "an image in a registry".into(),
+                received: 1 << 20,
+                total: Some(4 << 20),
+                bytes_per_second: 64 << 10,
+                attempt: 2,
+                problem: "the connection broke off".into(),
+                ..Transfer::default()
+            }],
             problems: vec!["the link of counter has no provider".into()],
             ..HostStatus::default()
         }
@@ -278,6 +325,7 @@ mod tests {
             "  the link of counter has no provider",
             "2/10",
             "7.7 M",
+            "1.0 MiB of 4.0 MiB (25 %), 64.0 KiB/s from an image in a registry, attempt 2: the connection broke off",
             "3 (0.3.1)",
             "http://127.0.0.1:8080",
             &format!("M{}", "A".repeat(55)),

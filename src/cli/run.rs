@@ -13,6 +13,7 @@ use smol::future;
 
 use super::{
     Output,
+    artifact::watch,
     joining::{self, Joining},
     manifests,
     reload::Reloader,
@@ -20,6 +21,7 @@ use super::{
 };
 use crate::{
     actor::Engine,
+    artifact::auth_file,
     capability::{self, http_client, http_server, messaging},
     claims::{KeyPair, Role},
     config::{Config, RegistryAccount, friendly_name, host_config},
@@ -169,6 +171,11 @@ async fn serve(config: Config, args: Args) -> Result<()> {
             clock: Box::new(SystemClock),
         },
     )?;
+    if let Some(path) = config.registry_logins.clone() {
+        for (registry, login) in smol::unblock(move || auth_file::read(&path)).await? {
+            host.artifacts().credentials().configure_login(&registry, login);
+        }
+    }
     if let Some(RegistryAccount { registry, user, password }) = &config.registry {
         host.artifacts().credentials().configure(registry, user, password.expose());
     }
@@ -186,7 +193,9 @@ async fn serve(config: Config, args: Args) -> Result<()> {
     joined.watch(&mut liveness);
     let (liveness, readiness) = (Arc::new(liveness), Arc::new(Readiness::default()));
     if let Some(path) = args.file.clone() {
-        manifests::apply(&host, path, &config).await?;
+        let applied = manifests::apply(&host, path, &config);
+        let watched = async { match watch(host.artifacts()).await {} };
+        future::or(applied, watched).await?;
     }
     let stopper = host.clone();
     signals::on_stop(move || stopper.request_stop()).context(Kind::Internal, "cannot catch signals")?;

@@ -36,6 +36,7 @@ pub const CREDENTIALS: &[(&str, &[&str])] = &[
     ("latticed.nats-tls-key", &["WASMCLOUD_RPC_TLS_KEY_FILE", "WASMCLOUD_CTL_TLS_KEY_FILE"]),
     ("latticed.registry-user", &["OCI_REGISTRY_USER"]),
     ("latticed.registry-password", &["OCI_REGISTRY_PASSWORD"]),
+    ("latticed.registry-logins", &["WASMCLOUD_OCI_AUTH_FILE"]),
 ];
 
 /// The credentials that were handed over. Holds secrets, so it has no `Debug`.

@@ -77,6 +77,8 @@ pub struct Config {
     pub provider_delay: Duration,
     /// Whether remote commands may name files; the manifest on the command line always may.
     pub allow_file_load: bool,
+    /// File with logins for registries.
+    pub registry_logins: Option<PathBuf>,
     /// How to log in to one registry, where the lattice sends nothing for it.
     pub registry: Option<RegistryAccount>,
     /// This board's part among the mirrors of its site.
@@ -219,6 +221,7 @@ impl Config {
             strict_update: read.flag("WASMCLOUD_STRICT_UPDATE_CHECK"),
             config_service: read.flag("WASMCLOUD_CONFIG_SERVICE"),
             registry,
+            registry_logins: read.path("WASMCLOUD_OCI_AUTH_FILE"),
             artifacts: read.artifacts(),
             mirror: read.mirror()?,
             allowed_issuers: AllowedIssuers::parse(read.text("WASMCLOUD_ALLOWED_ISSUERS"))?,

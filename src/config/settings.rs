@@ -767,6 +767,13 @@ pub static SETTINGS: &[Setting] = &[
         UNSET,
         "Registries reached without TLS, with their ports",
     ),
+    setting(
+        "WASMCLOUD_OCI_AUTH_FILE",
+        "",
+        Kind::Path,
+        UNSET,
+        "Logins for registries, as `docker login` writes them; what the lattice sends and the next three win",
+    ),
     alias(
         &["WASMCLOUD_OCI_REGISTRY"],
         setting("OCI_REGISTRY", "", Kind::Text, UNSET, "Registry that the next two are for"),

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    artifact::Artifacts,
+    artifact::{Artifacts, Transfer},
     error::Result,
     host::{BoxFuture, UplinkStatus},
     wire::LinkDefinition,
@@ -40,6 +40,9 @@ pub struct HostStatus {
     /// How the way to other hosts stands; nothing for a host by itself.
     #[serde(default)]
     pub uplink: Option<UplinkStatus>,
+    /// Artifacts on their way here.
+    #[serde(default)]
+    pub downloads: Vec<Transfer>,
     /// What is not as desired, one sentence each; empty on a healthy host.
     pub problems: Vec<String>,
 }

@@ -18,7 +18,7 @@ pub mod health;
 pub mod label;
 pub mod links;
 pub mod liveness;
-mod needs;
+pub mod needs;
 pub mod plan;
 pub mod readiness;
 mod reconcile;

@@ -3,9 +3,12 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use crate::{
-    artifact::{Limit, Reference, published::Names},
-    error::Result,
-    host::{Host, desired::DesiredActor},
+    artifact::{Artifacts, Limit, Reference, published::Names},
+    error::{Error, Result},
+    host::{
+        Host,
+        desired::{Desired, DesiredActor},
+    },
     log,
     store::Digest,
 };
@@ -13,6 +16,30 @@ use crate::{
 /// How long one step of the reconciler may wait for content that is missing or damaged. What has arrived by then stays,
 /// and the step is tried again; meanwhile the others get their turn.
 const RESTORE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a host needs that does not run, by what its store says should.
+///
+/// # Errors
+/// The store cannot be read, or a record of it cannot: nobody knows then what that needs.
+pub fn of_stopped(artifacts: &Artifacts) -> Result<BTreeSet<Digest>> {
+    let (desired, problems) = Desired::load(artifacts.store())?;
+    match problems.first() {
+        Some(problem) => Err(Error::storage(problem.clone())),
+        None => of_desired(&desired, artifacts),
+    }
+}
+
+fn of_desired(desired: &Desired, artifacts: &Artifacts) -> Result<BTreeSet<Digest>> {
+    let actors = desired.actors.values();
+    let mut needs: BTreeSet<Digest> = actors.flat_map(|actor| [Some(actor.digest), actor.previous]).flatten().collect();
+    // Providers are known by their reference alone.
+    let records = artifacts.records();
+    let providers = desired.providers.values().map(|provider| &provider.reference);
+    needs.extend(providers.filter_map(|reference| records.find(reference)?.digest()));
+    // Other boards come for these.
+    needs.extend(Names::new(artifacts.store().clone()).digests()?);
+    Ok(needs)
+}
 
 impl Host {
     /// Says so to the store of artifacts, from now on.
@@ -23,28 +50,21 @@ impl Host {
 
     /// `None` when it cannot be said now: nothing is removed then.
     fn needs(&self) -> Option<BTreeSet<Digest>> {
-        let desired = self.desired();
-        let actors = desired.actors.values();
-        let mut needs: BTreeSet<Digest> =
-            actors.flat_map(|actor| [Some(actor.digest), actor.previous]).flatten().collect();
+        let mut needs = match of_desired(&self.desired(), &self.artifacts) {
+            Ok(needs) => needs,
+            Err(error) => {
+                log::warn!("the published names cannot be read, so nothing is removed: {error}");
+                return None;
+            }
+        };
         let routes = self.router.routes();
         for running in routes.actors() {
             needs.insert(running.desired.digest);
             needs.extend(running.desired.previous);
         }
-        // Providers are known by their reference alone.
         let records = self.artifacts.records();
-        let providers = desired.providers.values().map(|provider| &provider.reference);
         let running = routes.providers().map(|provider| &provider.desired.reference);
-        needs.extend(providers.chain(running).filter_map(|reference| records.find(reference)?.digest()));
-        // Other boards come for these.
-        match Names::new(self.store.clone()).digests() {
-            Ok(published) => needs.extend(published),
-            Err(error) => {
-                log::warn!("the published names cannot be read, so nothing is removed: {error}");
-                return None;
-            }
-        }
+        needs.extend(running.filter_map(|reference| records.find(reference)?.digest()));
         Some(needs)
     }
 

@@ -77,6 +77,7 @@ impl Control for Host {
             providers,
             links,
             uplink: self.router.uplink_status(),
+            downloads: self.artifacts.transfers(),
             problems,
         }
     }

@@ -489,6 +489,30 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_download_in_many_goes_writes_little_more_than_itself() {
+        let disk = FaultDisk::new();
+        let store = open(&disk);
+        let whole: Vec<u8> = (0..2_000_000_u32).map(|number| (number % 239) as u8).collect();
+        let digest = Digest::of(&whole);
+        let (bytes_before, syncs_before) = disk.traffic();
+        for start in (0..whole.len()).step_by(320_000) {
+            let mut incoming = store.blobs().resume("echo", Some(digest), 4 << 20);
+            assert_eq!(incoming.begin(None, Some(2_000_000)).unwrap(), start as u64);
+            let end = whole.len().min(start + 320_000);
+            whole[start..end].chunks(16 << 10).try_for_each(|piece| incoming.write(piece)).unwrap();
+            if end == whole.len() {
+                incoming.finish(Some(digest)).unwrap();
+            }
+        }
+        let store = settle(store, &disk);
+        drop(store);
+        let (bytes, syncs) = disk.traffic();
+        // Each sync may cost a page of the medium beside the bytes themselves.
+        let written = bytes - bytes_before + (syncs - syncs_before) * 4096;
+        assert!(written * 10 <= 11 * 2_000_000 + 327_680, "{written} bytes for 2000000");
+    }
+
     /// Steps once the last commit is through.
     fn settle_steps(disk: &FaultDisk) -> u64 {
         drop(open(disk));

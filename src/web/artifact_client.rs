@@ -12,13 +12,19 @@ use super::{
     artifacts::{PublishWords, PublishedWords, ReferWords},
 };
 use crate::{
-    artifact::stock::{Offered, Stocked, parse_digest},
+    artifact::{
+        stock::{Offered, Stocked, parse_digest},
+        upkeep::{Done, Upkeep},
+    },
     error::{Error, Result},
     store::Digest,
 };
 
 /// Time for an answer that needs the disk at most: the largest blob on a slow card.
 const DISK_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Time for an answer that may read all artifacts: a gigabyte at 2 MB/s, which slow cards manage.
+const UPKEEP_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Time for an answer that may need a download, longer than any setting allows one.
 const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
@@ -61,6 +67,14 @@ impl Client {
             manifest: manifest.map(|manifest| format!("sha256:{manifest}")),
         };
         self.ask(Method::POST, "/v1/artifacts/references", write(&words)?, DISK_TIMEOUT).await.map(drop)
+    }
+
+    /// Has the host look after its artifacts.
+    ///
+    /// # Errors
+    /// Those of [`Artifacts::upkeep`](crate::artifact::Artifacts::upkeep); as [`Client::status`].
+    pub async fn upkeep(&self, asked: &Upkeep) -> Result<Done> {
+        read(&self.ask(Method::POST, "/v1/artifacts/upkeep", write(asked)?, UPKEEP_TIMEOUT).await?)
     }
 
     /// Has the host offer `what` to other boards as `name`; answers what it is now.

@@ -5,6 +5,8 @@
 //! GET    /v1/artifacts/sha256:DIGEST      its bytes
 //! PUT    /v1/artifacts/sha256:DIGEST      takes bytes in; they are checked
 //! POST   /v1/artifacts/references         {"reference":"…","digest":"sha256:…","manifest":"sha256:…"}
+//! POST   /v1/artifacts/upkeep             {"do":"pin","what":"…","pinned":true}, {"do":"collect","everything":false},
+//!                                         {"do":"verify","what":null}
 //! PUT    /v1/names/NAME                   {"digest":"sha256:…"} or {"reference":"…"}: offered by the mirror from now on
 //! DELETE /v1/names/NAME
 //! ```
@@ -29,6 +31,7 @@ use crate::{
         Artifacts,
         published::check_name,
         stock::{Offered, parse_digest},
+        upkeep::Upkeep,
     },
     error::{Error, Result},
     host::Control,
@@ -53,6 +56,7 @@ enum Route {
     Read(Digest),
     TakeIn(Digest),
     Refer,
+    Upkeep,
     Publish(String),
     Withdraw(String),
 }
@@ -131,7 +135,8 @@ fn route(method: &Method, path: &str) -> Result<Route, Refused> {
         "" if *method == Method::GET => Ok(Route::Stock),
         "" => Err(Refused::Method("GET")),
         "/references" if *method == Method::POST => Ok(Route::Refer),
-        "/references" => Err(Refused::Method("POST")),
+        "/upkeep" if *method == Method::POST => Ok(Route::Upkeep),
+        "/references" | "/upkeep" => Err(Refused::Method("POST")),
         rest => {
             let digest = parse_digest(rest.trim_start_matches('/')).map_err(error)?;
             match *method {
@@ -172,6 +177,10 @@ async fn serve(
             let manifest = asked.manifest.as_deref().map(parse_digest).transpose()?;
             artifacts.refer(&asked.reference, parse_digest(&asked.digest)?, manifest).await?;
             words(&serde_json::json!({}))
+        }
+        Route::Upkeep => {
+            let asked: Upkeep = read(request.into_body(), settings).await?;
+            words(&artifacts.upkeep(asked).await?)
         }
         Route::Publish(name) => {
             let asked: PublishWords = read(request.into_body(), settings).await?;
@@ -249,6 +258,7 @@ mod tests {
         assert_eq!(good(Method::GET, &format!("/v1/artifacts/sha256:{hex}")), Route::Read(digest));
         assert_eq!(good(Method::PUT, &format!("/v1/artifacts/sha256:{hex}")), Route::TakeIn(digest));
         assert_eq!(good(Method::POST, "/v1/artifacts/references"), Route::Refer);
+        assert_eq!(good(Method::POST, "/v1/artifacts/upkeep"), Route::Upkeep);
         assert_eq!(good(Method::PUT, "/v1/names/site/echo"), Route::Publish("site/echo".into()));
         assert_eq!(good(Method::DELETE, "/v1/names/echo"), Route::Withdraw("echo".into()));
         for (method, path) in

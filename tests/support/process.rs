@@ -9,6 +9,8 @@ pub struct Memory {
     pub rss: u64,
     /// Proportional set size: shared pages divided among those who share them.
     pub pss: u64,
+    /// Pages that no file stands behind.
+    pub anonymous: u64,
     /// Pages that are this process's alone and cannot be dropped.
     pub private_dirty: u64,
 }
@@ -17,7 +19,12 @@ pub struct Memory {
 pub fn memory(pid: u32) -> io::Result<Memory> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let field = |name: &str| number_after(&text, name).map(|kibibytes| kibibytes * 1024);
-    Ok(Memory { rss: field("Rss:")?, pss: field("Pss:")?, private_dirty: field("Private_Dirty:")? })
+    Ok(Memory {
+        rss: field("Rss:")?,
+        pss: field("Pss:")?,
+        anonymous: field("Anonymous:")?,
+        private_dirty: field("Private_Dirty:")?,
+    })
 }
 
 /// Processor time of all threads of `pid` that live.

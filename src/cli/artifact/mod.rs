@@ -3,13 +3,20 @@
 //! One file per command. [`place`] finds the host or its store, [`progress`] draws the line people watch.
 
 mod export;
+mod gc;
 mod import;
 mod list;
+mod pin;
 mod place;
 mod progress;
 mod publish;
 mod pull;
 mod push;
+mod show;
+mod verify;
+mod watch;
+
+pub use watch::watch;
 
 use super::Output;
 use crate::error::Result;
@@ -21,6 +28,7 @@ Examples:
   latticed artifact pull nats://actors/echo --out echo.wasm
   latticed artifact publish echo echo_s.wasm               offer it to the other boards of a site
   latticed artifact export site.tar                        all there is, for a stick
+  latticed artifact verify                                 whether all of it is whole
 
 A host then starts it from the reference nats://actors/echo, or from the pinned one that push prints.";
 
@@ -40,6 +48,10 @@ enum Command {
     Publish(publish::Args),
     Export(export::Args),
     Import(import::Args),
+    Show(show::Args),
+    Pin(pin::Args),
+    Gc(gc::Args),
+    Verify(verify::Args),
 }
 
 /// Runs the command.
@@ -54,5 +66,9 @@ pub fn run(args: Args, output: &mut Output) -> Result<()> {
         Command::Publish(args) => publish::run(args, output),
         Command::Export(args) => export::run(args, output),
         Command::Import(args) => import::run(args, output),
+        Command::Show(args) => show::run(args, output),
+        Command::Pin(args) => pin::run(args, output),
+        Command::Gc(args) => gc::run(args, output),
+        Command::Verify(args) => verify::run(args, output),
     }
 }

@@ -11,12 +11,14 @@ use sha2::Digest as _;
 
 use crate::{
     artifact::{
-        Artifacts, Download, Mirrors, Remote,
+        Artifacts, Download, Images, Mirrors, Remote, auth_file,
         stock::{Offered, Stocked},
+        upkeep::{Done, Upkeep},
     },
     cli::admin::HostArgs,
-    config::Config,
+    config::{Config, RegistryAccount},
     error::{Context, Error, Kind, Result},
+    host,
     store::{BlobReader, Digest, MAX_BLOB_BYTES, RealDisk, Store},
     task,
     web::Client,
@@ -74,6 +76,19 @@ impl PlaceArgs {
         let token = config.mirror.token.as_ref().map(|token| token.expose());
         artifacts
             .register(Remote::Mirror, Arc::new(Mirrors::new(config.artifacts.clone(), &config.mirror.sources, token)?));
+        let credentials = artifacts.credentials();
+        if let Some(path) = &config.registry_logins {
+            for (registry, login) in auth_file::read(path)? {
+                credentials.configure_login(&registry, login);
+            }
+        }
+        if let Some(RegistryAccount { registry, user, password }) = &config.registry {
+            credentials.configure(registry, user, password.expose());
+        }
+        let images = Images::new(config.artifacts.clone(), credentials.clone());
+        artifacts.register(Remote::Image, Arc::new(images));
+        let needs = host::needs::of_stopped(&artifacts)?;
+        artifacts.needed_by(move || Some(needs.clone()));
         Ok(Place::Store(Box::new(artifacts)))
     }
 }
@@ -135,6 +150,14 @@ impl Place {
         match self {
             Place::Host(client) => task::block_on(client.refer(reference, digest, manifest)),
             Place::Store(artifacts) => task::block_on(artifacts.refer(reference, digest, manifest)),
+        }
+    }
+
+    /// Looks after it.
+    pub fn upkeep(&self, asked: Upkeep) -> Result<Done> {
+        match self {
+            Place::Host(client) => task::block_on(client.upkeep(&asked)),
+            Place::Store(artifacts) => task::block_on(artifacts.upkeep(asked)),
         }
     }
 
