@@ -290,6 +290,35 @@ fn an_actor_that_is_too_slow_holds_back_only_so_much() {
     });
 }
 
+#[test]
+fn what_an_actor_is_at_when_the_host_stops_it_can_still_say() {
+    block_on(async {
+        let (sandbox, server) = (sandbox(), NatsServer::start());
+        let mut settings = settings(&server);
+        settings.push(("WASMCLOUD_DRAIN_MS", "60000".to_owned()));
+        let host = run(&sandbox, &[("SUBSCRIPTION", "box.>")], &settings);
+        let nats = nats::connect(&server).await;
+        until_handled(&nats, "box.start", "x").await;
+        let mut asked = listen(&nats, "gate").await;
+        let mut handled = listen(&nats, "handled.box.last").await;
+        nats.publish("box.last".into(), "ask gate".into()).await.expect("it can speak");
+        let gate = asked.next().await.expect("the actor asks").reply.expect("for an answer");
+        let stopping = tokio::task::spawn_blocking(move || host.terminate());
+        // It takes no more in,
+        let deaf = async {
+            while nats.request("box.more".into(), "x".into()).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, deaf).await.expect("it listens no longer");
+        // and what is under way comes to its end.
+        nats.publish(gate, "go".into()).await.expect("it can speak");
+        assert_eq!(next(&mut handled).await, ("handled.box.last".into(), "box.last: go".into()));
+        let (status, output) = stopping.await.expect("it stops");
+        assert!(status.success(), "{output}");
+    });
+}
+
 /// A stream for `readings.>`.
 async fn stream(nats: &Client) -> jetstream::stream::Stream {
     let config = jetstream::stream::Config {

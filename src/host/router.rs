@@ -193,7 +193,7 @@ impl Router {
 
     fn resolve(&self, caller: &str, call: &HostCall) -> Result<Route> {
         let routes = self.routes();
-        let claimed = |contract: &str| routes.actor(caller).is_some_and(|actor| actor.claims.may_use(contract));
+        let claimed = |contract: &str| routes.may_use(caller, contract);
         if let Some(capability) = routes.intrinsic(&call.namespace) {
             // Every host of this protocol answers these without a claim; refusing would break actors that work there.
             if !claimed(&call.namespace) {

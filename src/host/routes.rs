@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 use crate::{
@@ -35,6 +35,8 @@ pub struct RunningProvider {
 #[derive(Default)]
 pub struct Routes {
     actors: BTreeMap<String, Arc<RunningActor>>,
+    /// Actors that are not called any more while what they are at comes to its end.
+    leaving: Vec<Weak<RunningActor>>,
     /// By public key, then link name.
     providers: BTreeMap<String, BTreeMap<String, Arc<RunningProvider>>>,
     intrinsics: HashMap<&'static str, Arc<dyn Capability>>,
@@ -50,6 +52,15 @@ impl Routes {
     /// The actor with this key.
     pub fn actor(&self, key: &str) -> Option<Arc<RunningActor>> {
         self.actors.get(key).cloned()
+    }
+
+    /// Whether the actor with this key may call `contract`: one that is being stopped may, as long as it is at something.
+    pub fn may_use(&self, key: &str, contract: &str) -> bool {
+        let leaving = || {
+            let named = |actor: &Arc<RunningActor>| actor.desired.public_key == key;
+            self.leaving.iter().filter_map(Weak::upgrade).find(named)
+        };
+        self.actor(key).or_else(leaving).is_some_and(|actor| actor.claims.may_use(contract))
     }
 
     /// All actors, by key.
@@ -96,6 +107,8 @@ impl Routes {
 
     pub(super) fn remove_actor(&mut self, key: &str) -> Option<Arc<RunningActor>> {
         let gone = self.actors.remove(key)?;
+        self.leaving.retain(|actor| actor.strong_count() > 0);
+        self.leaving.push(Arc::downgrade(&gone));
         self.aliases.retain(|_, owner| owner != key);
         // Another actor may claim the alias too and have lost it to this one.
         for (other, actor) in &self.actors {
