@@ -27,6 +27,8 @@ pub mod sync;
 pub mod watch;
 
 #[cfg(test)]
+mod broker_tests;
+#[cfg(test)]
 mod client_tests;
 #[cfg(test)]
 mod connection_tests;
