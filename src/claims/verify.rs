@@ -11,6 +11,7 @@ use super::{
     issuer::AllowedIssuers,
     module,
     time::Now,
+    token::Token,
 };
 use crate::error::{Error, Result};
 
@@ -158,20 +159,43 @@ pub fn verify_provider(
 ) -> Result<SignedProvider> {
     let found = archive::read(archive, Wanted::Target(target), binary)?;
     found.check_hashes()?;
-    let claims = found.token.claims();
-    let provider = claims.body()?;
-    claims.subject_key()?;
-    let subject = named(&claims.sub, provider.name.as_deref());
-    if !policy.legacy_archives || !policy.issuers.is_any() {
-        found.token.check(policy.now).map_err(|cause| cause.context(&subject))?;
-    }
-    policy.issuers.check(&claims.issuer_key()?, &subject)?;
-
     let entry = found
         .binaries
         .into_iter()
         .find(|binary| binary.target == target)
         .ok_or_else(|| Error::internal("the archive reader answered without the wanted binary"))?;
+    accept(found.token, entry.bytes, entry.hash.unwrap_or_default(), policy)
+}
+
+/// Checks a provider again of which the token and the binary were kept: `binary_bytes` and `binary_hash` are of the binary as
+/// it is now.
+///
+/// # Errors
+/// As [`verify_provider`].
+pub fn verify_kept_provider(
+    token: &str,
+    target: &str,
+    binary_bytes: u64,
+    binary_hash: String,
+    policy: &Policy,
+) -> Result<SignedProvider> {
+    let token = Token::<Provider>::parse(token)?;
+    if token.claims().body()?.target_hashes.get(target) != Some(&binary_hash) {
+        return Err(Error::invalid(format!("File hash and verify hash do not match for '{target}'")));
+    }
+    accept(token, binary_bytes, binary_hash, policy)
+}
+
+/// Checks the token of a provider whose binary it vouches for.
+fn accept(token: Token<Provider>, binary_bytes: u64, binary_hash: String, policy: &Policy) -> Result<SignedProvider> {
+    let claims = token.claims();
+    let provider = claims.body()?;
+    claims.subject_key()?;
+    let subject = named(&claims.sub, provider.name.as_deref());
+    if !policy.legacy_archives || !policy.issuers.is_any() {
+        token.check(policy.now).map_err(|cause| cause.context(&subject))?;
+    }
+    policy.issuers.check(&claims.issuer_key()?, &subject)?;
     let Provider { name, capid, vendor, rev, ver, config_schema, .. } = provider.clone();
     Ok(SignedProvider {
         subject: claims.sub.clone(),
@@ -184,9 +208,9 @@ pub fn verify_provider(
         expires: claims.exp,
         not_before: claims.nbf,
         config_schema,
-        binary_bytes: entry.bytes,
-        binary_hash: entry.hash.unwrap_or_default(),
-        token: found.token.text().to_string(),
+        binary_bytes,
+        binary_hash,
+        token: token.text().to_string(),
     })
 }
 

@@ -46,14 +46,27 @@ impl Joining {
         listeners: &mut Vec<Arc<dyn Events>>,
     ) -> Result<Self> {
         let Some(cluster) = cluster.filter(|_| config.joins()) else { return Ok(Self(None)) };
-        let settings =
+        let mut settings =
             Settings { named: config.names_a_server(), ad_hoc_cluster: cluster.ad_hoc, ..endpoints(config)? };
+        if config.providers.account_seed.is_some() {
+            let inbox = Some(crate::provider::credentials::inbox_prefix(id));
+            (settings.control.inbox, settings.rpc.inbox) = (inbox.clone(), inbox);
+        }
         let anti_forgery = AntiForgery::new(cluster.key, config.cluster_issuers.iter().cloned())?;
         let limits = (settings.outbox_events, settings.outbox_bytes);
         let mailbox = Mailbox::open(id, limits, Some(store.clone()), config.outbox_on_disk)?;
         let events = LatticeEvents::new(id, mailbox);
         listeners.push(events.clone());
         Ok(Self(Some((settings, anti_forgery, events))))
+    }
+
+    /// Lets the host run providers as processes; they are reached over NATS, so a host by itself cannot.
+    pub fn allow_processes(&self, config: &Config, host: &Arc<Host>) -> Result<()> {
+        let Some((_, anti_forgery, _)) = &self.0 else { return Ok(()) };
+        let issuers = anti_forgery.issuers().map(str::to_owned).collect();
+        let settings = super::providers::settings(config, host, anti_forgery.key().clone(), issuers)?;
+        host.set_processes(crate::provider::Providers::new(settings));
+        Ok(())
     }
 
     /// Begins to connect; returns without waiting for a server. `broker` may use the connection for invocations.
@@ -106,6 +119,7 @@ pub fn endpoints(config: &Config) -> Result<Settings> {
         control_prefix: config.ctl_topic_prefix.clone(),
         js_domain: config.js_domain.clone(),
         rpc_timeout: config.rpc_timeout,
+        probe_interval: config.providers.probe_interval,
         allow_file_load: config.allow_file_load,
         strict_update: config.strict_update,
         config_service: config.config_service,

@@ -21,6 +21,7 @@ mod manifests;
 pub mod output;
 mod output_file;
 pub mod payload;
+mod providers;
 mod reload;
 pub mod report;
 pub mod run;
@@ -114,6 +115,10 @@ pub fn command() -> clap::Command {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
+    // Before anything else: these run once per provider, and nobody types them.
+    if let Some(code) = crate::provider::helper(arguments.get(1..).unwrap_or_default()) {
+        return code;
+    }
     let cli = match parse(&arguments) {
         Ok(cli) => cli,
         Err(error) => return report_parse(&error, wants_json(&arguments)),

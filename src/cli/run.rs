@@ -187,6 +187,7 @@ async fn serve(config: Config, args: Args) -> Result<()> {
     };
     let admin = Admin::start(settings, host.clone()).await?;
     let site = Site::start(&config, &host).await?;
+    joining.allow_processes(&config, &host)?;
     let joined = joining.join(&host, &broker).await?;
     host.health().configure(config.health);
     let mut liveness = Liveness::of(&host);

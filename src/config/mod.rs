@@ -10,6 +10,7 @@ mod friendly;
 pub mod host_config;
 pub mod labels;
 pub mod manifest;
+mod providers;
 mod secret;
 pub mod settings;
 mod sources;
@@ -25,6 +26,7 @@ use std::{
 };
 
 pub use friendly::friendly_name;
+pub use providers::Providers;
 pub use secret::Secret;
 pub use sources::{Effective, Given, Origin, Sources};
 pub use surroundings::Surroundings;
@@ -75,6 +77,8 @@ pub struct Config {
     pub outbox_on_disk: bool,
     /// How long a provider may take to stop.
     pub provider_delay: Duration,
+    /// What providers as processes are held to.
+    pub providers: Providers,
     /// Whether remote commands may name files; the manifest on the command line always may.
     pub allow_file_load: bool,
     /// File with logins for registries.
@@ -209,7 +213,7 @@ impl Config {
             ctl: read.own_nats("WASMCLOUD_CTL")?,
             ctl_topic_prefix: read.text("WASMCLOUD_CTL_TOPIC_PREFIX").to_owned(),
             js_domain: Some(read.text("WASMCLOUD_JS_DOMAIN").to_owned()).filter(|domain| !domain.is_empty()),
-            provider_rpc: read.nats("WASMCLOUD_PROV_RPC"),
+            provider_rpc: read.provider_nats(),
             reconnect_base: read.millis("WASMCLOUD_NATS_RECONNECT_BASE_MS"),
             reconnect_cap: read.millis("WASMCLOUD_NATS_RECONNECT_CAP_MS"),
             silence: read.millis("WASMCLOUD_NATS_SILENCE_MS"),
@@ -217,6 +221,7 @@ impl Config {
             outbox_bytes: read.number("WASMCLOUD_OUTBOX_BYTES"),
             outbox_on_disk: read.flag("WASMCLOUD_OUTBOX_ON_DISK"),
             provider_delay: read.millis("WASMCLOUD_PROV_SHUTDOWN_DELAY_MS"),
+            providers: Providers::read(&read),
             allow_file_load: read.flag("WASMCLOUD_ALLOW_FILE_LOAD"),
             strict_update: read.flag("WASMCLOUD_STRICT_UPDATE_CHECK"),
             config_service: read.flag("WASMCLOUD_CONFIG_SERVICE"),
@@ -437,6 +442,18 @@ impl Values<'_> {
             password: None,
             tls: lattice::Tls { required: self.flag(&name("TLS")), ..lattice::Tls::default() },
         }
+    }
+
+    /// What providers are told: where nobody named a server for them, the one we use ourselves.
+    fn provider_nats(&self) -> Nats {
+        let is_set =
+            |name: &str| self.0.iter().any(|found| found.setting.name == name && found.origin != Origin::Default);
+        let (own, theirs) = (self.nats("WASMCLOUD_RPC"), self.nats("WASMCLOUD_PROV_RPC"));
+        if is_set("WASMCLOUD_PROV_RPC_HOST") || is_set("WASMCLOUD_PROV_RPC_PORT") {
+            return theirs;
+        }
+        let required = own.tls.required || theirs.tls.required;
+        Nats { host: own.host, port: own.port, tls: lattice::Tls { required, ..theirs.tls }, ..theirs }
     }
 
     /// One of our own connections.

@@ -85,7 +85,7 @@ impl Host {
         let mut part = Desired::default();
         let mut targets = BTreeMap::new();
         for component in &application.providers {
-            let mut provider = self.resolve_provider(component)?;
+            let mut provider = self.resolve_provider(component).await?;
             provider.applications = BTreeSet::from([application.name.clone()]);
             targets.insert(component.name.as_str(), provider.clone());
             let key = (provider.public_key.clone(), provider.link_name.clone());
@@ -129,9 +129,10 @@ impl Host {
         Ok(part)
     }
 
-    fn resolve_provider(&self, component: &ProviderComponent) -> Result<DesiredProvider> {
+    async fn resolve_provider(&self, component: &ProviderComponent) -> Result<DesiredProvider> {
         let provider = self
             .find_provider(&component.reference, &component.link_name)
+            .await
             .map_err(|error| error.context(&component.name))?;
         if !component.contract_id.is_empty() && component.contract_id != provider.contract_id {
             return Err(Error::config(format!(
@@ -145,11 +146,11 @@ impl Host {
     /// The provider behind `reference`, to be started under `link_name`, without configuration or annotations.
     ///
     /// # Errors
-    /// The reference names none that this host can start.
-    pub fn find_provider(&self, reference: &str, link_name: &str) -> Result<DesiredProvider> {
+    /// The reference names none that this host can start, or its archive cannot be fetched or may not run.
+    pub async fn find_provider(&self, reference: &str, link_name: &str) -> Result<DesiredProvider> {
         let parsed = Reference::parse(reference)?;
         let Source::Builtin(name) = parsed.source() else {
-            return Err(parsed.cannot_give("a provider"));
+            return self.find_archive(&parsed, link_name).await;
         };
         let builtin = self.builtins.find(name)?;
         Ok(DesiredProvider {
@@ -160,6 +161,7 @@ impl Host {
             configuration: None,
             annotations: BTreeMap::new(),
             applications: BTreeSet::new(),
+            token: None,
         })
     }
 

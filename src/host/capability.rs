@@ -69,6 +69,11 @@ pub trait Capability: Send + Sync + 'static {
         String::new()
     }
 
+    /// How it is, in a word or a sentence.
+    fn state(&self) -> String {
+        "running".to_owned()
+    }
+
     /// Whether it calls actors of its own accord (a listener, a subscription). Such providers stop first.
     fn originates(&self) -> bool {
         false
@@ -83,6 +88,11 @@ pub trait Capability: Send + Sync + 'static {
     /// Reads again what it read from files when links were made: certificates, keys. Connections go on as they are.
     fn reload(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Whether it listens to the lattice by itself, as a process does: this host then takes in no calls for it.
+    fn is_on_lattice(&self) -> bool {
+        false
     }
 
     /// The provider is stopped: every link is gone when this returns.

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -18,7 +18,7 @@ use crate::{
     claims::{self, KeyPair},
     error::Result,
     host::{
-        Router,
+        Processes, Router,
         builtin::Builtins,
         desired::Desired,
         event::{Event, Events},
@@ -83,6 +83,8 @@ pub struct Host {
     pub(super) artifacts: Artifacts,
     pub(super) engine: Engine,
     pub(super) builtins: Builtins,
+    /// Runs providers as processes, where there is a lattice to reach them by.
+    pub(super) processes: OnceLock<Arc<dyn Processes>>,
     pub(super) router: Arc<Router>,
     pub(super) started: Instant,
     labels: Mutex<BTreeMap<String, String>>,
@@ -124,6 +126,7 @@ impl Host {
             store: parts.store,
             engine: parts.engine,
             builtins: parts.builtins,
+            processes: OnceLock::new(),
             router,
             started: Instant::now(),
             labels: Mutex::new(labels),
@@ -190,6 +193,7 @@ impl Host {
     /// Works until somebody asks for a stop, then drains: listeners first, then guests, then the providers they used.
     pub async fn run(self: &Arc<Self>) {
         self.tell(&Event::HostStarted { host_id: self.id(), friendly_name: self.settings.friendly_name.clone() });
+        self.tidy_processes().await;
         let reconciling = self.reconcile_for_ever();
         let stopped = async {
             // An error means that every sender is gone, which cannot be while the host itself holds one.
@@ -226,6 +230,11 @@ impl Host {
     /// Steps begun since the start: whether it gets anywhere.
     pub fn steps(&self) -> u64 {
         self.reconciler.steps()
+    }
+
+    /// Asks for a look at what should run, every failure forgiven: something outside is better now than it was.
+    pub fn reconsider(&self) {
+        self.reconciler.wake();
     }
 
     /// What should run now.

@@ -76,6 +76,9 @@ pub struct DesiredProvider {
     /// built-in provider as lattices share a released one.
     #[serde(default)]
     pub applications: BTreeSet<String>,
+    /// The token of the archive it was found in; nothing for one inside this process.
+    #[serde(default)]
+    pub token: Option<String>,
 }
 
 /// A link that should exist.

@@ -161,6 +161,20 @@ impl Records {
         (verdict, Consequence::End(Some(wait)))
     }
 
+    /// Failures of `patient` so far do not count towards its end.
+    pub fn excuse(&mut self, patient: &Patient) {
+        if let Some(record) = self.0.get_mut(patient) {
+            record.failures = 0;
+        }
+    }
+
+    /// `patient` ended by itself: what comes in its place is asked as if for the first time.
+    pub fn renew(&mut self, patient: &Patient) {
+        if let Some(record) = self.0.get_mut(patient) {
+            (record.failures, record.ended) = (0, true);
+        }
+    }
+
     /// Whether `patient` was asked before and was unwell.
     pub fn is_unwell(&self, patient: &Patient) -> bool {
         self.0.get(patient).is_some_and(|record| record.complaint.is_some())
@@ -215,6 +229,10 @@ impl Health {
         records.unwell().map(|(patient, why, since)| (patient.subject(), why.to_owned(), since)).collect()
     }
 
+    pub(super) fn renew(&self, patient: &Patient) {
+        held(&self.records).renew(patient);
+    }
+
     pub(super) fn retain(&self, wanted: impl Fn(&Patient) -> bool) {
         held(&self.records).retain(wanted);
     }
@@ -231,6 +249,17 @@ impl Host {
     ///
     /// What does not run is not judged: a probe may come back after its entity was stopped.
     pub fn report_health(&self, patient: &Patient, found: Result<(), String>) {
+        self.take_report(patient, found, self.health.settings());
+    }
+
+    /// Takes in that `patient` answered, and says itself that it is unwell. Told like any bad health; never its end, since it
+    /// works and knows what it lacks.
+    pub fn report_complaint(&self, patient: &Patient, complaint: String) {
+        self.take_report(patient, Err(complaint), Settings { failures: 0, ..self.health.settings() });
+        held(&self.health.records).excuse(patient);
+    }
+
+    fn take_report(&self, patient: &Patient, found: Result<(), String>, settings: Settings) {
         let (public_key, contract_id, link_name) = {
             let routes = self.router.routes();
             match patient {
@@ -242,7 +271,6 @@ impl Host {
                 Patient::Actor(_) => return,
             }
         };
-        let settings = self.health.settings();
         let complaint = found.err();
         let now = Instant::now();
         let (verdict, consequence) = held(&self.health.records).report(patient, complaint.clone(), &settings, now);

@@ -56,7 +56,8 @@ pub fn plan(desired: &Desired, running: &Running) -> Vec<Step> {
     let mut steps = Vec::new();
     let restarts = |key: &(String, String)| match (desired.providers.get(key), running.providers.get(key)) {
         (Some(wanted), Some(there)) => {
-            (&wanted.reference, &wanted.configuration) != (&there.reference, &there.configuration)
+            (&wanted.reference, &wanted.configuration, &wanted.token)
+                != (&there.reference, &there.configuration, &there.token)
         }
         _ => true,
     };
@@ -131,6 +132,7 @@ mod tests {
             configuration: None,
             annotations: BTreeMap::new(),
             applications: BTreeSet::from(["app".to_owned()]),
+            token: None,
         }
     }
 

@@ -4,7 +4,8 @@
 //! it until its wait is over (`retry`).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    ops::{Deref, DerefMut},
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
@@ -22,6 +23,8 @@ use crate::{
         event::Event,
         health::Patient,
         plan::{Running, Step, plan},
+        process::ProviderName,
+        restart::Restarts,
         retry::Failures,
         router::Counters,
         routes::{RunningActor, RunningProvider},
@@ -64,6 +67,28 @@ struct State {
     steps: u64,
     /// Running actors are to be put in place anew.
     renew: bool,
+    /// Provider processes that ended by themselves.
+    restarts: Restarts,
+    /// Provider processes that are to be started anew.
+    renewed: BTreeSet<ProviderName>,
+}
+
+impl State {
+    /// When something is to be tried again.
+    fn due(&self) -> Option<Instant> {
+        [self.failures.next(), self.restarts.next()].into_iter().flatten().min()
+    }
+
+    fn may_try(&self, step: &Step, subject: &str) -> bool {
+        let now = Instant::now();
+        let rested = match step {
+            Step::StartProvider(provider) => {
+                self.restarts.may_start(&(provider.public_key.clone(), provider.link_name.clone()), now)
+            }
+            _ => true,
+        };
+        rested && self.failures.may_try(subject, now)
+    }
 }
 
 impl Reconciler {
@@ -150,11 +175,45 @@ impl Reconciler {
 
     /// One sentence for each step that failed last time.
     pub fn problems(&self) -> Vec<String> {
-        self.state().failures.texts().collect()
+        let state = self.state();
+        state.failures.texts().chain(state.restarts.texts()).collect()
+    }
+
+    /// Has the process of the provider `name` ended and started anew.
+    pub fn renew(&self, name: ProviderName) {
+        self.state().renewed.insert(name);
+        self.nudge();
+    }
+
+    /// The record of provider processes that ended by themselves.
+    pub fn restarts(&self) -> RestartsGuard<'_> {
+        RestartsGuard(self.state())
+    }
+
+    /// The links of the provider `name` are in force no longer.
+    pub fn forget_links(&self, name: &ProviderName) {
+        self.state().links.retain(|_, link| (&link.provider_id, &link.link_name) != (&name.0, &name.1));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// The restarts inside the reconciler's state, as long as it is held.
+pub struct RestartsGuard<'a>(MutexGuard<'a, State>);
+
+impl Deref for RestartsGuard<'_> {
+    type Target = Restarts;
+
+    fn deref(&self) -> &Restarts {
+        &self.0.restarts
+    }
+}
+
+impl DerefMut for RestartsGuard<'_> {
+    fn deref_mut(&mut self) -> &mut Restarts {
+        &mut self.0.restarts
     }
 }
 
@@ -196,7 +255,7 @@ impl Host {
                 (state.asked, state.done)
             };
             self.reconciler.came_round.notify(usize::MAX);
-            let due = self.reconciler.state().failures.next();
+            let due = self.reconciler.state().due();
             if asked == done && due.is_none_or(|due| due > Instant::now()) {
                 let retry = async {
                     match due {
@@ -220,6 +279,10 @@ impl Host {
     async fn reconcile_once(self: &Arc<Self>) {
         self.reconciler.begin("ending what is unwell".to_owned());
         self.end_the_unwell().await;
+        let renewed = std::mem::take(&mut self.reconciler.state().renewed);
+        for name in renewed {
+            self.stop_provider(&name, "its NATS login is renewed").await;
+        }
         let desired = self.desired();
         self.health.retain(|patient| desired.wants(patient));
         {
@@ -230,6 +293,7 @@ impl Host {
                 routes.links.put(Arc::new(wanted.link.clone()));
             }
         }
+        self.reconciler.state().restarts.retain(|name| desired.providers.contains_key(name));
         let mut steps = plan(&desired, &self.running());
         if std::mem::take(&mut self.reconciler.state().renew) {
             let starts =
@@ -256,7 +320,7 @@ impl Host {
 
     async fn try_step(self: &Arc<Self>, step: Step) {
         let subject = step.subject();
-        if !self.reconciler.state().failures.may_try(&subject, Instant::now()) {
+        if !self.reconciler.state().may_try(&step, &subject) {
             return;
         }
         // A link waits for a provider that is held back; its own attempt would only fail and wait longer.
@@ -276,8 +340,10 @@ impl Host {
     }
 
     fn is_held_back(&self, link: &LinkDefinition) -> bool {
-        let provider = Patient::Provider(link.provider_id.clone(), link.link_name.clone()).subject();
-        !self.reconciler.state().failures.may_try(&provider, Instant::now())
+        let (name, now) = ((link.provider_id.clone(), link.link_name.clone()), Instant::now());
+        let subject = Patient::Provider(name.0.clone(), name.1.clone()).subject();
+        let state = self.reconciler.state();
+        !state.failures.may_try(&subject, now) || !state.restarts.may_start(&name, now)
     }
 
     fn running(&self) -> Running {
@@ -302,7 +368,7 @@ impl Host {
                 self.stop_actor(key).await;
                 Ok(())
             }
-            Step::StartProvider(provider) => self.start_provider(provider),
+            Step::StartProvider(provider) => self.start_provider(provider).await,
             Step::StopProvider(key) => {
                 self.stop_provider(key, "no longer wanted").await;
                 Ok(())
@@ -418,28 +484,35 @@ impl Host {
         ProviderContext { public_key, link_name: link_name.to_owned(), configuration, invoke }
     }
 
-    fn start_provider(self: &Arc<Self>, desired: &DesiredProvider) -> Result<()> {
-        log::name(&desired.public_key, desired.reference.trim_start_matches("builtin:"));
-        let name = desired.reference.strip_prefix("builtin:").ok_or_else(|| {
-            Error::config(format!("{} is not a provider this version can start: use builtin:NAME", desired.reference))
-        })?;
+    async fn start_provider(self: &Arc<Self>, desired: &DesiredProvider) -> Result<()> {
+        let Some(name) = desired.reference.strip_prefix("builtin:") else {
+            return self.start_process(desired).await;
+        };
+        log::name(&desired.public_key, name);
         let builtin = self.builtins.find(name)?;
         let context = self.context(desired.public_key.clone(), &desired.link_name, desired.configuration.clone());
         let capability = (builtin.start)(context)?;
-        self.router.routes_mut().put_provider(RunningProvider {
+        self.put_provider(RunningProvider {
             desired: desired.clone(),
             capability,
             counters: Counters::default(),
-        });
-        self.tell(&Event::ProviderStarted {
-            public_key: desired.public_key.clone(),
-            image_ref: desired.reference.clone(),
-            contract_id: desired.contract_id.clone(),
-            link_name: desired.link_name.clone(),
+            claims: None,
+            instance_id: None,
         });
         // A provider of this process is well as long as the process is: clients wait for the first word of it.
         self.report_health(&Patient::Provider(desired.public_key.clone(), desired.link_name.clone()), Ok(()));
         Ok(())
+    }
+
+    pub(super) fn put_provider(&self, provider: RunningProvider) {
+        let desired = provider.desired.clone();
+        self.router.routes_mut().put_provider(provider);
+        self.tell(&Event::ProviderStarted {
+            public_key: desired.public_key,
+            image_ref: desired.reference,
+            contract_id: desired.contract_id,
+            link_name: desired.link_name,
+        });
     }
 
     pub(super) async fn stop_provider(&self, key: &(String, String), reason: &str) {
@@ -451,7 +524,7 @@ impl Host {
                 Some(()) => reason.to_owned(),
                 None => format!("{reason}; it did not stop within {} s and was left behind", patience.as_secs()),
             };
-            self.reconciler.state().links.retain(|_, link| (&link.provider_id, &link.link_name) != (&key.0, &key.1));
+            self.reconciler.forget_links(key);
             self.tell(&Event::ProviderStopped {
                 public_key: key.0.clone(),
                 contract_id: gone.desired.contract_id.clone(),

@@ -96,6 +96,11 @@ impl Router {
         }
     }
 
+    /// The way to other hosts, where there is one.
+    pub fn uplink(&self) -> Option<Arc<dyn Uplink>> {
+        self.uplink.get().cloned()
+    }
+
     /// How the way to other hosts stands; nothing where there is none.
     pub fn uplink_status(&self) -> Option<UplinkStatus> {
         self.uplink.get().map(|uplink| uplink.status())

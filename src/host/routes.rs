@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     actor::Actor,
-    claims::SignedModule,
+    claims::{SignedModule, SignedProvider},
     host::{Capability, desired::DesiredActor, desired::DesiredProvider, links::Links, router::Counters},
 };
 
@@ -29,6 +29,20 @@ pub struct RunningProvider {
     pub capability: Arc<dyn Capability>,
     /// Calls from actors.
     pub counters: Counters,
+    /// What its token says; nothing for one inside this process.
+    pub claims: Option<SignedProvider>,
+    /// Name of its process; nothing for one inside this process.
+    pub instance_id: Option<String>,
+}
+
+impl RunningProvider {
+    /// Name for people.
+    pub fn name(&self) -> &str {
+        match &self.claims {
+            Some(claims) => &claims.name,
+            None => self.desired.reference.trim_start_matches("builtin:"),
+        }
+    }
 }
 
 /// Everything that runs.

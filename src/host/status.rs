@@ -41,20 +41,22 @@ impl Control for Host {
                 }
             })
             .collect();
-        let providers = routes
+        let mut providers: Vec<_> = routes
             .providers()
             .map(|running| ProviderStatus {
                 public_key: running.desired.public_key.clone(),
-                name: running.desired.reference.trim_start_matches("builtin:").to_owned(),
+                name: running.name().to_owned(),
                 image_ref: running.desired.reference.clone(),
                 contract_id: running.desired.contract_id.clone(),
                 link_name: running.desired.link_name.clone(),
                 calls: running.counters.calls(),
                 errors: running.counters.errors(),
-                state: "running".to_owned(),
+                state: running.capability.state(),
                 detail: running.capability.detail(),
             })
             .collect();
+        providers.extend(self.missing_providers(&routes));
+        providers.extend(self.router.uplink().map(|uplink| uplink.remote_providers()).unwrap_or_default());
         let mut links: Vec<_> = routes.links.iter().map(|link| (**link).clone()).collect();
         links.sort_by(|one, other| one.id.cmp(&other.id));
         let mut problems = self.damage.clone();

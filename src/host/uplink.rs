@@ -1,9 +1,11 @@
 //! The way to other hosts, as the router sees it. The lattice implements it; a host without one is complete as it is.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
-use super::{BoxFuture, Call};
-use crate::error::Result;
+use super::{BoxFuture, Call, ProviderStatus};
+use crate::{error::Result, wire::subject::ProviderTopic};
 
 /// How the way to other hosts stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +45,36 @@ pub trait Uplink: Send + Sync + 'static {
 
     /// Whether calls get through now, as far as is known.
     fn is_connected(&self) -> bool;
+
+    /// Says `body` to every process of the provider `public_key` under `link_name`.
+    ///
+    /// # Errors
+    /// There is no connection now.
+    fn tell_provider(
+        &self,
+        public_key: &str,
+        link_name: &str,
+        topic: ProviderTopic,
+        body: Vec<u8>,
+    ) -> BoxFuture<'static, Result<()>>;
+
+    /// Asks the processes of a provider and answers what the first one says within `patience`; nothing when none does.
+    ///
+    /// # Errors
+    /// There is no connection now.
+    fn ask_provider(
+        &self,
+        public_key: &str,
+        link_name: &str,
+        topic: ProviderTopic,
+        body: Vec<u8>,
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<Option<Vec<u8>>>>;
+
+    /// Providers elsewhere that actors of this host call, as far as they answer.
+    fn remote_providers(&self) -> Vec<ProviderStatus> {
+        Vec::new()
+    }
 
     /// How it stands at this moment.
     fn status(&self) -> UplinkStatus;

@@ -500,6 +500,9 @@ fn options(endpoint: &Endpoint, timing: &Timing, host_key: &str, shared: &Arc<Sh
     if endpoint.tls.first {
         options = options.tls_first();
     }
+    if let Some(inbox) = &endpoint.inbox {
+        options = options.custom_inbox_prefix(inbox);
+    }
     let backoff = Backoff::new(timing.reconnect_base, timing.reconnect_cap, host_key);
     let (delays, events, failures) = (shared.clone(), shared.clone(), shared.clone());
     options

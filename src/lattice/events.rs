@@ -25,6 +25,7 @@ use crate::{
         desired::DesiredProvider,
         event::{Event, Events},
         health::Verdict,
+        routes::RunningProvider,
     },
     log,
     wire::{
@@ -83,7 +84,8 @@ pub struct LatticeEvents {
     pub(super) listening: Listening,
     host: OnceLock<Weak<Host>>,
     actors: Mutex<HashMap<String, Told>>,
-    providers: Mutex<HashMap<(String, String), DesiredProvider>>,
+    /// With the name of its process.
+    providers: Mutex<HashMap<(String, String), (DesiredProvider, String)>>,
 }
 
 impl LatticeEvents {
@@ -282,24 +284,40 @@ impl LatticeEvents {
         let Some(host) = self.host() else { return };
         let Some(running) = host.router().routes().provider(key, link_name) else { return };
         let desired = running.desired.clone();
+        let claims = running.claims.as_ref();
+        let now = host.now();
+        let (not_before, expires) = claims.map_or_else(
+            || ("immediately".to_owned(), "never".to_owned()),
+            |claims| (now.not_before_human(claims.not_before), now.expires_human(claims.expires)),
+        );
+        let instance_id = self.instance_of(&running);
         self.emit(&ProviderStarted {
             public_key: key,
             image_ref: &desired.reference,
             link_name,
             contract_id: &desired.contract_id,
-            instance_id: &instance_id(&self.host_id, &format!("{key}/{link_name}"), 0),
+            instance_id: &instance_id,
             annotations: &desired.annotations,
             claims: ProviderClaims {
-                name: desired.reference.trim_start_matches("builtin:"),
-                version: self.version,
-                not_before_human: "immediately",
-                expires_human: "never",
+                issuer: claims.map_or("", |claims| &claims.issuer),
+                name: running.name(),
+                version: claims.map_or(self.version, |claims| &claims.version),
+                not_before_human: &not_before,
+                expires_human: &expires,
                 ..ProviderClaims::default()
             },
             host_id: &self.host_id,
         });
         let mut providers = self.providers.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        providers.insert((key.to_owned(), link_name.to_owned()), desired);
+        providers.insert((key.to_owned(), link_name.to_owned()), (desired, instance_id));
+    }
+
+    /// The name of a provider's process, or of what stands for one.
+    pub(super) fn instance_of(&self, running: &RunningProvider) -> String {
+        running.instance_id.clone().unwrap_or_else(|| {
+            let place = format!("{}/{}", running.desired.public_key, running.desired.link_name);
+            instance_id(&self.host_id, &place, 0).as_str().to_owned()
+        })
     }
 
     fn provider_stopped(&self, key: &str, link_name: &str, contract_id: &str, reason: &str) {
@@ -307,12 +325,18 @@ impl LatticeEvents {
             let mut providers = self.providers.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             providers.remove(&(key.to_owned(), link_name.to_owned()))
         };
+        let (annotations, instance) = match gone {
+            Some((desired, instance)) => (desired.annotations, instance),
+            None => {
+                (Annotations::new(), instance_id(&self.host_id, &format!("{key}/{link_name}"), 0).as_str().to_owned())
+            }
+        };
         self.emit(&ProviderStopped {
             public_key: key,
             link_name,
             contract_id,
-            instance_id: &instance_id(&self.host_id, &format!("{key}/{link_name}"), 0),
-            annotations: &gone.map(|gone| gone.annotations).unwrap_or_default(),
+            instance_id: &instance,
+            annotations: &annotations,
             host_id: &self.host_id,
             reason,
         });

@@ -21,6 +21,7 @@ pub mod heartbeat;
 pub mod mailbox;
 pub mod objects;
 pub mod outbox;
+pub mod remote;
 pub mod rpc;
 pub mod settings;
 pub mod sync;
@@ -79,6 +80,7 @@ pub struct Shared {
     pings: control::pings::Pings,
     resumed: control::intention::Resumed,
     entity_config: entity_config::EntityConfig,
+    remotes: Arc<remote::Remotes>,
     /// Links as the lattice was told of them.
     links: smol::lock::Mutex<BTreeMap<String, LinkDefinition>>,
 }
@@ -86,8 +88,17 @@ pub struct Shared {
 impl Shared {
     /// Whether a command from afar may read `reference`.
     fn may_fetch(&self, reference: &str) -> Result<()> {
+        self.may_load("actor", reference)
+    }
+
+    /// Whether a command from afar may start a provider from `reference`.
+    fn may_fetch_provider(&self, reference: &str) -> Result<()> {
+        self.may_load("provider", reference)
+    }
+
+    fn may_load(&self, what: &str, reference: &str) -> Result<()> {
         if !self.settings.allow_file_load && reference.starts_with("file:") {
-            return Err(Error::denied("actor file loading is disabled"));
+            return Err(Error::denied(format!("{what} file loading is disabled")));
         }
         Ok(())
     }
@@ -133,6 +144,7 @@ impl Lattice {
         let bodies = bodies::Bodies::new(rpc.clone(), &settings.lattice, settings.js_domain.as_deref());
         let invocations = rpc::InvocationEvents::new(control.clone(), &subjects, &host_id);
         events.attach(&host);
+        let remotes = Arc::<remote::Remotes>::default();
         host.router().set_uplink(Arc::new(rpc::RpcUplink {
             connection: rpc.clone(),
             control: control.clone(),
@@ -143,6 +155,7 @@ impl Lattice {
             bodies: bodies.clone(),
             cache: cache.clone(),
             invocations: invocations.clone(),
+            remotes: remotes.clone(),
             timeout: settings.rpc_timeout,
         }));
         let objects = objects::ObjectStore::new(control.clone(), settings.js_domain.as_deref());
@@ -165,6 +178,7 @@ impl Lattice {
             invocations,
             cache,
             heart: heartbeat::Heart::default(),
+            remotes,
             pings: control::pings::Pings::default(),
             resumed: control::intention::Resumed::default(),
             entity_config,
@@ -182,6 +196,9 @@ impl Lattice {
             task::spawn(sync::tell_links_for_ever(shared.clone())),
             task::spawn(sync::follow_for_ever(shared.clone())),
             task::spawn(announce_for_ever(shared.clone())),
+            task::spawn(rpc::reconsider_for_ever(shared.clone())),
+            task::spawn(remote::watch_for_ever(shared.clone())),
+            task::spawn(remote::say_links_for_ever(shared.clone())),
         ];
         if shared.settings.config_service {
             tasks.push(task::spawn(config_service::ask_once(shared.clone())));

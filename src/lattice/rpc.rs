@@ -23,11 +23,12 @@ use super::{
     cache::Cache,
     connection::{Answer, Background, Connection, Standing},
     events::{LatticeEvents, random_id, unix_micros},
+    remote::Remotes,
 };
 use crate::{
     claims::{AntiForgery, Now},
     error::{Error, Result},
-    host::{BoxFuture, Call, Uplink, UplinkStatus},
+    host::{BoxFuture, Call, ProviderStatus, Uplink, UplinkStatus},
     log,
     wire::{
         Entity, Invocation, InvocationResponse, Trace, chunk, codec,
@@ -104,6 +105,15 @@ pub async fn serve_for_ever(shared: Arc<Shared>) {
     }
 }
 
+/// Has the host look again at what could not be started while there was no connection, each time there is one.
+pub async fn reconsider_for_ever(shared: Arc<Shared>) {
+    loop {
+        shared.rpc.connected().await;
+        shared.host.reconsider();
+        shared.rpc.disconnected().await;
+    }
+}
+
 /// What should be listened to now: subject to queue group and purpose.
 fn wanted(shared: &Shared) -> HashMap<String, (Option<String>, Served)> {
     let routes = shared.host.router().routes();
@@ -113,7 +123,7 @@ fn wanted(shared: &Shared) -> HashMap<String, (Option<String>, Served)> {
         let subject = shared.subjects.actor(key);
         wanted.insert(subject.clone(), (Some(subject), Served::Actor(key.clone())));
     }
-    for provider in routes.providers() {
+    for provider in routes.providers().filter(|provider| !provider.capability.is_on_lattice()) {
         let (key, link_name) = (provider.desired.public_key.clone(), provider.desired.link_name.clone());
         let subject = shared.subjects.provider(&key, &link_name);
         let health = shared.subjects.provider_topic(&key, &link_name, ProviderTopic::Health);
@@ -321,6 +331,7 @@ pub struct RpcUplink {
     pub(super) bodies: Bodies,
     pub(super) cache: Arc<Cache>,
     pub(super) invocations: InvocationEvents,
+    pub(super) remotes: Arc<Remotes>,
     pub(super) timeout: Duration,
 }
 
@@ -373,6 +384,40 @@ impl Uplink for RpcUplink {
 
     fn is_connected(&self) -> bool {
         self.connection.is_connected()
+    }
+
+    fn remote_providers(&self) -> Vec<ProviderStatus> {
+        self.remotes.statuses()
+    }
+
+    fn tell_provider(
+        &self,
+        public_key: &str,
+        link_name: &str,
+        topic: ProviderTopic,
+        body: Vec<u8>,
+    ) -> BoxFuture<'static, Result<()>> {
+        let subject = self.subjects.provider_topic(public_key, link_name, topic);
+        let connection = self.connection.clone();
+        Box::pin(async move { connection.publish(subject, body).await })
+    }
+
+    fn ask_provider(
+        &self,
+        public_key: &str,
+        link_name: &str,
+        topic: ProviderTopic,
+        body: Vec<u8>,
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<Option<Vec<u8>>>> {
+        let subject = self.subjects.provider_topic(public_key, link_name, topic);
+        let connection = self.connection.clone();
+        Box::pin(async move {
+            Ok(match connection.request(subject, None, body, patience).await? {
+                Answer::Message(message) => Some(message.payload.to_vec()),
+                Answer::Nobody | Answer::Silence => None,
+            })
+        })
     }
 
     fn status(&self) -> UplinkStatus {

@@ -41,6 +41,8 @@ pub struct Settings {
     pub js_domain: Option<String>,
     /// How long calls over the network may take.
     pub rpc_timeout: Duration,
+    /// Time between two questions how a provider elsewhere is.
+    pub probe_interval: Duration,
     /// Whether commands from afar may name files of this board.
     pub allow_file_load: bool,
     /// Whether a live update may not claim more than the running revision.
@@ -67,6 +69,7 @@ impl Settings {
             lattice: lattice.into(),
             js_domain: None,
             rpc_timeout: Duration::from_millis(2000),
+            probe_interval: Duration::from_secs(30),
             allow_file_load: false,
             strict_update: false,
             config_service: false,
@@ -116,6 +119,8 @@ pub struct Endpoint {
     pub login: Login,
     /// How the line is kept private.
     pub tls: Tls,
+    /// Where answers to our own requests are heard, in place of `_INBOX`.
+    pub inbox: Option<String>,
 }
 
 impl Endpoint {
@@ -143,7 +148,7 @@ impl Endpoint {
                 servers.len()
             )));
         }
-        Ok(Self { servers, login, tls })
+        Ok(Self { servers, login, tls, inbox: None })
     }
 
     /// The first server as other programs are told it, without a login: `nats://host:port`.

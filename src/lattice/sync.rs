@@ -310,7 +310,21 @@ fn running(shared: &Shared) -> Vec<(ClaimsRecord, String)> {
         (record, actor.desired.reference.clone())
     });
     let mut records: Vec<_> = actors.collect();
-    for provider in shared.host.desired().providers.values() {
+    for running in routes.providers() {
+        let Some(claims) = &running.claims else { continue };
+        let record = ClaimsRecord {
+            issuer: claims.issuer.clone(),
+            name: claims.name.clone(),
+            revision: claims.revision,
+            version: claims.version.clone(),
+            subject: claims.subject.clone(),
+            contract_id: claims.contract_id.clone(),
+            config_schema: claims.config_schema.as_ref().map(ToString::to_string),
+            ..ClaimsRecord::default()
+        };
+        records.push((record, running.desired.reference.clone()));
+    }
+    for provider in shared.host.desired().providers.values().filter(|provider| provider.token.is_none()) {
         let record = ClaimsRecord {
             name: provider.reference.trim_start_matches("builtin:").to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

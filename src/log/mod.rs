@@ -92,6 +92,19 @@ pub fn guest(actor: &str, level: Level, text: &str) {
     }
 }
 
+/// Writes one line that a provider's process printed, as [`guest`] does for an actor.
+pub fn provider(provider: &str, level: Level, text: &str) {
+    if enabled(level) {
+        dispatch(&Event {
+            level,
+            target: "provider",
+            text: format_args!("{text}"),
+            fields: &[("provider_id", &provider)],
+            guest: true,
+        });
+    }
+}
+
 /// Reports lines that were held back and whose source is quiet again, and lines that stderr did not take. The
 /// housekeeping tick and the end of the process call it.
 pub fn settle() {

@@ -18,5 +18,6 @@ pub mod namespace;
 pub mod nats;
 pub mod played_host;
 pub mod process;
+pub mod provider;
 pub mod redis;
 pub mod registry;

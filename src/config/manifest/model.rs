@@ -12,10 +12,7 @@ use super::{
     reader::{Map, Warnings, text},
     tree::{Content, Flaw, Node, Position},
 };
-use crate::{
-    artifact::{Reference, Source},
-    config::suggest::hint,
-};
+use crate::{artifact::Reference, config::suggest::hint};
 
 const API_VERSION: &str = "core.oam.dev/v1beta1";
 const KIND: &str = "Application";
@@ -258,9 +255,9 @@ fn capability(
 ) -> Result<Capability, Flaw> {
     let mut map = Map::of(properties, "properties of the capability")?;
     let (image, image_position) = map.need_text("image", warnings)?;
-    let reference = reference(&image, image_position)?;
-    if !matches!(reference.source(), Source::Builtin(_)) {
-        return Err(Flaw::new(image_position, reference.cannot_give("a capability").text()));
+    let mut reference = reference(&image, image_position)?;
+    if let Some(path) = reference.path_from(place.directory) {
+        reference = self::reference(&format!("file://{}", path.display()), image_position)?;
     }
     let (contract_id, _) = map.need_text("contract", warnings)?;
     let link_name = map.take_text("link_name", warnings)?.filter(|name| !name.is_empty());

@@ -177,7 +177,20 @@ async fn try_update(
 async fn launch_provider(shared: &Shared, ticket: &Ticket, launch: LaunchProvider) -> Result<()> {
     let LaunchProvider { provider_ref, link_name, configuration, annotations } = launch;
     let started = async {
-        let found = shared.host.find_provider(&provider_ref, &link_name)?;
+        let running = shared.host.desired();
+        let same = running
+            .providers
+            .values()
+            .find(|there| (&there.reference, &there.link_name) == (&provider_ref, &link_name));
+        if let Some(same) = same {
+            // One that was given up is started by the same command as the first time.
+            if shared.host.retry_provider(&same.public_key, &link_name) {
+                return Ok(());
+            }
+            return Err(Error::conflict("Provider with that link name is already running on this host"));
+        }
+        shared.may_fetch_provider(&provider_ref)?;
+        let found = shared.host.find_provider(&provider_ref, &link_name).await?;
         let provider = DesiredProvider { configuration, annotations, ..found };
         ticket.change(&shared.host, |desired| desired.start_provider(provider)).await
     };

@@ -107,8 +107,8 @@ pub async fn auction_provider(shared: &Shared, message: &Message) {
     let key = if auction.provider_ref.starts_with('V') && auction.provider_ref.len() == 56 {
         Some(auction.provider_ref.clone())
     } else {
-        let builtin = shared.host.find_provider(&auction.provider_ref, &auction.link_name);
-        builtin.ok().map(|found| found.public_key).or_else(|| shared.cache.resolve_reference(&auction.provider_ref))
+        let known = shared.host.known_provider(&auction.provider_ref);
+        known.or_else(|| shared.cache.resolve_reference(&auction.provider_ref))
     };
     let desired = shared.host.desired();
     let runs = key.is_some_and(|key| desired.providers.contains_key(&(key, auction.link_name.clone())));

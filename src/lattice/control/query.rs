@@ -58,16 +58,15 @@ pub async fn inventory(shared: &Shared, message: &Message) {
         }
         for running in routes.providers() {
             let desired = &running.desired;
-            let place = format!("{}/{}", desired.public_key, desired.link_name);
             answer.providers.push(inventory::Provider {
                 id: desired.public_key.clone(),
                 image_ref: desired.reference.clone(),
                 contract_id: desired.contract_id.clone(),
                 link_name: desired.link_name.clone(),
-                name: desired.reference.trim_start_matches("builtin:").to_owned(),
-                instance_id: instance_id(&shared.host_id, &place, 0).as_str().to_owned(),
+                name: running.name().to_owned(),
+                instance_id: shared.events.instance_of(running),
                 annotations: desired.annotations.clone(),
-                revision: 0,
+                revision: running.claims.as_ref().map_or(0, |claims| claims.revision),
             });
         }
     }

@@ -1,0 +1,195 @@
+//! What a process takes from itself right before it becomes a provider.
+//!
+//! `latticed __confine JSON BINARY` is started by the supervisor, sets everything on itself with plain system calls and then
+//! executes the binary in its place. So no code runs between a fork and an exec, and what could not be set stops the start:
+//! a provider never runs with less confinement than its settings ask for.
+
+use std::{
+    ffi::{OsStr, OsString},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    thread,
+    time::Duration,
+};
+
+use rustix::{
+    io::Errno,
+    process::{Pid, Resource, Rlimit, Signal, getppid, set_parent_process_death_signal, setrlimit, setsid},
+    thread::set_no_new_privs,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{cgroup, descriptors, orders::Orders};
+use crate::error::{Error, Result};
+
+/// First argument of this helper.
+pub const ARGUMENT: &str = "__confine";
+
+/// Exit status when something could not be set. High, and away from what shells and programs use.
+pub const CANNOT_CONFINE: i32 = 120;
+
+/// Exit status when the binary could not be executed.
+pub const CANNOT_EXECUTE: i32 = 121;
+
+/// Attempts to execute a binary that another process still has open for writing: a fork of the host in the wrong moment.
+const BUSY_ATTEMPTS: u32 = 20;
+
+/// Wait between two of these attempts.
+const BUSY_WAIT: Duration = Duration::from_millis(10);
+
+/// Memory of one provider unless set otherwise, bytes: writable private memory, stacks included. First-party providers use 10
+/// to 40 MiB; half a gigabyte stops a leak before it takes a board down.
+pub const MEMORY_BYTES: u64 = 512 << 20;
+
+/// Open files of one provider unless set otherwise; the usual soft limit of a session is a quarter of it.
+pub const FILES: u64 = 4096;
+
+/// Processes and threads unless set otherwise. The kernel counts all of the user's, the host's own included, and root's never.
+pub const PROCESSES: u64 = 1024;
+
+/// What a provider may use and reach.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// Writable memory, bytes; 0 is no limit.
+    pub memory_bytes: u64,
+    /// Open files; 0 is no limit.
+    pub files: u64,
+    /// Processes and threads of its user; 0 is no limit.
+    pub processes: u64,
+    /// Whether it sees only its part of the file system; never where the kernel cannot.
+    pub landlock: bool,
+    /// What it may read besides.
+    pub read: Vec<PathBuf>,
+    /// What it may read and write besides.
+    pub write: Vec<PathBuf>,
+}
+
+impl Default for Confinement {
+    fn default() -> Self {
+        Self {
+            memory_bytes: MEMORY_BYTES,
+            files: FILES,
+            processes: PROCESSES,
+            landlock: true,
+            read: Vec::new(),
+            write: Vec::new(),
+        }
+    }
+}
+
+impl Confinement {
+    /// In words, for the status.
+    pub fn words(&self) -> String {
+        let limit = |what: &str, limit: u64| if limit == 0 { String::new() } else { format!(", {limit} {what}") };
+        let memory = if self.memory_bytes == 0 { String::new() } else { format!(", {} MiB", self.memory_bytes >> 20) };
+        let files = if self.landlock { "own files (Landlock)" } else { "all files of its user" };
+        format!(
+            "own session, no new privileges, {files}{memory}{}{}",
+            limit("open files", self.files),
+            limit("processes", self.processes)
+        )
+    }
+}
+
+/// What the helper is told in its argument; nothing in it is secret.
+#[derive(Debug, Serialize, Deserialize)]
+struct Task {
+    confinement: Confinement,
+    supervisor: i32,
+    /// Where the provider may write.
+    directory: PathBuf,
+    /// Its control group.
+    cgroup: Option<PathBuf>,
+}
+
+/// The command that becomes the binary of `orders`, confined as they say and ended by the kernel when the process `supervisor` ends.
+pub(super) fn command(orders: &Orders, supervisor: Pid) -> Result<Command> {
+    let task = Task {
+        confinement: orders.confinement.clone(),
+        supervisor: supervisor.as_raw_nonzero().get(),
+        directory: orders.directory.clone(),
+        cgroup: orders.cgroup.clone(),
+    };
+    let task = serde_json::to_string(&task).map_err(|cause| Error::internal(format!("a confinement: {cause}")))?;
+    let mut command = Command::new("/proc/self/exe");
+    command.arg(ARGUMENT).arg(task).arg(&orders.binary);
+    Ok(command)
+}
+
+/// Runs this process as the helper. Returns only when it failed.
+pub fn main(arguments: &[OsString]) -> ExitCode {
+    let (task, binary) = match arguments {
+        [task, binary] => (task, binary),
+        _ => return complain(CANNOT_CONFINE, "this command is for the host's own use"),
+    };
+    let task: Task = match task.to_str().and_then(|text| serde_json::from_str(text).ok()) {
+        Some(task) => task,
+        None => return complain(CANNOT_CONFINE, "this command is for the host's own use"),
+    };
+    if let Err(error) = confine(&task, Path::new(binary)) {
+        return complain(CANNOT_CONFINE, error.text());
+    }
+    complain(CANNOT_EXECUTE, &format!("cannot execute {}: {}", Path::new(binary).display(), execute(binary)))
+}
+
+/// Standard error is the provider's, which the host logs.
+fn complain(status: i32, text: &str) -> ExitCode {
+    eprintln!("latticed: {text}");
+    ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX))
+}
+
+fn confine(task: &Task, binary: &Path) -> Result<()> {
+    let failed = |what: &'static str| move |cause: Errno| Error::internal(format!("cannot {what}: {cause}"));
+    setsid().map_err(failed("begin a session of its own"))?;
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(failed("ask to be ended with the host"))?;
+    // It may have ended before the line above; then nobody would ever tell.
+    if getppid() != Pid::from_raw(task.supervisor) {
+        return Err(Error::unavailable("the supervisor is gone"));
+    }
+    let Confinement { memory_bytes, files, processes, landlock, ref read, ref write } = task.confinement;
+    for (resource, limit, what) in [
+        (Resource::Data, memory_bytes, "limit its memory"),
+        (Resource::Nofile, files, "limit its open files"),
+        (Resource::Nproc, processes, "limit its processes"),
+    ] {
+        if limit > 0 {
+            limit_to(resource, limit).map_err(failed(what))?;
+        }
+    }
+    if let Some(group) = &task.cgroup {
+        cgroup::enter(group)
+            .map_err(|cause| Error::internal(format!("cannot enter its control group {}: {cause}", group.display())))?;
+    }
+    // A dump of a provider's memory would hold seeds.
+    limit_to(Resource::Core, 0).map_err(failed("forbid core dumps"))?;
+    set_no_new_privs(true).map_err(failed("give up new privileges"))?;
+    descriptors::close_on_exec().map_err(|cause| Error::internal(format!("cannot close open files: {cause}")))?;
+    if landlock {
+        match super::landlock::confine(binary, &task.directory, read, write) {
+            Ok(true) => {}
+            Ok(false) => return Err(Error::internal("the kernel has no Landlock, which was there a moment ago")),
+            Err(cause) => return Err(Error::internal(format!("cannot confine it to its own files: {cause}"))),
+        }
+    }
+    Ok(())
+}
+
+/// Sets both limits, as far as those in force allow: nobody may raise a hard limit.
+fn limit_to(resource: Resource, limit: u64) -> rustix::io::Result<()> {
+    let allowed = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
+    let limit = Some(limit.min(allowed));
+    setrlimit(resource, Rlimit { current: limit, maximum: limit })
+}
+
+fn execute(binary: &OsStr) -> std::io::Error {
+    let mut attempts = 0;
+    loop {
+        let cause = Command::new(binary).exec();
+        attempts += 1;
+        if cause.raw_os_error() != Some(libc::ETXTBSY) || attempts == BUSY_ATTEMPTS {
+            return cause;
+        }
+        thread::sleep(BUSY_WAIT);
+    }
+}

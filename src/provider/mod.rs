@@ -1,0 +1,110 @@
+//! Providers as processes, seen from the host (`protocol/providers.md`): from an archive to a child that serves a contract.
+//!
+//! ```text
+//! host ── socket ── supervisor (`latticed`, one per provider) ── provider ── its children
+//! ```
+//!
+//! * [`shelf`]: what was unpacked from archives, by content; checked again before each start.
+//! * [`environment`]: what of this host's environment a provider sees; what it is told is [`crate::wire::host_data`].
+//! * [`process`]: one process from start to end: readiness, links, health, shutdown. The host's side of [`supervisor`],
+//!   which runs in a process of its own and sees to it that nothing outlives the host; the words between them are [`orders`].
+//! * [`confine`]: what a process takes from itself right before it becomes the provider.
+//!
+//! It implements what `host` asks of it ([`crate::host::Processes`]), and reaches the lattice only through
+//! [`crate::host::Uplink`]. It never runs anything but the binary that a checked token vouches for, never a shell, and never
+//! puts a secret where `ps` or `/proc` shows it.
+
+mod cgroup;
+pub mod confine;
+pub mod credentials;
+mod descriptors;
+pub mod environment;
+pub mod health;
+mod landlock;
+pub mod orders;
+mod output;
+pub mod process;
+pub mod rules;
+pub mod settings;
+pub mod shelf;
+pub mod supervisor;
+
+use std::{collections::BTreeSet, ffi::OsString, process::ExitCode, sync::Arc};
+
+pub use settings::Settings;
+
+use crate::{
+    claims::{Policy, SignedProvider},
+    error::{Error, Result},
+    host::{BoxFuture, Capability, ProcessStart, Processes},
+    log,
+};
+use shelf::Shelf;
+
+/// Runs this process as a helper of a host, if that is what `arguments` (without the program's name) ask for.
+pub fn helper(arguments: &[OsString]) -> Option<ExitCode> {
+    match arguments.first()?.to_str()? {
+        supervisor::ARGUMENT => Some(supervisor::main()),
+        confine::ARGUMENT => Some(confine::main(&arguments[1..])),
+        _ => None,
+    }
+}
+
+/// Providers of one host.
+pub struct Providers {
+    settings: Arc<Settings>,
+    shelf: Shelf,
+}
+
+impl Providers {
+    /// Nothing runs yet.
+    pub fn new(mut settings: Settings) -> Arc<Self> {
+        if settings.confinement.landlock && !landlock::is_there() {
+            log::warn!(
+                "this kernel has no Landlock: provider processes can read what their user can, this host's state among it"
+            );
+            settings.landlock_missing = true;
+        }
+        settings.cgroup = cgroup::delegated();
+        let shelf = Shelf::new(settings.directory.join("bin"));
+        Arc::new(Self { settings: Arc::new(settings), shelf })
+    }
+
+    fn policy(&self, policy: Policy) -> Policy {
+        Policy { legacy_archives: self.settings.legacy_archives, ..policy }
+    }
+}
+
+impl Processes for Providers {
+    fn keep(&self, archive: Vec<u8>, policy: Policy) -> BoxFuture<'static, Result<SignedProvider>> {
+        let (shelf, policy) = (self.shelf.clone(), self.policy(policy));
+        Box::pin(smol::unblock(move || shelf.keep(archive.as_slice(), &policy)))
+    }
+
+    fn check(&self, token: String, policy: Policy) -> BoxFuture<'static, Result<SignedProvider>> {
+        let (shelf, policy) = (self.shelf.clone(), self.policy(policy));
+        Box::pin(smol::unblock(move || shelf.check(&token, &policy)))
+    }
+
+    fn start(&self, start: ProcessStart) -> BoxFuture<'static, Result<Arc<dyn Capability>>> {
+        let (settings, binary) = (self.settings.clone(), self.shelf.path(&start.claims.binary_hash));
+        Box::pin(async move {
+            let process = process::Process::start(settings, binary, start).await?;
+            Ok(process as Arc<dyn Capability>)
+        })
+    }
+
+    fn tidy(&self, needed: BTreeSet<String>) -> BoxFuture<'static, ()> {
+        let shelf = self.shelf.clone();
+        Box::pin(smol::unblock(move || shelf.tidy(&needed)))
+    }
+
+    fn restarts(&self) -> u32 {
+        self.settings.restarts
+    }
+}
+
+/// What failed at the operating system, as an error of this room.
+fn failed(what: impl std::fmt::Display, cause: &std::io::Error) -> Error {
+    Error::storage(format!("{what}: {cause}"))
+}

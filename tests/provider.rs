@@ -1,0 +1,775 @@
+//! Providers as processes of a real host on a real NATS server: started from signed archives, linked, called, watched, ended.
+
+mod support;
+
+use std::{borrow::Cow, time::Duration};
+
+use async_nats_031::Client;
+use futures_util::StreamExt;
+use latticed::{
+    claims::{AntiForgery, Now},
+    provider::credentials,
+    wire::{
+        Entity, Invocation, InvocationResponse,
+        interface::{IncrementRequest, KEY_VALUE},
+    },
+};
+use serde_json::{Value, json};
+use support::{
+    guests,
+    host::{Host, Sandbox},
+    nats::{self, NatsServer, PATIENCE, block_on, connect, eventually},
+    provider,
+};
+
+/// The actor that is linked where no actor needs to run.
+fn actor() -> String {
+    guests::key("counter")
+}
+
+/// A host on a server, and a client of both.
+struct Stage {
+    sandbox: Sandbox,
+    port: String,
+    /// Ended with the stage, where it is the stage's own.
+    _server: Option<NatsServer>,
+    host: Option<Host>,
+    host_id: String,
+    nats: Client,
+    events: async_nats_031::Subscriber,
+}
+
+impl Stage {
+    async fn start(settings: &[(&str, &str)]) -> Self {
+        let server = NatsServer::start();
+        let nats = connect(&server).await;
+        let mut stage = Self::with(&server, nats, settings).await;
+        stage._server = Some(server);
+        stage
+    }
+
+    /// On `server`, where `nats` may do what the test does.
+    async fn with(server: &NatsServer, nats: Client, settings: &[(&str, &str)]) -> Self {
+        let sandbox = Sandbox::new(env!("CARGO_BIN_EXE_latticed"));
+        let events = nats.subscribe("wasmbus.evt.default".into()).await.expect("the server listens");
+        nats.flush().await.expect("the server answers");
+        let port = server.port().to_string();
+        let mut stage = Self { sandbox, port, _server: None, host: None, host_id: String::new(), nats, events };
+        stage.start_host(settings).await;
+        stage
+    }
+
+    async fn start_host(&mut self, settings: &[(&str, &str)]) {
+        let (port, seed) = (self.port.clone(), nats::cluster().seed().expose().to_owned());
+        let mut all = vec![
+            ("WASMCLOUD_RPC_PORT", port.as_str()),
+            ("WASMCLOUD_CTL_PORT", port.as_str()),
+            ("WASMCLOUD_CLUSTER_SEED", seed.as_str()),
+            ("WASMCLOUD_ALLOW_FILE_LOAD", "true"),
+            ("WASMCLOUD_PROVIDER_FIRST_PROBE_MS", "3000"),
+            ("WASMCLOUD_PROVIDER_PROBE_MS", "1000"),
+        ];
+        all.extend_from_slice(settings);
+        let mut host = self.sandbox.run_again(&all);
+        host.wait_for("connected to NATS");
+        self.host_id = host.status().host_id;
+        self.host = Some(host);
+    }
+
+    fn host(&self) -> &Host {
+        self.host.as_ref().expect("it runs")
+    }
+
+    /// Puts an archive of the mannered provider where the host may load it; its reference.
+    fn archive(&self, name: &str) -> String {
+        let binary = std::fs::read(provider::mannered()).expect("it is built");
+        let path = self.sandbox.write(&format!("{name}.par.gz"), provider::archive(name, KEY_VALUE, &binary));
+        format!("file://{}", path.display())
+    }
+
+    async fn command(&self, verb: &str, body: Value) -> Value {
+        let subject = format!("wasmbus.ctl.default.cmd.{}.{verb}", self.host_id);
+        self.ask(subject, body).await
+    }
+
+    async fn ask(&self, subject: String, body: Value) -> Value {
+        let answer = self.nats.request(subject, body.to_string().into()).await.expect("the host answers");
+        serde_json::from_slice(&answer.payload).expect("an answer")
+    }
+
+    /// Starts the provider `name` with `manners`.
+    async fn launch(&self, name: &str, manners: Value) -> String {
+        let reference = self.archive(name);
+        let body = json!({ "provider_ref": reference, "link_name": "default", "configuration": manners.to_string() });
+        let ack = self.command("lp", body).await;
+        assert_eq!(ack["accepted"], true, "{ack}\n{}", self.host().output());
+        reference
+    }
+
+    async fn stop(&self, name: &str) {
+        let ack = self.command("sp", json!({ "provider_ref": provider::key(name), "link_name": "default" })).await;
+        assert_eq!(ack["accepted"], true, "{ack}");
+    }
+
+    async fn put_link(&self, name: &str, values: Value) {
+        let link = json!({ "actor_id": actor(), "provider_id": provider::key(name), "link_name": "default",
+            "contract_id": KEY_VALUE, "values": values });
+        let ack = self.ask("wasmbus.ctl.default.linkdefs.put".into(), link).await;
+        assert_eq!(ack["accepted"], true, "{ack}");
+    }
+
+    async fn delete_link(&self) {
+        let link = json!({ "actor_id": actor(), "link_name": "default", "contract_id": KEY_VALUE });
+        let ack = self.ask("wasmbus.ctl.default.linkdefs.del".into(), link).await;
+        assert_eq!(ack["accepted"], true, "{ack}");
+    }
+
+    /// The next event called `name`.
+    async fn event(&mut self, name: &str) -> Value {
+        let wanted = format!("com.wasmcloud.lattice.{name}");
+        let search = async {
+            loop {
+                let message = self.events.next().await.expect("the subscription lasts");
+                let event: Value = serde_json::from_slice(&message.payload).expect("an event");
+                if event["type"] == wanted {
+                    return event["data"].clone();
+                }
+            }
+        };
+        match tokio::time::timeout(PATIENCE, search).await {
+            Ok(event) => event,
+            Err(_) => panic!("no event {name}: {}", self.host.as_ref().map(Host::output).unwrap_or_default()),
+        }
+    }
+
+    /// Calls `operation` of the provider `name` as the linked actor.
+    async fn call(&self, name: &str, operation: &str, body: &[u8]) -> Result<Vec<u8>, String> {
+        let signer = AntiForgery::new(nats::cluster(), []).expect("a cluster key");
+        let mut invocation = Invocation {
+            origin: Entity::actor(actor()),
+            target: Entity::provider(provider::key(name), KEY_VALUE, "default"),
+            operation: operation.into(),
+            msg: Cow::Borrowed(body),
+            id: "feedfeedfeedfeedfeedfeedfeedfeed".into(),
+            host_id: self.host_id.clone(),
+            content_length: Some(body.len() as u64),
+            ..Invocation::default()
+        };
+        invocation.encoded_claims = signer.sign(&invocation, body, Now::from_system(0)).expect("signed");
+        let subject = format!("wasmbus.rpc.default.{}.default", provider::key(name));
+        let answer = self.nats.request(subject, invocation.encode().expect("encoded").into()).await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        let response = InvocationResponse::decode(&answer.payload).map_err(|error| error.to_string())?;
+        match response.error {
+            Some(error) => Err(error),
+            None => Ok(response.msg.into_owned()),
+        }
+    }
+
+    async fn increment(&self, name: &str) -> Result<i32, String> {
+        let request = rmp_serde::to_vec_named(&IncrementRequest { key: "n".into(), value: 1 }).expect("encoded");
+        let answer = self.call(name, "KeyValue.Increment", &request).await?;
+        rmp_serde::from_slice(&answer).map_err(|error| error.to_string())
+    }
+
+    /// What the provider `name` sees of the world.
+    async fn place(&self, name: &str) -> Value {
+        let answer = self.call(name, "Test.Place", b"").await.expect("it tells");
+        serde_json::from_slice(&answer).expect("JSON")
+    }
+
+    /// Asks until `condition` holds of what the provider sees.
+    async fn place_where(&self, name: &str, condition: impl Fn(&Value) -> bool) -> Value {
+        let start = std::time::Instant::now();
+        loop {
+            if let Ok(answer) = self.call(name, "Test.Place", b"").await {
+                let place: Value = serde_json::from_slice(&answer).expect("JSON");
+                if condition(&place) {
+                    return place;
+                }
+            }
+            assert!(start.elapsed() < PATIENCE, "it did not come about: {}", self.host().output());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn provider_state(&self, name: &str) -> String {
+        let status = self.host().status();
+        let found = status.providers.iter().find(|there| there.public_key == provider::key(name));
+        found.map_or_else(|| "absent".to_owned(), |there| there.state.clone())
+    }
+}
+
+/// Whether the process `id` lives; one that ended and was not collected does not.
+fn lives(id: u64) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+#[test]
+fn an_archive_becomes_a_linked_process_that_answers_and_ends_in_order() {
+    block_on(async {
+        let mut stage = Stage::start(&[]).await;
+        stage.put_link("kv", json!({ "URL": "one" })).await;
+        let reference = stage.launch("kv", json!({})).await;
+        let started = stage.event("provider_started").await;
+        assert_eq!(started["image_ref"], reference);
+        assert_eq!(started["public_key"], provider::key("kv"));
+        assert_eq!((&started["claims"]["name"], &started["claims"]["version"]), (&json!("kv"), &json!("0.3.0")));
+        assert_eq!(started["claims"]["issuer"], guests::account().public_key().to_string());
+        let well = stage.event("health_check_passed").await;
+        assert_eq!((&well["public_key"], &well["contract_id"]), (&json!(provider::key("kv")), &json!(KEY_VALUE)));
+        assert_eq!(stage.increment("kv").await, Ok(1));
+        assert_eq!(stage.increment("kv").await, Ok(2));
+        let place = stage.place("kv").await;
+        assert_eq!(place["link"]["values"]["URL"], "one");
+        assert_eq!(place["instance"], started["instance_id"]);
+
+        // A changed link is taken away and given anew; a deleted one is gone.
+        stage.put_link("kv", json!({ "URL": "two" })).await;
+        stage.place_where("kv", |place| place["link"]["values"]["URL"] == "two").await;
+        stage.delete_link().await;
+        eventually("the link is gone", || stage.host().status().links.is_empty());
+        let refused = async {
+            loop {
+                match stage.increment("kv").await {
+                    Err(text) => return text,
+                    Ok(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        };
+        assert_eq!(refused.await, format!("unlinked actor: '{}'", actor()));
+
+        let inventory = stage.ask(format!("wasmbus.ctl.default.get.{}.inv", stage.host_id), json!({})).await;
+        let listed = &inventory["providers"][0];
+        assert_eq!(
+            (&listed["name"], &listed["revision"], &listed["image_ref"]),
+            (&json!("kv"), &json!(3), &json!(reference))
+        );
+        assert_eq!(listed["instance_id"], started["instance_id"]);
+        let claims = stage.ask("wasmbus.ctl.default.get.claims".into(), json!({})).await;
+        let record =
+            claims["claims"].as_array().and_then(|all| all.iter().find(|one| one["sub"] == provider::key("kv")));
+        assert_eq!(
+            record.map(|record| (&record["contract_id"], &record["iss"])),
+            Some((&json!(KEY_VALUE), &started["claims"]["issuer"]))
+        );
+        let twice = stage.command("lp", json!({ "provider_ref": reference, "link_name": "default" })).await;
+        assert_eq!(twice["error"], "Provider with that link name is already running on this host");
+
+        let process = place["process"].as_u64().expect("a number");
+        assert!(lives(process));
+        stage.stop("kv").await;
+        let stopped = stage.event("provider_stopped").await;
+        assert_eq!(stopped["instance_id"], started["instance_id"]);
+        assert!(!lives(process));
+        let output = stage.host().output();
+        assert!(output.contains("ended in order") && output.contains("ready with 1 links"), "{output}");
+        assert_eq!(stage.provider_state("kv"), "absent");
+    });
+}
+
+/// Every process below `pid`, orphans of the supervisors in between included.
+fn descendants(pid: u32) -> Vec<u64> {
+    let mut parents = Vec::new();
+    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
+        let Some(child) = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok()) else { continue };
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse::<u64>().ok());
+        parents.extend(parent.map(|parent| (child, parent)));
+    }
+    let mut found = vec![u64::from(pid)];
+    let mut at = 0;
+    while at < found.len() {
+        let of = found[at];
+        found.extend(parents.iter().filter(|(_, parent)| *parent == of).map(|(child, _)| *child));
+        at += 1;
+    }
+    found.split_off(1)
+}
+
+/// A host that was killed with -9 leaves neither the provider nor what that started, in whatever session.
+#[test]
+fn a_killed_host_leaves_nothing_behind() {
+    block_on(async {
+        let mut stage = Stage::start(&[]).await;
+        stage.launch("parent", json!({ "children": true })).await;
+        stage.event("health_check_passed").await;
+        let host = stage.host().pid();
+        let mut below = Vec::new();
+        // Supervisor, provider, shell, and two sleepers, one of them an orphan in a session of its own.
+        eventually("all children are there", || {
+            below = descendants(host);
+            below.len() >= 5
+        });
+        stage.host.take().expect("it runs").kill();
+        eventually("everything below the host is gone", || below.iter().all(|process| !lives(*process)));
+    });
+}
+
+/// The same when the provider is stopped in order, and when it dies while its children live.
+#[test]
+fn what_a_provider_started_ends_with_it() {
+    block_on(async {
+        let mut stage = Stage::start(&[("WASMCLOUD_PROVIDER_RESTARTS", "0")]).await;
+        for manners in [json!({ "children": true }), json!({ "children": true, "signal": 9 })] {
+            stage.launch("parent", manners.clone()).await;
+            stage.event("provider_started").await;
+            let host = stage.host().pid();
+            if manners["signal"].is_null() {
+                stage.event("health_check_passed").await;
+                eventually("all children are there", || descendants(host).len() >= 5);
+                stage.stop("parent").await;
+            }
+            let stopped = stage.event("provider_stopped").await;
+            let reason = stopped["reason"].as_str().expect("a reason");
+            assert_eq!(reason == "was ended by signal 9 (SIGKILL)", !manners["signal"].is_null(), "{reason}");
+            eventually("nothing is left", || descendants(host).is_empty());
+        }
+    });
+}
+
+#[test]
+fn an_unexpected_end_is_told_and_followed_by_new_starts_up_to_a_limit() {
+    block_on(async {
+        let mut stage = Stage::start(&[("WASMCLOUD_PROVIDER_RESTARTS", "1")]).await;
+        let reference = stage.launch("fragile", json!({ "signal": 11 })).await;
+        for _ in 0..2 {
+            stage.event("provider_started").await;
+            let stopped = stage.event("provider_stopped").await;
+            assert_eq!(stopped["reason"], "was ended by signal 11 (SIGSEGV)");
+        }
+        eventually("it is given up", || stage.provider_state("fragile").contains("given up after 2 short lives"));
+        assert!(stage.host().status().problems.iter().any(|problem| problem.contains("SIGSEGV")));
+        let inventory = stage.ask(format!("wasmbus.ctl.default.get.{}.inv", stage.host_id), json!({})).await;
+        assert_eq!(inventory["providers"], json!([]));
+        // Other changes do not bring it back; the command that started it does.
+        stage.put_link("fragile", json!({})).await;
+        assert!(stage.provider_state("fragile").contains("given up"));
+        let again = stage.command("lp", json!({ "provider_ref": reference, "link_name": "default" })).await;
+        assert_eq!(again["accepted"], true, "{again}");
+        stage.event("provider_started").await;
+    });
+}
+
+#[test]
+fn a_status_is_told_and_nothing_is_started_again_where_that_is_switched_off() {
+    block_on(async {
+        let mut stage = Stage::start(&[("WASMCLOUD_PROVIDER_RESTARTS", "0")]).await;
+        stage.launch("brief", json!({ "exit": 3 })).await;
+        stage.event("provider_started").await;
+        assert_eq!(stage.event("provider_stopped").await["reason"], "exited with status 3");
+        eventually("it stays away", || stage.provider_state("brief").contains("it is not started again"));
+        assert!(stage.host().output().contains("leaving with 3"), "{}", stage.host().output());
+    });
+}
+
+#[test]
+fn who_does_not_end_when_asked_is_made_to() {
+    block_on(async {
+        let mut stage = Stage::start(&[]).await;
+        for manners in [json!({ "liar": true }), json!({ "stubborn": true })] {
+            stage.launch("unwilling", manners).await;
+            stage.event("health_check_passed").await;
+            let host = stage.host().pid();
+            assert_eq!(descendants(host).len(), 2);
+            stage.stop("unwilling").await;
+            let stopped = stage.event("provider_stopped").await;
+            assert_eq!(stopped["public_key"], provider::key("unwilling"));
+            assert_eq!(descendants(host), Vec::<u64>::new());
+        }
+        assert!(stage.host().output().contains("did not end when asked and is killed"));
+    });
+}
+
+#[test]
+fn silence_counts_as_death_and_a_complaint_does_not() {
+    block_on(async {
+        let quick = [("WASMCLOUD_PROVIDER_FIRST_PROBE_MS", "300"), ("WASMCLOUD_PROVIDER_PROBE_MS", "200")];
+        let mut stage = Stage::start(&quick).await;
+        stage.launch("ill", json!({ "ill": true })).await;
+        stage.event("health_check_failed").await;
+        eventually("its complaint is shown", || stage.provider_state("ill").contains("a test wants it so"));
+        for _ in 0..5 {
+            stage.event("health_check_status").await;
+        }
+        stage.launch("mute", json!({ "mute": true })).await;
+        let stopped = stage.event("provider_stopped").await;
+        assert_eq!(stopped["public_key"], provider::key("mute"));
+        assert!(stopped["reason"].as_str().is_some_and(|reason| reason.contains("does not answer")), "{stopped}");
+        assert!(stage.provider_state("ill").starts_with("running"));
+    });
+}
+
+#[test]
+fn a_flood_is_bounded_and_named_and_stops_nobody() {
+    block_on(async {
+        let mut stage = Stage::start(&[]).await;
+        stage.launch("flooder", json!({ "flood": true })).await;
+        stage.launch("calm", json!({})).await;
+        stage.put_link("calm", json!({})).await;
+        stage.place_where("calm", |_| true).await;
+        eventually("the flood is cut", || {
+            stage.host().output().lines().filter(|line| line.contains("flood flood")).count() >= 200
+        });
+        let before = stage.host().output().len();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let grown = stage.host().output().len() - before;
+        assert!(grown < 1_000_000, "{grown} bytes of log within two seconds");
+        let output = stage.host().output();
+        let line = output.lines().find(|line| line.contains("flood flood")).expect("it floods");
+        assert!(line.contains(&provider::key("flooder")[..8]) && line.contains("flooder"), "{line}");
+        assert_eq!(stage.increment("calm").await, Ok(1));
+        assert!(stage.event("provider_started").await.is_object());
+    });
+}
+
+#[test]
+fn a_provider_sees_its_own_place_and_no_secret() {
+    block_on(async {
+        let folder = tempfile::tempdir().expect("the temporary folder is writable");
+        let (given, hidden) = (folder.path().join("given"), folder.path().join("hidden"));
+        std::fs::write(&given, "open").expect("written");
+        std::fs::write(&hidden, "closed").expect("written");
+        let rules = format!("{}:read={}", provider::key("guest"), given.display());
+        let seed = latticed::claims::KeyPair::from_name(latticed::claims::Role::User, "x").seed().expose().to_owned();
+        let mut stage = Stage::start(&[
+            ("WASMCLOUD_PROVIDER_RULES", &rules),
+            ("WASMCLOUD_PROVIDER_ENV_DENY", "DENIED_*"),
+            ("DENIED_BY_RULE", "x"),
+            ("AWS_ACCESS_KEY_ID", "passes"),
+            ("MY_SEED", "hidden"),
+            ("INNOCENT", &seed),
+            ("NOTIFY_SOCKET", "/nowhere"),
+        ])
+        .await;
+        stage.put_link("guest", json!({})).await;
+        stage.launch("guest", json!({})).await;
+        stage.event("health_check_passed").await;
+        let place = stage.place("guest").await;
+        let environment = place["environment"].as_object().expect("a map");
+        assert_eq!(environment["AWS_ACCESS_KEY_ID"], "passes");
+        for name in ["DENIED_BY_RULE", "MY_SEED", "INNOCENT", "NOTIFY_SOCKET", "WASMCLOUD_CLUSTER_SEED"] {
+            assert!(!environment.contains_key(name), "{name}");
+        }
+        assert_eq!(place["arguments"].as_array().map(Vec::len), Some(1));
+        let own = place["directory"].as_str().expect("a path");
+        assert!(own.contains(&provider::key("guest")) && environment["HOME"] == own, "{own}");
+
+        // Nothing that `ps` or /proc shows of any process of the host's holds a seed.
+        let cluster = nats::cluster().seed().expose().to_owned();
+        let below = descendants(stage.host().pid());
+        assert_eq!(below.len(), 2);
+        for process in &below {
+            for file in ["environ", "cmdline"] {
+                let shown = std::fs::read(format!("/proc/{process}/{file}")).unwrap_or_default();
+                let shown = String::from_utf8_lossy(&shown);
+                assert!(!shown.contains(&cluster) && !shown.contains("invocation_seed"), "{process} {file}: {shown}");
+            }
+        }
+
+        let status = place["status"].as_str().expect("text");
+        assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+        let limits = place["limits"].as_str().expect("text");
+        let limit = |name: &str| limits.lines().find(|line| line.starts_with(name)).expect(name).to_owned();
+        assert!(limit("Max open files").contains("4096"), "{limits}");
+        assert!(limit("Max data size").contains(&(512 << 20).to_string()), "{limits}");
+        assert!(limit("Max core file size").split_whitespace().any(|word| word == "0"), "{limits}");
+        let stat = place["stat"].as_str().and_then(|stat| stat.rsplit_once(") ")).expect("a stat").1;
+        let fields: Vec<&str> = stat.split(' ').collect();
+        let process = place["process"].as_u64().expect("a number").to_string();
+        assert_eq!((fields[2], fields[3]), (process.as_str(), process.as_str()), "own group and session");
+        let detail = stage.host().status().providers[0].detail.clone();
+        assert!(detail.contains(&process) && detail.contains("no new privileges"), "{detail}");
+
+        let read = async |path: &str| stage.call("guest", "Test.Read", path.as_bytes()).await;
+        let write = async |path: &str| stage.call("guest", "Test.Write", path.as_bytes()).await;
+        assert_eq!(write(&format!("{own}/file")).await, Ok(Vec::new()));
+        assert_eq!(read(&given.display().to_string()).await, Ok(b"open".to_vec()));
+        assert!(read("/etc/resolv.conf").await.is_ok() && read("/etc/hosts").await.is_ok());
+        assert!(detail.contains("Landlock"), "this test needs a kernel with Landlock: {detail}");
+        let state = stage.sandbox.path("state").display().to_string();
+        let host = format!("/proc/{}/environ", stage.host().pid());
+        for closed in [hidden.display().to_string(), "/etc/shadow".into(), host] {
+            assert!(read(&closed).await.is_err(), "{closed}");
+        }
+        for closed in
+            [format!("{state}/x"), given.display().to_string(), "/tmp/x".into(), format!("{state}/providers/bin/x")]
+        {
+            assert!(write(&closed).await.is_err(), "{closed}");
+        }
+        // What it writes it cannot execute, and what is outside it cannot end.
+        let script = format!(
+            "cp /bin/true {own}/program; chmod +x {own}/program; {own}/program && echo ran; kill -9 {} && echo killed",
+            stage.host().pid()
+        );
+        let said = stage.call("guest", "Test.Execute", script.as_bytes()).await.expect("a shell");
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert!(!said.contains("ran") && !said.contains("killed"), "{said}");
+    });
+}
+
+#[test]
+fn what_may_not_run_is_refused_and_told() {
+    block_on(async {
+        let mut stage = Stage::start(&[]).await;
+        let binary = std::fs::read(provider::mannered()).expect("it is built");
+        let mut damaged = provider::archive("x", KEY_VALUE, &binary);
+        let middle = damaged.len() / 2;
+        damaged[middle] ^= 1;
+        let expired = provider::archive_with("x", KEY_VALUE, b"#!/bin/sh\n", |claims| claims.exp = Some(1_767_225_601));
+        let elsewhere = provider::archive_with("x", KEY_VALUE, b"#!/bin/sh\n", |claims| {
+            let body = claims.wascap.as_mut().expect("claims are complete");
+            body.target_hashes = [("sparc-linux".to_owned(), String::new())].into();
+        });
+        for (name, content, why) in [
+            ("raw", binary.clone(), "provider archive cannot be read"),
+            ("script", b"#!/bin/sh\nexit 0\n".to_vec(), "provider archive"),
+            ("damaged", damaged, "provider archive"),
+            ("expired", expired, "expired"),
+            ("elsewhere", elsewhere, ""),
+        ] {
+            let reference = format!("file://{}", stage.sandbox.write(name, content).display());
+            let ack = stage.command("lp", json!({ "provider_ref": reference, "link_name": "default" })).await;
+            let failed = stage.event("provider_start_failed").await;
+            assert_eq!((&failed["provider_ref"], &ack["accepted"]), (&json!(reference), &json!(false)), "{ack}");
+            assert!(failed["error"].as_str().is_some_and(|error| error.contains(why)), "{name}: {failed}");
+        }
+        let reference = stage.archive("x");
+        let ack = stage.command("lp", json!({ "provider_ref": reference, "link_name": "a.*" })).await;
+        assert!(ack["error"].as_str().is_some_and(|error| error.contains("link name")), "{ack}");
+        assert_eq!(descendants(stage.host().pid()), Vec::<u64>::new());
+        let kept = std::fs::read_dir(stage.sandbox.path("state/providers/bin")).map_or(0, Iterator::count);
+        assert_eq!(kept, 1, "of the last archive alone, whose link name was the trouble");
+    });
+}
+
+/// A manifest brings a provider, an actor and their link; a boot later it all starts without the archive, and a call that
+/// comes before a slow provider listens waits for it.
+#[test]
+fn a_manifest_with_an_archive_runs_and_starts_again_without_it() {
+    block_on(async {
+        let server = NatsServer::start();
+        let sandbox = Sandbox::new(env!("CARGO_BIN_EXE_latticed"));
+        let binary = std::fs::read(provider::mannered()).expect("it is built");
+        let archive = sandbox.write("kv.par.gz", provider::archive("kv", KEY_VALUE, &binary));
+        let counter = guests::module_path("counter");
+        let manifest = sandbox.write(
+            "app.yaml",
+            format!(
+                "apiVersion: core.oam.dev/v1beta1
+kind: Application
+metadata: {{name: app, annotations: {{version: v1}}}}
+spec:
+  components:
+    - name: counter
+      type: actor
+      properties: {{image: 'file://{}'}}
+      traits:
+        - {{type: spreadscaler, properties: {{replicas: 1}}}}
+        - {{type: linkdef, properties: {{target: kv}}}}
+    - name: kv
+      type: capability
+      properties: {{image: file://kv.par.gz, contract: 'wasmcloud:keyvalue', config: {{slow: 700}}}}
+",
+                counter.display()
+            ),
+        );
+        let (port, seed) = (server.port().to_string(), nats::cluster().seed().expose().to_owned());
+        let settings =
+            [("WASMCLOUD_RPC_PORT", port.as_str()), ("WASMCLOUD_CTL_PORT", &port), ("WASMCLOUD_CLUSTER_SEED", &seed)];
+        let request = rmp_serde::to_vec_named(&latticed::wire::interface::HttpRequest {
+            method: "GET".into(),
+            path: "/".into(),
+            ..Default::default()
+        })
+        .expect("encoded");
+        for boot in 0..2 {
+            let host = if boot == 0 { sandbox.run(&manifest, &settings) } else { sandbox.run_again(&settings) };
+            eventually("the provider runs", || {
+                host.status().providers.iter().any(|there| there.state.starts_with("running"))
+                    && !host.status().actors.is_empty()
+            });
+            let answer = host.call("test/counter", "HttpServer.HandleRequest", &request);
+            let answer = answer.unwrap_or_else(|error| panic!("{error}\n{}", host.output()));
+            let answer: latticed::wire::interface::HttpResponse = rmp_serde::from_slice(&answer).expect("a response");
+            assert!(String::from_utf8_lossy(&answer.body).contains('1'), "{answer:?}");
+            let (status, output) = host.terminate();
+            assert!(status.success() && output.contains("ended in order"), "{output}");
+            if boot == 0 {
+                std::fs::remove_file(&archive).expect("it was there");
+            }
+        }
+    });
+}
+
+/// An account of a server in operator mode: who may say what is in the tokens alone.
+struct Operator {
+    server: NatsServer,
+    account: latticed::claims::KeyPair,
+}
+
+impl Operator {
+    fn start() -> Self {
+        use latticed::claims::{KeyPair, Role};
+        let operator = KeyPair::from_name(Role::Operator, "provider tests");
+        let account = KeyPair::from_name(Role::Account, "provider tests");
+        let system = KeyPair::from_name(Role::Account, "provider tests: system");
+        let key = |pair: &KeyPair| pair.public_key().to_string();
+        let sign = |claims: Value| credentials::sign(&claims, &operator).expect("signed");
+        let token =
+            sign(json!({ "jti": "o", "iat": 1_767_225_600, "iss": key(&operator), "sub": key(&operator), "name": "o",
+            "nats": { "type": "operator", "version": 2 } }));
+        let account_token = |pair: &KeyPair, name: &str, storage: i64| {
+            sign(
+                json!({ "jti": name, "iat": 1_767_225_600, "iss": key(&operator), "sub": key(pair), "name": name, "nats": {
+                "limits": { "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true,
+                    "conn": -1, "leaf": -1, "mem_storage": storage, "disk_storage": storage, "streams": -1, "consumer": -1 },
+                "default_permissions": { "pub": {}, "sub": {} }, "type": "account", "version": 2 } }),
+            )
+        };
+        let configuration = format!(
+            "listen: \"127.0.0.1:{{port}}\"\njetstream {{ store_dir: \"{{dir}}/js\" }}\noperator: {token}\nsystem_account: {}\n\
+             resolver: MEMORY\nresolver_preload: {{ {}: {}, {}: {} }}\n",
+            key(&system),
+            key(&account),
+            account_token(&account, "lattice", -1),
+            key(&system),
+            account_token(&system, "system", 0),
+        );
+        Self { server: NatsServer::configured(&configuration), account }
+    }
+
+    /// A user who may do anything in the account: a token and a seed.
+    fn user(&self, name: &str) -> (String, String) {
+        use latticed::claims::{KeyPair, Role};
+        let user = KeyPair::from_name(Role::User, name);
+        let claims = json!({ "jti": name, "iat": 1_767_225_600, "iss": self.account.public_key().to_string(),
+            "sub": user.public_key().to_string(), "name": name, "nats": { "subs": -1, "data": -1, "payload": -1,
+            "type": "user", "version": 2 } });
+        (credentials::sign(&claims, &self.account).expect("signed"), user.seed().expose().to_owned())
+    }
+}
+
+/// With an account's key the host makes each provider a login of its own, and the server holds it to its subjects.
+#[test]
+fn a_minted_login_works_and_confines() {
+    block_on(async {
+        let operator = Operator::start();
+        let (server, account) = (&operator.server, &operator.account);
+        let (jwt, seed) = operator.user("test client");
+        let key = latticed::claims::KeyPair::from_seed(&seed).expect("a seed");
+        let sign = move |nonce: Vec<u8>| {
+            let signature = key.sign(&nonce).to_vec();
+            async move { Ok(signature) }
+        };
+        let options = async_nats_031::ConnectOptions::with_jwt(jwt, sign).request_timeout(Some(PATIENCE));
+        let client = options.connect(server.url()).await.expect("the server lets the client in");
+        let (jwt, seed) = operator.user("host");
+        let account_seed = account.seed().expose().to_owned();
+        let mut stage = Stage::with(
+            server,
+            client,
+            &[
+                ("WASMCLOUD_RPC_JWT", &jwt),
+                ("WASMCLOUD_RPC_SEED", &seed),
+                ("WASMCLOUD_CTL_JWT", &jwt),
+                ("WASMCLOUD_CTL_SEED", &seed),
+                ("WASMCLOUD_PROVIDER_NATS_ACCOUNT_SEED", &account_seed),
+            ],
+        )
+        .await;
+        stage.put_link("tame", json!({})).await;
+        stage.launch("tame", json!({})).await;
+        stage.event("health_check_passed").await;
+        assert_eq!(stage.increment("tame").await, Ok(1));
+        let detail = stage.host().status().providers[0].detail.clone();
+        assert!(detail.contains("NATS login of its own"), "{detail}");
+
+        // What it says elsewhere nobody hears; what is said elsewhere it does not hear.
+        let mut everything = stage.nats.subscribe(">".into()).await.expect("the client may");
+        stage.nats.flush().await.expect("the server answers");
+        let closed = [
+            "wasmbus.evt.default".to_owned(),
+            format!("wasmbus.ctl.default.cmd.{}.stop", stage.host_id),
+            format!("wasmbus.rpc.default.{}.default", provider::key("other")),
+            format!("wasmbus.rpc.default.{}", actor()),
+            "$KV.LATTICEDATA_default.x".to_owned(),
+            "$SYS.REQ.SERVER.PING".to_owned(),
+        ];
+        for subject in &closed {
+            stage.call("tame", "Test.Publish", subject.as_bytes()).await.expect("it tries");
+        }
+        for subject in ["wasmbus.>", "wasmbus.rpc.default.*", "wasmbus.evt.default", ">", "_LATTICED.>"] {
+            let heard = stage.call("tame", "Test.Listen", subject.as_bytes());
+            let noise = async {
+                for _ in 0..20 {
+                    for said in ["wasmbus.evt.default", "wasmbus.rpc.default.MX", "_LATTICED.x"] {
+                        stage.nats.publish(said.into(), "secret".into()).await.expect("the client may");
+                    }
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            };
+            let (heard, ()) = futures_util::future::join(heard, noise).await;
+            assert_eq!(heard, Err("heard nothing".to_owned()), "{subject}");
+        }
+        let forged = async {
+            while let Some(message) = everything.next().await {
+                assert_ne!(&message.payload[..], b"forged", "{}", message.subject);
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_millis(300), forged).await;
+        // It still does its work, also with links that come later.
+        stage.delete_link().await;
+        stage.put_link("tame", json!({ "URL": "later" })).await;
+        stage.place_where("tame", |place| place["link"]["values"]["URL"] == "later").await;
+        assert_eq!(stage.increment("tame").await, Ok(2));
+        stage.stop("tame").await;
+        assert!(stage.event("provider_stopped").await.is_object());
+        assert!(stage.host().output().contains("ended in order"));
+    });
+}
+
+/// Figures for people: `cargo test --test provider -- --ignored --nocapture figures`.
+#[test]
+#[ignore = "prints figures and judges none of them"]
+fn figures() {
+    const PROVIDERS: u64 = 8;
+    block_on(async {
+        let mut stage = Stage::start(&[]).await;
+        let pss = |process: u32| support::process::memory(process).expect("the kernel tells").pss;
+        // The first one brings what all share.
+        stage.launch("first", json!({})).await;
+        stage.event("health_check_passed").await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let (host, before) = (stage.host().pid(), pss(stage.host().pid()));
+        let mut waits = Vec::new();
+        for number in 0..PROVIDERS {
+            let name = format!("p{number}");
+            let reference = stage.archive(&name);
+            let body = json!({ "provider_ref": reference, "link_name": "default" });
+            let begun = std::time::Instant::now();
+            let ack = stage.command("lp", body).await;
+            assert_eq!(ack["accepted"], true, "{ack}");
+            let acked = begun.elapsed();
+            stage.event("provider_started").await;
+            let started = begun.elapsed();
+            stage.event("health_check_passed").await;
+            waits.push((acked, started, begun.elapsed()));
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let after = pss(host);
+        println!("acknowledged, provider_started, health_check_passed after lp: {waits:?}");
+        println!("host PSS {before} -> {after}: {} bytes per provider", after.saturating_sub(before) / PROVIDERS);
+        let status = stage.host().status();
+        let binary = std::fs::metadata(provider::mannered()).expect("it is built").len();
+        println!("binary of the provider: {binary} bytes; {} providers run", status.providers.len());
+        for process in descendants(host) {
+            let name = std::fs::read_link(format!("/proc/{process}/exe")).unwrap_or_default();
+            if name.ends_with("latticed") {
+                println!("supervisor PSS: {} bytes", pss(process as u32));
+                break;
+            }
+        }
+    });
+}

@@ -1,0 +1,66 @@
+//! Provider archives for tests: real executables, packed and signed as people do it.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+use latticed::claims::{Claims, KeyPair, Now, Provider, Role, Token, archive, archive_writer};
+
+use super::guests;
+
+/// When every archive was issued: 2026-01-01.
+const ISSUED_UNIX_SECONDS: u64 = 1_767_225_600;
+
+/// The example program `test-provider`, built if it is not, or not from these sources.
+pub fn mannered() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--locked", "--offline", "--example", "test-provider"]);
+        // What cargo tells this test of the package would make build scripts that look at it run again, and their crates with
+        // them.
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy();
+            if name.starts_with("CARGO_") && !["CARGO_HOME", "CARGO_TARGET_DIR"].contains(&&*name) {
+                build.env_remove(&*name);
+            }
+        }
+        let outcome = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo runs");
+        assert!(outcome.success(), "the test provider could not be built");
+        // This test is in `target/PROFILE/deps`.
+        let own = std::env::current_exe().expect("a test has a program");
+        own.parent().and_then(Path::parent).expect("it is in a folder").join("examples/test-provider")
+    })
+}
+
+/// The key of the provider `name`, `V…`.
+pub fn key(name: &str) -> String {
+    KeyPair::from_name(Role::Service, &format!("latticed tests: {name}")).public_key().to_string()
+}
+
+/// A signed archive of `binary` for this machine, as the provider `name` of `contract`.
+pub fn archive(name: &str, contract: &str, binary: &[u8]) -> Vec<u8> {
+    archive_with(name, contract, binary, |_| {})
+}
+
+/// The same, with claims changed by `change`.
+pub fn archive_with(name: &str, contract: &str, binary: &[u8], change: impl FnOnce(&mut Claims<Provider>)) -> Vec<u8> {
+    let target = archive::host_target();
+    let (bytes, hash) = archive_writer::hash(binary).expect("memory can be read");
+    let body = Provider {
+        name: Some(name.to_owned()),
+        capid: contract.to_owned(),
+        vendor: "tests".to_owned(),
+        rev: Some(3),
+        ver: Some("0.3.0".to_owned()),
+        target_hashes: [(target.clone(), hash)].into(),
+        config_schema: None,
+    };
+    let mut claims = Claims::new(key(name), body, Now::Trusted(ISSUED_UNIX_SECONDS)).expect("claims are complete");
+    change(&mut claims);
+    let token = Token::sign(claims, &guests::account()).expect("an account signs");
+    let source = archive_writer::Source { target, bytes, content: binary };
+    archive_writer::write(Vec::new(), &token, vec![source], true).expect("memory can be written")
+}
