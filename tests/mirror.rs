@@ -353,7 +353,7 @@ fn a_site_without_a_network_updates_itself_from_its_mirror_and_no_request_fails(
     let manifest = board.write("site.yaml", manifest.text());
     let mirrors = format!("http://{listen}");
     let settings = [("WASMCLOUD_MIRRORS", &*mirrors), ("WASMCLOUD_MIRROR_POLL_MS", "300")];
-    let running = board.run(&manifest, &settings);
+    let mut running = board.run(&manifest, &settings);
     let load = cable.run_at(1, || {
         wait_for_200(address, PATIENCE).expect("it serves");
         HttpLoad::start(address, BODY, 50, 2)
@@ -391,6 +391,17 @@ fn a_site_without_a_network_updates_itself_from_its_mirror_and_no_request_fails(
         let switch = bodies.iter().position(|body| body.as_bytes() == BODY).expect("never new");
         assert!(switch > 0, "never old");
         assert!(bodies[switch..].iter().all(|body| body.as_bytes() == BODY), "back to the old revision");
+    }
+
+    // Neither something older nor rubbish under the name is taken at a boot, by the manifest, and it stops none.
+    let rubbish = mirror.write("rubbish.wasm", "no module");
+    for (file, why) in [(mirror.path("v1.wasm"), "the new one must be greater"), (rubbish, "starting the copy kept")] {
+        publish(&mirror, "site/echo", &file);
+        running.kill();
+        running = board.run(&manifest, &settings);
+        cable.run_at(1, || wait_for_200(address, PATIENCE)).expect("it starts what it has");
+        assert_eq!(revision(&running), Some(3));
+        assert!(running.output().contains(why), "{}", running.output());
     }
 
     // Cold boots without anybody, by what was kept and by the manifest.

@@ -209,10 +209,17 @@ impl Host {
 
     /// The actor of `component`, its module fetched.
     async fn resolve_actor(&self, component: &ActorComponent, application: &str) -> Result<DesiredActor> {
-        let (module, _) = match self.fetch_module(&component.reference).await {
-            Err(error) if error.kind() == Kind::NotFound => return self.kept_actor(component, application, error),
+        // A source that is gone, or that gives by now what nobody may run, stops no board that has something better.
+        let is_fetched = || Reference::parse(&component.reference).is_ok_and(|reference| reference.is_fetched());
+        let (module, claims) = match self.fetch_module(&component.reference).await {
+            Err(error) if error.kind() == Kind::NotFound || is_fetched() => {
+                return self.kept_actor(component, application, error);
+            }
             outcome => outcome?,
         };
+        if let Err(older) = self.check_not_older(&module, &claims).await {
+            return self.kept_actor(component, application, older);
+        }
         Ok(DesiredActor {
             reference: module.reference,
             public_key: module.public_key,

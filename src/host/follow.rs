@@ -12,8 +12,9 @@ use smol::Timer;
 
 use crate::{
     artifact::{Reference, Remote, Source},
+    claims::{self, SignedModule},
     error::{Error, Kind, Result},
-    host::{Host, desired::DesiredActor},
+    host::{Host, change::Module, desired::DesiredActor},
     log,
     store::Digest,
 };
@@ -63,6 +64,30 @@ impl Host {
                     }
                 }
             }
+        }
+    }
+
+    /// Refuses a module from a followed name that is no newer than the one this host has from there: what a name points to
+    /// leads forward only, at a boot too.
+    ///
+    /// # Errors
+    /// `Conflict`.
+    pub(super) async fn check_not_older(&self, module: &Module, claims: &SignedModule) -> Result<()> {
+        if !Reference::parse(&module.reference).is_ok_and(|reference| is_followed(&reference)) {
+            return Ok(());
+        }
+        let desired = self.desired();
+        let newer = |actor: &&DesiredActor| actor.reference == module.reference && actor.digest != module.digest;
+        let Some(kept) = desired.actors.get(&module.public_key).filter(newer) else { return Ok(()) };
+        let (blobs, policy, digest) = (self.store.blobs(), self.policy(), kept.digest);
+        let kept = smol::unblock(move || claims::verify_actor(&blobs.read_blocking(digest)?, &policy)).await;
+        match kept {
+            Ok(kept) if claims.revision <= kept.revision => Err(Error::conflict(format!(
+                "{} points to revision {}, revision {} is here; the new one must be greater",
+                module.reference, claims.revision, kept.revision
+            ))),
+            // What cannot be used is not better.
+            _ => Ok(()),
         }
     }
 
