@@ -333,7 +333,6 @@ fn a_bucket_in_another_domain_is_asked_under_its_name() {
         let link = board.status().links[0].id.clone();
         let mut missing = vec![
             "$JS.leaf.API.STREAM.CREATE.KV_LATTICEDATA_default".to_owned(),
-            "$JS.leaf.API.STREAM.INFO.KV_LATTICEDATA_default".to_owned(),
             "$JS.leaf.API.CONSUMER.CREATE.KV_LATTICEDATA_default".to_owned(),
             format!("$JS.leaf.API.$KV.LATTICEDATA_default.CLAIMS_{key}"),
             format!("$JS.leaf.API.$KV.LATTICEDATA_default.LINKDEF_{link}"),
