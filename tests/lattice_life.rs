@@ -357,3 +357,40 @@ fn events_on_disk_outlive_a_power_cut() {
         drop(board);
     });
 }
+
+/// The same for a live update, which needs the actor it updates to run again first.
+#[test]
+fn a_live_update_that_was_accepted_outlives_a_power_cut() {
+    block_on(async {
+        let (sandbox, server) = (sandbox(), NatsServer::start());
+        let code = std::fs::read(guests::module_path("echo_small")).expect("the guest is built");
+        let first = format!("file://{}", guests::module_path("echo_small").display());
+        let second = guests::sign_revision("echo_small", &[HTTP_SERVER], &code, 9).expect("it can be signed");
+        let files = SlowFiles::start(second.clone());
+        let digest = latticed::store::Digest::of(&second);
+        let second = format!("http://127.0.0.1:{}/echo.wasm#sha256={digest}", files.port);
+        let port = server.port().to_string();
+        let settings = [("NATS_HOST", "127.0.0.1"), ("NATS_PORT", &*port), ("WASMCLOUD_ALLOW_FILE_LOAD", "true")];
+        let mut board = sandbox.run_again(&settings);
+        board.wait_for("connected to NATS");
+        let nats = nats::connect(&server).await;
+        control_client(&nats).await;
+        let command = format!("wasmbus.ctl.default.cmd.{}", board.status().host_id);
+        let ack = ask(&nats, format!("{command}.la"), json!({"actor_ref": first, "count": 2})).await;
+        assert_eq!(ack["accepted"], true, "{ack}");
+        let runs = |board: &support::host::Host, reference: &str| {
+            board.status().actors.iter().any(|actor| actor.image_ref == reference && actor.max_concurrent == 2)
+        };
+        eventually("it runs", || runs(&board, &first));
+        let update = json!({"actor_id": guests::key("echo_small"), "new_actor_ref": second});
+        let ack = ask(&nats, format!("{command}.upd"), update).await;
+        assert_eq!(ack["accepted"], true, "{ack}");
+        assert!(runs(&board, &first), "it is still on its way");
+        board.kill();
+
+        files.serves.store(true, SeqCst);
+        let mut board = sandbox.run_again(&settings);
+        board.wait_for("connected to NATS");
+        eventually("the accepted update is carried out", || runs(&board, &second));
+    });
+}

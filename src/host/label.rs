@@ -2,11 +2,11 @@
 //!
 //! A label given at run time wins over one of the settings until it is deleted.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::MutexGuard};
 
 use crate::{
     error::{Error, Result},
-    host::Host,
+    host::{Host, core::Configured},
     log,
     store::{Batch, Store, Table},
 };
@@ -29,7 +29,26 @@ pub(super) fn load(store: &Store) -> Result<BTreeMap<String, String>> {
     Ok(labels)
 }
 
+/// All labels, to look at while nobody changes them.
+pub struct LabelTables<'a> {
+    configured: MutexGuard<'a, Configured>,
+    given: MutexGuard<'a, BTreeMap<String, String>>,
+}
+
+impl LabelTables<'_> {
+    /// Each label once.
+    pub fn iter(&self) -> impl Iterator<Item = (&String, &String)> {
+        let configured = self.configured.labels.iter().filter(|(name, _)| !self.given.contains_key(*name));
+        configured.chain(self.given.iter())
+    }
+}
+
 impl Host {
+    /// All labels where they are, for whoever writes them often.
+    pub fn label_tables(&self) -> LabelTables<'_> {
+        LabelTables { configured: self.configured(), given: self.given_labels() }
+    }
+
     /// All labels.
     pub fn labels(&self) -> BTreeMap<String, String> {
         let mut labels = self.configured().labels.clone();

@@ -17,7 +17,7 @@ use std::{
 use event_listener::Event as Signal;
 use sha2::{Digest, Sha256};
 
-use super::{mailbox::Mailbox, outbox::Entry};
+use super::{connection::Connection, mailbox::Mailbox, outbox::Entry};
 use crate::{
     claims::{Now, SignedModule},
     host::{
@@ -83,6 +83,8 @@ pub struct LatticeEvents {
     /// What is listened to.
     pub(super) listening: Listening,
     host: OnceLock<Weak<Host>>,
+    /// The way out, once there is one.
+    way: OnceLock<Connection>,
     actors: Mutex<HashMap<String, Told>>,
     /// With the name of its process.
     providers: Mutex<HashMap<(String, String), (DesiredProvider, String)>>,
@@ -98,13 +100,16 @@ impl LatticeEvents {
             routes_changed: Signal::new(),
             listening: Listening::default(),
             host: OnceLock::new(),
+            way: OnceLock::new(),
             actors: Mutex::default(),
             providers: Mutex::default(),
         })
     }
 
-    /// Tells the listener whose events these are. Before, it knows no more than they say themselves.
-    pub fn attach(&self, host: &Arc<Host>) {
+    /// Tells the listener whose events these are, and by which way they leave. Before, it knows no more than they say
+    /// themselves.
+    pub fn attach(&self, host: &Arc<Host>, way: &Connection) {
+        let _ = self.way.set(way.clone());
         // A second host in one process would be a bug of the wiring; the first stays.
         let _ = self.host.set(Arc::downgrade(host));
     }
@@ -379,7 +384,11 @@ impl Events for LatticeEvents {
                 match verdict {
                     Verdict::Passed => self.emit(&HealthCheckPassed { public_key, contract_id, link_name }),
                     Verdict::Failed => self.emit(&HealthCheckFailed { public_key, contract_id, link_name }),
-                    Verdict::Unchanged => self.emit(&HealthCheckStatus { public_key, contract_id, link_name }),
+                    // As with heartbeats: the next one says more, and a day of them would push out what happened once.
+                    Verdict::Unchanged if self.way.get().is_some_and(Connection::is_connected) => {
+                        self.emit(&HealthCheckStatus { public_key, contract_id, link_name });
+                    }
+                    Verdict::Unchanged => {}
                 }
                 return;
             }

@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::{Bytes, BytesMut};
+
 use super::{
     Shared, backoff,
     events::{random_id, unix_micros},
@@ -35,7 +37,23 @@ pub const MIN_GAP: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub struct Heart {
     last: Mutex<Option<Instant>>,
-    buffer: Mutex<Vec<u8>>,
+    buffers: Mutex<Buffers>,
+}
+
+/// Where heartbeats are written, and where they are given to the library from: its share comes back when it has sent them,
+/// so that the same memory serves every heartbeat.
+#[derive(Default)]
+struct Buffers {
+    text: Vec<u8>,
+    given: BytesMut,
+}
+
+impl Buffers {
+    /// What was written, to give away.
+    fn give(&mut self) -> Bytes {
+        self.given.extend_from_slice(&self.text);
+        self.given.split().freeze()
+    }
 }
 
 /// Sends heartbeats for ever. Without a connection it sleeps: a board that works alone does not wake up for nothing.
@@ -73,8 +91,8 @@ async fn beat(shared: &Shared) -> Result<()> {
         return Ok(());
     }
     let (name, body) = {
-        let mut buffer = shared.heart.buffer.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        (write(shared, &mut buffer)?, bytes::Bytes::copy_from_slice(&buffer))
+        let mut buffers = shared.heart.buffers.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        (write(shared, &mut buffers.text)?, buffers.give())
     };
     *shared.heart.last.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(Instant::now());
     shared.control.publish(shared.subjects.events(), body.clone()).await?;
@@ -86,9 +104,8 @@ fn write(shared: &Shared, buffer: &mut Vec<u8>) -> Result<&'static str> {
         D::NAME
     }
     let host = &shared.host;
-    let labels = host.labels();
     let uptime = host.uptime().as_secs();
-    let routes = host.router().routes();
+    let (labels, routes) = (host.label_tables(), host.router().routes());
     let data = HostHeartbeat {
         actors: Pairs(|| routes.actors().map(|actor| (&actor.desired.public_key, actor.desired.max_concurrent()))),
         providers: Items(|| {
@@ -98,7 +115,7 @@ fn write(shared: &Shared, buffer: &mut Vec<u8>) -> Result<&'static str> {
                 contract_id: &provider.desired.contract_id,
             })
         }),
-        labels: &labels,
+        labels: Pairs(|| labels.iter()),
         friendly_name: host.friendly_name(),
         version: env!("CARGO_PKG_VERSION"),
         uptime_seconds: uptime,
@@ -111,6 +128,21 @@ fn write(shared: &Shared, buffer: &mut Vec<u8>) -> Result<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_same_memory_serves_every_heartbeat() {
+        let mut buffers = Buffers::default();
+        let mut places = std::collections::BTreeSet::new();
+        for beat in 0..100 {
+            buffers.text.clear();
+            buffers.text.extend_from_slice(format!("{beat:0600}").as_bytes());
+            let (one, other) = (buffers.give(), buffers.give());
+            assert_eq!((one.len(), one == other), (600, true));
+            // The library has sent both.
+            places.insert(one.as_ptr());
+        }
+        assert!(places.len() <= 4, "memory of its own for each: {}", places.len());
+    }
 
     #[test]
     fn beats_keep_their_phase() {

@@ -143,7 +143,7 @@ impl Lattice {
         let cache = cache::Cache::load(host.store().clone())?;
         let bodies = bodies::Bodies::new(rpc.clone(), &settings.lattice, settings.js_domain.as_deref());
         let invocations = rpc::InvocationEvents::new(control.clone(), &subjects, &host_id);
-        events.attach(&host);
+        events.attach(&host, &control);
         let remotes = Arc::<remote::Remotes>::default();
         host.router().set_uplink(Arc::new(rpc::RpcUplink {
             connection: rpc.clone(),

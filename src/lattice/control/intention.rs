@@ -215,6 +215,8 @@ pub fn resume(shared: &Arc<Shared>) -> Result<()> {
 }
 
 async fn pursue(shared: Arc<Shared>, ticket: Arc<Ticket>, name: String, verb: Verb, body: Vec<u8>) {
+    // An update needs the actor that it updates.
+    shared.host.settle().await;
     let mut wait = FIRST_RETRY;
     loop {
         match command::run(&shared, &ticket, verb, &body).await {

@@ -42,13 +42,13 @@ events! {
 /// A sign of life. `actors` maps keys to numbers of instances, `providers` lists [`HeartbeatProvider`]s; both are written
 /// from iterators ([`Pairs`](crate::wire::json::Pairs), [`Items`](crate::wire::json::Items)), so that none is collected.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct HostHeartbeat<'a, A, P> {
+pub struct HostHeartbeat<'a, A, P, L> {
     /// Actor key to number of instances.
     pub actors: A,
     /// What else runs.
     pub providers: P,
     /// All labels.
-    pub labels: &'a BTreeMap<String, String>,
+    pub labels: L,
     /// Name for people.
     pub friendly_name: &'a str,
     /// Version of this program; a semantic version.
@@ -59,7 +59,7 @@ pub struct HostHeartbeat<'a, A, P> {
     pub uptime_human: &'a str,
 }
 
-impl<A: Serialize, P: Serialize> Data for HostHeartbeat<'_, A, P> {
+impl<A: Serialize, P: Serialize, L: Serialize> Data for HostHeartbeat<'_, A, P, L> {
     const NAME: &'static str = "host_heartbeat";
 }
 
