@@ -380,7 +380,7 @@ mod tests {
     #[test]
     fn the_oldest_make_room_where_that_is_asked_for() {
         let store = open(&FaultDisk::new());
-        let small = outbox(&store, options(2, 400, WhenFull::DropOldest));
+        let small = outbox(&store, options(2, 390, WhenFull::DropOldest));
         for body in ["one", "two", "three"] {
             put(&small, body).unwrap();
         }
@@ -425,5 +425,52 @@ mod tests {
         disk.corrupt(&segment, content.windows(10).position(|found| found == b"number-one").unwrap(), 1);
         assert_eq!(bodies(&outbox, 9), ["number-two"]);
         assert_eq!(outbox.len(), 1);
+    }
+
+    #[test]
+    fn a_power_cut_at_any_step_loses_nothing_and_repeats_nothing() {
+        let states: [&[&str]; 9] = [
+            &[],
+            &["0"],
+            &["0", "1"],
+            &["0", "1", "2"],
+            &["1", "2", "3"],
+            &["2", "3", "4"],
+            &["4"],
+            &["4", "5"],
+            &["4", "5", "6"],
+        ];
+        for seed in 0..3 {
+            for step in 1.. {
+                let disk = FaultDisk::new();
+                let store = open(&disk);
+                disk.cut_at(disk.steps() + step);
+                let first = outbox(&store, options(3, 1 << 20, WhenFull::DropOldest));
+                let (mut done, mut next) = (0, 0);
+                let cut = loop {
+                    let outcome = if done == 5 {
+                        let oldest = smol::block_on(first.oldest(2, u64::MAX)).unwrap();
+                        smol::block_on(first.remove(&oldest.iter().map(|one| one.number).collect::<Vec<_>>()))
+                    } else {
+                        next += 1;
+                        put(&first, &(next - 1).to_string())
+                    };
+                    match outcome {
+                        Ok(()) if done + 2 == states.len() => break false,
+                        Ok(()) => done += 1,
+                        Err(_) => break true,
+                    }
+                };
+                if !cut {
+                    break;
+                }
+                drop((first, store));
+                let store = open(&disk.restart(seed * 1000 + step));
+                let second = outbox(&store, options(3, 1 << 20, WhenFull::DropOldest));
+                let found = bodies(&second, 9);
+                // What was not acknowledged may be there or not.
+                assert!(found == states[done] || found == states[done + 1], "step {step}: {found:?} after {done}");
+            }
+        }
     }
 }
