@@ -19,5 +19,6 @@ pub mod nats;
 pub mod played_host;
 pub mod process;
 pub mod provider;
+pub mod published;
 pub mod redis;
 pub mod registry;

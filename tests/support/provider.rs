@@ -2,13 +2,12 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::Command,
     sync::OnceLock,
 };
 
 use latticed::claims::{Claims, KeyPair, Now, Provider, Role, Token, archive, archive_writer};
 
-use super::guests;
+use super::{guests, published};
 
 /// When every archive was issued: 2026-01-01.
 const ISSUED_UNIX_SECONDS: u64 = 1_767_225_600;
@@ -16,23 +15,7 @@ const ISSUED_UNIX_SECONDS: u64 = 1_767_225_600;
 /// The example program `test-provider`, built if it is not, or not from these sources.
 pub fn mannered() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--locked", "--offline", "--example", "test-provider"]);
-        // What cargo tells this test of the package would make build scripts that look at it run again, and their crates with
-        // them.
-        for (name, _) in std::env::vars_os() {
-            let name = name.to_string_lossy();
-            if name.starts_with("CARGO_") && !["CARGO_HOME", "CARGO_TARGET_DIR"].contains(&&*name) {
-                build.env_remove(&*name);
-            }
-        }
-        let outcome = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo runs");
-        assert!(outcome.success(), "the test provider could not be built");
-        // This test is in `target/PROFILE/deps`.
-        let own = std::env::current_exe().expect("a test has a program");
-        own.parent().and_then(Path::parent).expect("it is in a folder").join("examples/test-provider")
-    })
+    PROGRAM.get_or_init(|| published::example("test-provider"))
 }
 
 /// The key of the provider `name`, `V…`.

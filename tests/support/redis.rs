@@ -20,33 +20,44 @@ pub struct RedisServer {
 impl RedisServer {
     /// A running server.
     pub fn start() -> Self {
-        Self::with(|port, _| vec!["--port".into(), port.to_string()])
+        Self::with(|port, _| vec!["--port".into(), port.to_string()], &[])
+    }
+
+    /// A running server that keeps nothing: what it costs to ask it, and not what the disk costs.
+    pub fn in_memory() -> Self {
+        // The last word on a setting counts.
+        Self::with(|port, _| vec!["--port".into(), port.to_string()], &["--appendonly", "no"])
     }
 
     /// A running server that speaks TLS with `redis.pem` and `redis.key`, which `issue` writes into the folder it is given.
     pub fn with_tls(issue: impl FnOnce(&Path)) -> Self {
-        Self::with(|port, folder| {
-            issue(folder);
-            let path = |name: &str| folder.join(name).display().to_string();
-            let pairs = [
-                ("--port", "0".to_owned()),
-                ("--tls-port", port.to_string()),
-                ("--tls-cert-file", path("redis.pem")),
-                ("--tls-key-file", path("redis.key")),
-                ("--tls-ca-cert-file", path("redis.pem")),
-                ("--tls-auth-clients", "no".to_owned()),
-            ];
-            pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
-        })
+        Self::with(
+            |port, folder| {
+                issue(folder);
+                let path = |name: &str| folder.join(name).display().to_string();
+                let pairs = [
+                    ("--port", "0".to_owned()),
+                    ("--tls-port", port.to_string()),
+                    ("--tls-cert-file", path("redis.pem")),
+                    ("--tls-key-file", path("redis.key")),
+                    ("--tls-ca-cert-file", path("redis.pem")),
+                    ("--tls-auth-clients", "no".to_owned()),
+                ];
+                pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
+            },
+            &[],
+        )
     }
 
-    fn with(arguments: impl FnOnce(u16, &Path) -> Vec<String>) -> Self {
+    fn with(arguments: impl FnOnce(u16, &Path) -> Vec<String>, more: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("the temporary folder is writable");
         let port = free_address().port();
         let mut arguments = arguments(port, folder.path());
         // Everything acknowledged is on the disk.
-        for word in ["--bind", "127.0.0.1", "--appendonly", "yes", "--appendfsync", "always", "--save", ""] {
-            arguments.push(word.to_owned());
+        for word in
+            ["--bind", "127.0.0.1", "--appendonly", "yes", "--appendfsync", "always", "--save", ""].iter().chain(more)
+        {
+            arguments.push((*word).to_owned());
         }
         let mut server = Self { port, folder, arguments, child: None };
         server.resume();
@@ -65,7 +76,12 @@ impl RedisServer {
 
     /// A connection of the test's own.
     pub fn connect(&self) -> redis::Connection {
-        redis::Client::open(self.url()).and_then(|client| client.get_connection()).expect("Redis answers")
+        self.try_connect().expect("Redis answers")
+    }
+
+    /// The same, if it answers now.
+    pub fn try_connect(&self) -> Option<redis::Connection> {
+        redis::Client::open(self.url()).and_then(|client| client.get_connection()).ok()
     }
 
     /// Starts it, and waits until it answers.
