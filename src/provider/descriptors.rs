@@ -33,3 +33,21 @@ pub(super) fn close_on_exec() -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+
+    use super::*;
+
+    #[test]
+    fn what_somebody_left_open_is_closed_with_the_next_program() {
+        let file = File::open("/dev/null").unwrap();
+        fcntl_setfd(&file, FdFlags::empty()).unwrap();
+        close_on_exec().unwrap();
+        assert_eq!(fcntl_getfd(&file).unwrap(), FdFlags::CLOEXEC);
+        assert!(!fcntl_getfd(io::stderr()).unwrap().contains(FdFlags::CLOEXEC));
+    }
+}

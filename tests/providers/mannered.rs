@@ -56,8 +56,8 @@ fn main() {
     }
     std::thread::sleep(Duration::from_millis(manners.slow));
     if manners.children {
-        // The inner one leaves the process group; its parent ends, so that it is an orphan at once.
-        let child = Command::new("sh").args(["-c", "setsid sleep 1000 & sleep 1000"]).spawn();
+        // The inner one leaves session and process group, and is an orphan at once.
+        let child = Command::new("sh").args(["-c", "(setsid sleep 1000 &); sleep 1000; true"]).spawn();
         let mut child = child.expect("a child can be started");
         std::thread::spawn(move || child.wait());
     }
@@ -109,7 +109,7 @@ async fn serve(data: HostData, manners: Manners) {
         });
     }
     if let Some(signal) = manners.signal {
-        Command::new("kill").args([format!("-{signal}"), std::process::id().to_string()]).status().expect("kill");
+        Command::new("sh").args(["-c", &format!("kill -{signal} $PPID")]).status().expect("a shell");
     }
     loop {
         tokio::select! {

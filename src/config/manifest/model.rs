@@ -12,7 +12,10 @@ use super::{
     reader::{Map, Warnings, text},
     tree::{Content, Flaw, Node, Position},
 };
-use crate::{artifact::Reference, config::suggest::hint};
+use crate::{
+    artifact::{Reference, Source},
+    config::suggest::hint,
+};
 
 const API_VERSION: &str = "core.oam.dev/v1beta1";
 const KIND: &str = "Application";
@@ -258,6 +261,11 @@ fn capability(
     let mut reference = reference(&image, image_position)?;
     if let Some(path) = reference.path_from(place.directory) {
         reference = self::reference(&format!("file://{}", path.display()), image_position)?;
+    } else if !matches!(reference.source(), Source::Builtin(_)) && !reference.is_fetched() {
+        return Err(Flaw::new(image_position, reference.cannot_give("a capability").text()));
+    }
+    if let Err(error) = reference.content_digest().and_then(|_| reference.manifest_digest()) {
+        return Err(Flaw::new(image_position, error.text()));
     }
     let (contract_id, _) = map.need_text("contract", warnings)?;
     let link_name = map.take_text("link_name", warnings)?.filter(|name| !name.is_empty());

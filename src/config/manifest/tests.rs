@@ -195,8 +195,20 @@ fn references_elsewhere_get_a_clear_error() {
         let text = error(&ECHO.replace("file://echo.wasm", image));
         assert!(text.starts_with("app.yaml:11:16: ") && text.contains(words) && text.contains(image), "{text}");
     }
-    let text = error(&HTTP.replace("builtin:httpserver", "file://kv.par.gz"));
-    assert!(text.starts_with("app.yaml:11:16: ") && text.contains("builtin:NAME"), "{text}");
+    let text = error(&HTTP.replace("builtin:httpserver", "bindle://example.com/kv/1.0"));
+    assert!(text.starts_with("app.yaml:11:16: ") && text.contains("is a bindle"), "{text}");
+}
+
+#[test]
+fn a_capability_may_be_an_archive_from_anywhere() {
+    for (image, reference) in [
+        ("file://kv.par.gz", "file:///apps/kv.par.gz"),
+        ("registry.example.org/kv:0.1", "registry.example.org/kv:0.1"),
+        ("builtin:keyvalue", "builtin:keyvalue"),
+    ] {
+        let app = good(&HTTP.replace("builtin:httpserver", image));
+        assert_eq!(app.capabilities[0].reference.text(), reference);
+    }
 }
 
 #[test]
