@@ -279,9 +279,11 @@ fn stored(redis: &RedisServer) -> Option<i64> {
 }
 
 /// The provider `package`, built on a published SDK and unmodified: started, healthy, linked, and called by an actor here.
-async fn serves_like_any_other(stage: &mut Stage, package: &str) {
-    let (reference, key) =
-        (stage.archive(package, KEY_VALUE, &read(&published::provider(package))), provider::key(package));
+async fn serves_like_any_other(package: &str) {
+    // Built first: it may take minutes, in which nobody would answer for the clients of the stage.
+    let binary = read(&published::provider(package));
+    let stage = &mut Stage::start(&[]).await;
+    let (reference, key) = (stage.archive(package, KEY_VALUE, &binary), provider::key(package));
     stage.start_provider(&reference, None).await;
     stage.healthy(&key).await;
     let address = stage.counter_on(&key, &[("WORD", package.to_owned())]).await;
@@ -292,16 +294,14 @@ async fn serves_like_any_other(stage: &mut Stage, package: &str) {
 #[test]
 fn a_provider_on_wasmbus_rpc_0_15_runs_unmodified() {
     block_on(async {
-        let mut stage = Stage::start(&[]).await;
-        serves_like_any_other(&mut stage, "wasmbus-rpc-provider").await;
+        serves_like_any_other("wasmbus-rpc-provider").await;
     });
 }
 
 #[test]
 fn a_provider_on_provider_sdk_0_2_runs_unmodified() {
     block_on(async {
-        let mut stage = Stage::start(&[]).await;
-        serves_like_any_other(&mut stage, "provider-sdk-provider").await;
+        serves_like_any_other("provider-sdk-provider").await;
     });
 }
 
