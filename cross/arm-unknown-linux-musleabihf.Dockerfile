@@ -1,0 +1,6 @@
+# ARMv6 boards, one static file.
+# Used by `cross build --target arm-unknown-linux-musleabihf`. The base is the image that the cross tool itself brings for this
+# target, pinned by the tool's own version (0.2.5 was read for this file): Debian packages no
+# musl compiler for other processors.
+ARG CROSS_BASE_IMAGE
+FROM $CROSS_BASE_IMAGE
