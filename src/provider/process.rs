@@ -61,6 +61,10 @@ const LONGEST_LOOK: Duration = Duration::from_millis(1000);
 /// How long one probe may take.
 const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 
+/// Pause after a link was taken away: providers hear that and new links on two subscriptions, in no order, and a new link that
+/// comes first would be ignored as known and then taken away.
+const LINK_PAUSE: Duration = Duration::from_millis(100);
+
 /// A probe's body, as the most widely used host sends it; providers ignore it.
 const PROBE: &[u8] = b"\x81\xabplaceholder\xc3";
 
@@ -318,8 +322,12 @@ impl Process {
             let is_other = |link: &LinkDefinition| state.links.get(&link.id).is_none_or(|now| **now != *link);
             (given.into_values().filter(is_other).collect(), state.links.values().cloned().collect())
         };
+        let has_changed = !changed.is_empty();
         for link in changed {
             let _ = self.tell(ProviderTopic::LinkDelete, &link).await;
+        }
+        if has_changed {
+            Timer::after(LINK_PAUSE).await;
         }
         for link in links {
             if let Err(error) = self.tell(ProviderTopic::LinkPut, &link).await {
@@ -415,6 +423,9 @@ impl Capability for Process {
             };
             if is_ready && let Err(error) = self.tell(ProviderTopic::LinkDelete, &link).await {
                 log::warn!("a provider was not told that a link is gone: {error}"; provider_id = self.public_key);
+            }
+            if is_ready {
+                Timer::after(LINK_PAUSE).await;
             }
         })
     }
