@@ -1,5 +1,5 @@
 //! Providers of others and of our own kit, as processes of a real host: kvredis under a counter, both generations of the
-//! published SDKs, and the example of thirty lines.
+//! published SDKs, the example of thirty lines, and those that mean harm.
 
 mod support;
 
@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use async_nats_031::Client;
 use futures_util::StreamExt;
 use latticed::{
     claims::builtin_provider_key,
@@ -22,6 +23,7 @@ use latticed::{
 };
 use serde_json::Value;
 use support::{
+    calls::Caller,
     guests,
     host::{Host, Sandbox},
     http::{self, free_address},
@@ -38,6 +40,7 @@ struct Stage {
     sandbox: Sandbox,
     host: Option<Host>,
     host_id: String,
+    nats: Client,
     control: Control,
     older: ctl_client_027::Client,
     events: async_nats_031::Subscriber,
@@ -68,7 +71,7 @@ impl Stage {
         let old_nats = async_nats_030::connect(server.url()).await.expect("the server answers");
         let older = ctl_client_027::ClientBuilder::new(old_nats).rpc_timeout(PATIENCE).build().await.expect("a client");
         let host_id = host.status().host_id;
-        Self { sandbox, host: Some(host), host_id, control, older, events, _server: server }
+        Self { sandbox, host: Some(host), host_id, nats, control, older, events, _server: server }
     }
 
     fn host(&self) -> &Host {
@@ -278,7 +281,8 @@ fn stored(redis: &RedisServer) -> Option<i64> {
     redis::cmd("GET").arg("counter:default").query(&mut redis.try_connect()?).ok()
 }
 
-/// The provider `package`, built on a published SDK and unmodified: started, healthy, linked, and called by an actor here.
+/// Done means 2 of the issue, for the provider `package`: links and calls of an actor on this host, calls back to it, and
+/// bodies above what a message holds, each way: from the actor, to the actor, and both answers.
 async fn serves_like_any_other(package: &str) {
     // Built first: it may take minutes, in which nobody would answer for the clients of the stage.
     let binary = read(&published::provider(package));
@@ -289,6 +293,32 @@ async fn serves_like_any_other(package: &str) {
     let address = stage.counter_on(&key, &[("WORD", package.to_owned())]).await;
     assert_eq!(first_count(stage, address), 1);
     assert_eq!(count(address), Ok(2));
+    let wasm = wat::parse_file(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/providers/long.wat")).expect("it is WAT");
+    let module = stage.sandbox.write("long.wasm", guests::sign("long", &[KEY_VALUE], &wasm).expect("it is signed"));
+    let long = guests::key("long");
+    stage.start_actor(&module, 4).await;
+    stage.link(&long, &key, KEY_VALUE, &[]).await;
+    let caller = Caller::new(stage.nats.clone());
+    let ask = async |operation: &str| {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match caller.call(&long, operation, b"").await {
+                // The start was accepted, and is on its way like the link.
+                Err(text) if (text == "no responders" || text.contains("link")) && Instant::now() < end => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    };
+    assert_eq!(ask("Test.Echo").await, Ok(b"ok".to_vec()), "{}", stage.host().output());
+    assert_eq!(ask("Test.CallBack").await, Ok(b"ok".to_vec()), "{}", stage.host().output());
+    let unknown = ask("Test.Nothing").await.expect_err("there is no such operation");
+    assert!(unknown.contains("method not handled Test.Nothing"), "{unknown}");
+
+    let ack = stage.control.stop_provider(&stage.host_id, &key, "default", KEY_VALUE, None).await;
+    assert!(ack.expect("the host answers").accepted);
+    stage.event("provider_stopped", &key).await;
 }
 
 #[test]
@@ -302,6 +332,138 @@ fn a_provider_on_wasmbus_rpc_0_15_runs_unmodified() {
 fn a_provider_on_provider_sdk_0_2_runs_unmodified() {
     block_on(async {
         serves_like_any_other("provider-sdk-provider").await;
+    });
+}
+
+/// A provider that means harm: what it is, what the lattice and the log are to tell of it.
+struct Hostile {
+    name: &'static str,
+    /// The program and how it is told what to do.
+    program: Program,
+    /// The event about it, and a part of the line in the log.
+    event: &'static str,
+    line: &'static str,
+    /// Whether it runs until it is stopped by command.
+    stays: bool,
+}
+
+enum Program {
+    /// `mannered.rs`, by its start configuration.
+    Mannered(&'static str),
+    /// `hostile.rs`, by its last line.
+    Hostile(&'static str),
+}
+
+const fn hostile(
+    name: &'static str,
+    program: Program,
+    event: &'static str,
+    line: &'static str,
+    stays: bool,
+) -> Hostile {
+    Hostile { name, program, event, line, stays }
+}
+
+const HOSTILE: [Hostile; 10] = [
+    hostile("exits", Program::Mannered(r#"{"exit":7}"#), "provider_stopped", "provider stopped: ", false),
+    hostile("dies", Program::Mannered(r#"{"signal":9}"#), "provider_stopped", "provider stopped: ", false),
+    hostile("ill", Program::Mannered(r#"{"ill":true}"#), "health_check_failed", "unhealthy: a test wants it so", true),
+    hostile(
+        "mute",
+        Program::Mannered(r#"{"mute":true}"#),
+        "health_check_failed",
+        "unhealthy: it does not answer",
+        true,
+    ),
+    hostile(
+        "stubborn",
+        Program::Mannered(r#"{"stubborn":true}"#),
+        "health_check_passed",
+        "did not end when asked and is killed",
+        true,
+    ),
+    hostile("floods", Program::Mannered(r#"{"flood":true}"#), "health_check_passed", "flood flood", true),
+    hostile("forks", Program::Hostile("forks"), "health_check_passed", "children: 50", true),
+    hostile("closes", Program::Hostile("closes-stdin"), "health_check_failed", "hostile: closes-stdin", true),
+    hostile(
+        "ignores",
+        Program::Hostile("never-reads-stdin"),
+        "health_check_failed",
+        "hostile: never-reads-stdin",
+        true,
+    ),
+    hostile("forges", Program::Hostile("forges"), "health_check_passed", "forged with no token: refused: ", true),
+];
+
+/// Done means 4 of the issue: each ends in an event and a line of its own, nothing of it is left, and the counter beside it
+/// answers every request meanwhile.
+#[test]
+fn hostile_providers_harm_nobody_but_themselves() {
+    block_on(async {
+        let (mannered, hostile) = (read(provider::mannered()), read(&published::example("hostile-provider")));
+        let mut stage = Stage::start(&[("WASMCLOUD_PROVIDER_RESTARTS", "1")]).await;
+        let store = builtin_provider_key("keyvalue").to_string();
+        stage.start_provider("builtin:keyvalue", None).await;
+        let address = stage.counter_on(&store, &[]).await;
+        first_count(&stage, address);
+        // Its neighbours are asked all the time; the first failure ends the asking and the test.
+        let ended = Arc::new(AtomicBool::new(false));
+        let neighbour = thread::spawn({
+            let ended = ended.clone();
+            move || {
+                let mut asked = 0;
+                while !ended.load(SeqCst) {
+                    count(address)?;
+                    asked += 1;
+                    thread::sleep(Duration::from_millis(20));
+                }
+                Ok::<i32, String>(asked)
+            }
+        });
+        let counter = guests::key("counter");
+        for Hostile { name, program, event, line, stays } in HOSTILE {
+            let key = provider::key(name);
+            let (binary, configuration) = match program {
+                Program::Mannered(manners) => (mannered.clone(), Some(manners.to_owned())),
+                Program::Hostile(mode) => {
+                    ([hostile.as_slice(), format!("\n#hostile:{mode}\n").as_bytes()].concat(), None)
+                }
+            };
+            let reference = stage.archive(name, "wasmcloud:test", &binary);
+            if name == "ignores" {
+                // More than a pipe holds: whoever writes it to somebody who does not read would wait.
+                stage.link(&counter, &key, "wasmcloud:test", &[("LONG", "x".repeat(200_000))]).await;
+            } else if name == "forges" {
+                stage.link(&counter, &key, "wasmcloud:test", &[]).await;
+            }
+            stage.start_provider(&reference, configuration).await;
+            let told = stage.event(event, &key).await;
+            let below: Vec<(String, u32)> = all_below(stage.host().pid());
+            if stays {
+                let ack = stage.control.stop_provider(&stage.host_id, &key, "default", "wasmcloud:test", None).await;
+                assert!(ack.expect("the host answers").accepted, "{name}");
+                stage.event("provider_stopped", &key).await;
+            } else {
+                let reason = told["reason"].as_str().unwrap_or_default();
+                assert!(reason.contains(['7', '9']), "{name}: {told}");
+                // Once more, and then it is given up.
+                stage.event("provider_stopped", &key).await;
+                let state = || stage.host().status().providers.into_iter().find(|one| one.public_key == key);
+                eventually("it is given up", || state().is_some_and(|one| one.state.contains("given up")));
+            }
+            let output = || stage.host().output();
+            let about = |text: &str| text.lines().any(|one| one.contains(line) && one.contains(&key));
+            eventually(line, || about(&output()));
+            assert!(!output().contains("ACCEPTED"), "{}", output());
+            eventually("nothing of it is left", || below.iter().all(|(_, pid)| !lives(*pid)));
+            if name == "forks" {
+                assert!(below.iter().filter(|(program, _)| program == "sleep").count() >= 50, "{below:?}");
+            }
+            println!("{name}: {event}, {line:?}");
+        }
+        ended.store(true, SeqCst);
+        let asked = neighbour.join().expect("it does not panic");
+        assert!(asked.as_ref().is_ok_and(|asked| *asked > 0), "{asked:?}: {}", stage.host().output());
     });
 }
 

@@ -31,8 +31,9 @@ impl Bodies {
     /// # Errors
     /// There is no connection, no JetStream, or it took too long.
     pub async fn store(&self, name: String, body: Vec<u8>, patience: Duration) -> Result<()> {
-        let (context, bucket) = (self.context(patience), self.lattice.clone());
+        let (bodies, bucket) = (self.clone(), self.lattice.clone());
         let stored = self.connection.run(async move {
+            let context = bodies.context(patience);
             let store = open(&context, bucket).await?;
             store.put(name.as_str(), &mut body.as_slice()).await.map_err(|cause| cause.to_string())?;
             Ok::<_, String>(())
@@ -51,8 +52,9 @@ impl Bodies {
                 chunk::MAX_BODY_BYTES
             )));
         }
-        let (context, bucket) = (self.context(patience), self.lattice.clone());
+        let (bodies, bucket) = (self.clone(), self.lattice.clone());
         let fetched = self.connection.run(async move {
+            let context = bodies.context(patience);
             let store = context.get_object_store(bucket).await.map_err(|cause| cause.to_string())?;
             let object = store.get(name.as_str()).await.map_err(|cause| cause.to_string())?;
             let mut body = Vec::new();
@@ -68,6 +70,7 @@ impl Bodies {
         self.outcome("fetch", within(patience, fetched).await)
     }
 
+    /// To be made where the client library's runtime is: made on a worker thread, it panics.
     fn context(&self, patience: Duration) -> jetstream::Context {
         self.connection.jetstream(self.domain.as_deref(), patience)
     }

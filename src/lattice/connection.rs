@@ -411,7 +411,8 @@ impl Connection {
             .map_err(|cause| Error::unavailable(format!("cannot subscribe on NATS: {cause}")))
     }
 
-    /// JetStream on this connection, in `domain`, its requests answered within `timeout`. To be used inside [`Connection::run`].
+    /// JetStream on this connection, in `domain`, its requests answered within `timeout`. To be made and used inside
+    /// [`Connection::run`]: the library starts a task of its own for it, and panics where its runtime is not.
     pub fn jetstream(&self, domain: Option<&str>, timeout: Duration) -> jetstream::Context {
         let mut context = match domain {
             Some(domain) => jetstream::with_domain(self.client.clone(), domain),

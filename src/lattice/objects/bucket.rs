@@ -101,9 +101,10 @@ impl Bucket {
     /// # Errors
     /// As [`Bucket::info`]; `Invalid` when there are fewer bytes.
     pub async fn locate(&self, subject: String, wanted: u64) -> Result<(u64, u64)> {
-        let context = self.connection.jetstream(self.domain.as_deref(), PATIENCE);
+        let (connection, domain) = (self.connection.clone(), self.domain.clone());
         let stream = words::stream(&self.name);
         let looking = self.connection.run(async move {
+            let context = connection.jetstream(domain.as_deref(), PATIENCE);
             let stream = context.get_stream_no_info(stream).await.map_err(|cause| unusable(&cause))?;
             let consumer = push::OrderedConfig {
                 deliver_subject: format!("_INBOX.{}", event_id(random_id())),
