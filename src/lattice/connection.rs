@@ -22,6 +22,7 @@ use async_nats::{
 pub use async_nats::{Message, Subscriber};
 use bytes::Bytes;
 use event_listener::{Event as Signal, EventListener};
+use futures_util::StreamExt;
 use tokio::runtime::Handle;
 
 use super::{
@@ -51,7 +52,7 @@ const READ_BUFFER_BYTES: u16 = 16 * 1024;
 /// Probes after which the library calls a silent connection dead, and the one that is on its way when it went silent.
 pub(super) const PROBES_PER_SILENCE: u32 = 4;
 
-/// How long the server may take to say that nobody listens. A satellite link needs a second or two.
+/// How long the server may take to give back what it was sent. A satellite link needs a second or two.
 const ROUND_TRIP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How a connection stands.
@@ -364,17 +365,18 @@ impl Connection {
         }
     }
 
-    /// Waits until the server has answered something that was said after all that was said before: until then that may be
-    /// lost, whatever the library has taken. What is asked reaches nobody; servers say so at once.
+    /// Waits until the server has given back something that was said after all that was said before: until then that may
+    /// be lost, whatever the library has taken. Whoever else listens to everything hears it too and does not matter.
     ///
     /// # Errors
     /// [`Kind::Unavailable`]: there is no connection, or it was lost meanwhile.
     pub async fn round_trip(&self) -> Result<()> {
         let before = self.standing();
         if !self.shared.mute.load(Relaxed) {
-            let nobody = format!("_INBOX.{}", event_id(random_id()));
-            let answer = self.request(nobody, None, Bytes::new(), ROUND_TRIP_PATIENCE).await?;
-            if matches!(answer, Answer::Silence) {
+            let echo = format!("_INBOX.{}", event_id(random_id()));
+            let mut heard = self.subscribe(echo.clone(), None).await?;
+            self.publish(echo, Bytes::new()).await?;
+            if within(ROUND_TRIP_PATIENCE, heard.next()).await.is_none() {
                 // A line that is dead is noticed within the time its probes take. If it outlives that, it carried what was
                 // said before them, and this server lets nobody ask there: then that is how it is from now on.
                 smol::future::or(self.disconnected(), async {

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::{
     connection::{Answer, Connection, Standing},
-    settings::{Endpoint, Login, Tls},
+    settings::{Endpoint, Login, Timing, Tls},
     testing::{NatsServer, connect, eventually, forward, free_port, quick, run, write_certificates},
 };
 use crate::{
@@ -107,6 +107,21 @@ fn a_line_that_went_silent_is_noticed_in_bounded_time() {
 
         swallow.store(false, SeqCst);
         eventually("back", || connection.is_connected()).await;
+    });
+}
+
+#[test]
+fn who_listens_to_everything_holds_up_nobody() {
+    run(async {
+        let server = NatsServer::start("");
+        let curious = connect(&server.endpoint(), &quick()).await;
+        let _everything = curious.subscribe(">".into(), None).await.unwrap();
+        // So that the server has the subscription before the round trip begins.
+        curious.round_trip().await.unwrap();
+        let patient = Timing { silence: Duration::from_secs(300), ..quick() };
+        let connection = connect(&server.endpoint(), &patient).await;
+        let done = crate::lattice::connection::within(Duration::from_secs(60), connection.round_trip()).await;
+        done.expect("it does not wait for a silence to end").unwrap();
     });
 }
 
