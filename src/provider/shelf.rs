@@ -201,7 +201,8 @@ mod tests {
     fn two_builds_of_one_revision_do_not_collide_and_files_are_executable() {
         let folder = tempfile::tempdir().unwrap();
         let (shelf, policy) = (Shelf::new(folder.path().join("bin")), Policy::new(NOW));
-        let one = shelf.keep(archive_of(b"one").as_slice(), &policy).unwrap();
+        let first = archive_of(b"one");
+        let one = shelf.keep(first.as_slice(), &policy).unwrap();
         let two = shelf.keep(archive_of(b"two").as_slice(), &policy).unwrap();
         assert_eq!((one.revision, two.revision), (7, 7));
         for (claims, content) in [(&one, b"one"), (&two, b"two")] {
@@ -211,7 +212,7 @@ mod tests {
             assert_eq!(shelf.check(&claims.token, &policy).unwrap(), *claims);
         }
         // Keeping it once more changes nothing.
-        assert_eq!(shelf.keep(archive_of(b"one").as_slice(), &policy).unwrap(), one);
+        assert_eq!(shelf.keep(first.as_slice(), &policy).unwrap(), one);
         assert_eq!(names(&shelf), 2);
         shelf.tidy(&BTreeSet::from([two.token.clone()]));
         assert_eq!(shelf.check(&one.token, &policy).unwrap_err().kind(), Kind::NotFound);
