@@ -11,7 +11,7 @@
 //! 2. [`claims`]: who may do what: keys, tokens, signed modules, provider archives.
 //! 3. [`actor`]: guests in the interpreter, one invocation as a future; [`artifact`]: where bytes come from.
 //! 4. [`host`]: the heart: what should run, what does run, and the router every invocation passes.
-//! 5. `lattice` (a feature): the NATS edge; [`capability`]: providers inside the process; [`provider`]: providers as processes;
+//! 5. [`lattice`]: the NATS edge; [`capability`]: providers inside the process; [`provider`]: providers as processes;
 //!    [`web`]: the local admin API, the mirror of a site.
 //! 6. [`sdk`]: the provider's end of the protocol; [`config`]: where a setting can come from; [`service`]: the service manager,
 //!    its sockets, signals.
