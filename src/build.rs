@@ -4,6 +4,8 @@
 //!   unwinds with them; what is lost is the call stack in a core dump, which a debugger must then guess from the code.
 //! * Relocations are packed (RELR, read by glibc 2.36 and newer): 0.15 MB on x86_64, 0.4 on arm64. GNU ld of Debian 12 does
 //!   so for x86_64 alone and ignores the wish elsewhere; `cross/build` links with lld.
+//! * Functions of the same code are one function, where lld links (`cross/build` for ARM). Nothing here compares the addresses
+//!   of functions.
 //! * A build id names the file with the debugging information that was split off.
 //!
 //! Only with glibc, where GNU ld and lld were tried; zig's linker knows none of it.
@@ -20,6 +22,9 @@ fn main() {
         && !env::var("RUSTC_LINKER").is_ok_and(|linker| linker.contains("zig"));
     if tried && is("PROFILE", "release") {
         let Ok(root) = env::var("CARGO_MANIFEST_DIR") else { return };
+        if env::var("CARGO_ENCODED_RUSTFLAGS").is_ok_and(|flags| flags.contains("-fuse-ld=lld")) {
+            println!("cargo:rustc-link-arg-bins=-Wl,--icf=all");
+        }
         println!("cargo:rustc-link-arg-bins=-Wl,--build-id");
         println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
         println!("cargo:rustc-link-arg-bins=-Wl,--no-eh-frame-hdr");
