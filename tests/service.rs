@@ -148,7 +148,8 @@ fn a_host_of_a_lattice_is_ready_only_there_and_alive_all_the_time() {
 
     server.resume();
     manager.hear("READY=1", &host);
-    assert_eq!(probe(&probes, "/api/readyz"), (200, serde_json::json!({ "ready": true })));
+    // What the lattice's bucket brings is being followed for a moment.
+    eventually("it says so itself", || probe(&probes, "/api/readyz") == (200, serde_json::json!({ "ready": true })));
     manager.hear(&format!("STATUS=connected to nats://127.0.0.1:{port}"), &host);
 
     server.kill();
