@@ -142,6 +142,8 @@ fn chatting_with_the_host_does_not_stretch_a_slice() {
     let engine = engine(|settings| {
         settings.slice_fuel = 10_000;
         settings.fuel = 1_000_000;
+        // Thousands of calls take an emulated processor a while; the fuel is what is to end them.
+        settings.deadline = Duration::from_secs(60);
     });
     let zeros = "(i32.const 0) ".repeat(8);
     let chatty = guest(&format!("(loop $again (drop (call $call {zeros})) (br $again)) (i32.const 1)"));
