@@ -1,4 +1,4 @@
-# 64-bit boards (Pi 3 and newer), with the board's C library (glibc 2.34 or newer).
+# 64-bit boards (Pi 3 and newer), with the board's C library (glibc 2.36 or newer).
 # Used by `cross build --target aarch64-unknown-linux-gnu`; cross mounts the toolchain and the sources, so no Rust is here.
 # Pinned to a dated image; the compiler is the one of that Debian release.
 FROM debian:bookworm-20240211-slim
