@@ -370,13 +370,7 @@ mod tests {
     }
 
     fn open(disk: &FaultDisk) -> Store {
-        loop {
-            // The thread of the last note may hold the directory for a moment.
-            match Store::open(Settings::default(), Arc::new(disk.clone())) {
-                Err(error) if error.kind() == Kind::Conflict => std::thread::yield_now(),
-                other => return other.unwrap().0,
-            }
-        }
+        Store::open(Settings::default(), Arc::new(disk.clone())).unwrap().0
     }
 
     /// Waits until nothing but `store` holds the directory: the last note is on disk.
@@ -456,13 +450,7 @@ mod tests {
         let whole: Vec<u8> = (0..600_000_u32).map(|number| (number % 241) as u8).collect();
         let digest = Digest::of(&whole);
         let fetch = |disk: &FaultDisk| -> Result<()> {
-            let store = loop {
-                // The thread of the last note may hold the directory for a moment.
-                match Store::open(Settings::default(), Arc::new(disk.clone())) {
-                    Err(error) if error.kind() == Kind::Conflict => std::thread::yield_now(),
-                    other => break other?.0,
-                }
-            };
+            let store = Store::open(Settings::default(), Arc::new(disk.clone()))?.0;
             let mut incoming = store.blobs().resume("echo", Some(digest), 1 << 20);
             let begun = incoming.begin(None, Some(600_000))? as usize;
             whole[begun..].chunks(64 << 10).try_for_each(|piece| incoming.write(piece))?;

@@ -4,12 +4,18 @@
 //! nothing. It refuses only what would be harmed by going on: a directory another host uses, one that a newer version
 //! wrote, and one that cannot even be listed.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::HashSet,
+    io,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use super::{
     Damage, DamageKind, Settings, Store, blobs,
     damage::{self, Finding, Opened},
-    disk::{Disk, failed},
+    disk::{Disk, Lock, failed},
     format::{self, FRAME_HEADER_BYTES, HEADER_BYTES, Header, Operations, Salt},
     log::lock,
     partial,
@@ -19,6 +25,14 @@ use super::{
 };
 use crate::error::{Error, Result};
 
+/// How long opening waits for a directory that is held: 1 s. The thread that answered the last change of a store lets go
+/// of it a moment after the answer, and the files of a process that was killed are closed a moment after its death. Less
+/// refuses a host that takes over; more makes the user wait who starts a second host by mistake.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Time between two looks at a directory that is held.
+const LOCK_PAUSE: Duration = Duration::from_millis(1);
+
 impl Store {
     /// Opens the state directory of `disk` and takes the exclusive lock on it. Blocks while it reads the whole log.
     ///
@@ -26,12 +40,12 @@ impl Store {
     /// same, with all that could be read.
     ///
     /// # Errors
-    /// `Conflict` when another host holds the directory. `Storage` when it cannot be made or listed, or was written by a
+    /// `Conflict` when another host holds the directory and keeps it for a second. `Storage` when it cannot be made or listed, or was written by a
     /// newer version (nothing is changed then).
     pub fn open(settings: Settings, disk: Arc<dyn Disk>) -> Opened<Self> {
         let place = disk.place();
-        let lock_held = disk.lock().map_err(|cause| match cause.kind() {
-            std::io::ErrorKind::WouldBlock => Error::conflict(format!(
+        let lock_held = lock_in_time(disk.as_ref()).map_err(|cause| match cause.kind() {
+            io::ErrorKind::WouldBlock => Error::conflict(format!(
                 "another host uses the state directory {place}: stop it, or give this one a directory of its own"
             )),
             _ => failed("cannot open or make it: looking", disk.as_ref(), &cause),
@@ -71,6 +85,19 @@ impl Store {
         }
         let damage = store.damage();
         Ok((store, damage))
+    }
+}
+
+/// Takes the lock, in spite of a holder who is about to let go.
+fn lock_in_time(disk: &dyn Disk) -> io::Result<Lock> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match disk.lock() {
+            Err(cause) if cause.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
+                thread::sleep(LOCK_PAUSE);
+            }
+            other => return other,
+        }
     }
 }
 
