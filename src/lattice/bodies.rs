@@ -3,12 +3,18 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::{self, object_store::ObjectStore};
-use tokio::io::AsyncReadExt;
-
-use super::connection::{Connection, within};
+use super::{
+    connection::{Connection, within},
+    objects::{
+        Bucket,
+        reader::Reader,
+        words::Place,
+        writer::{self, delete},
+    },
+};
 use crate::{
     error::{Error, Result},
+    store::Digest,
     wire::chunk,
 };
 
@@ -26,25 +32,29 @@ impl Bodies {
         Self { connection, lattice: lattice.to_owned(), domain: domain.map(str::to_owned) }
     }
 
-    /// Stores `body` as `name`, within `patience`.
+    /// Stores `body` as `name`, within `patience`. The store is made when it is missing.
     ///
     /// # Errors
     /// There is no connection, no JetStream, or it took too long.
     pub async fn store(&self, name: String, body: Vec<u8>, patience: Duration) -> Result<()> {
-        let (bodies, bucket) = (self.clone(), self.lattice.clone());
-        let stored = self.connection.run(async move {
-            let context = bodies.context(patience);
-            let store = open(&context, bucket).await?;
-            store.put(name.as_str(), &mut body.as_slice()).await.map_err(|cause| cause.to_string())?;
-            Ok::<_, String>(())
-        });
+        let (bucket, place) = self.place(name);
+        let stored = async {
+            bucket.make().await?;
+            let mut at = 0;
+            let pieces = |most: usize| {
+                let piece = body[at..].iter().copied().take(most).collect::<Vec<_>>();
+                at += piece.len();
+                std::future::ready(Ok(piece))
+            };
+            writer::put(&bucket, &place, pieces).await.map(drop)
+        };
         self.outcome("store", within(patience, stored).await)
     }
 
     /// Fetches the body `name` of `length` bytes and deletes it, within `patience`.
     ///
     /// # Errors
-    /// As [`Bodies::store`]; it is not there, or longer than announced.
+    /// As [`Bodies::store`]; it is not there, damaged, or not as long as announced.
     pub async fn take(&self, name: String, length: u64, patience: Duration) -> Result<Vec<u8>> {
         if length > chunk::MAX_BODY_BYTES {
             return Err(Error::limit(format!(
@@ -52,34 +62,36 @@ impl Bodies {
                 chunk::MAX_BODY_BYTES
             )));
         }
-        let (bodies, bucket) = (self.clone(), self.lattice.clone());
-        let fetched = self.connection.run(async move {
-            let context = bodies.context(patience);
-            let store = context.get_object_store(bucket).await.map_err(|cause| cause.to_string())?;
-            let object = store.get(name.as_str()).await.map_err(|cause| cause.to_string())?;
+        let (bucket, place) = self.place(name);
+        let fetched = async {
+            let mut reader = Reader::open(&bucket, &place).await?;
+            let size = reader.info().size;
+            if size != length {
+                return Err(Error::invalid(format!("it has {size} bytes where {length} were announced")));
+            }
             let mut body = Vec::new();
-            // One byte more than announced tells a longer body.
-            object.take(length + 1).read_to_end(&mut body).await.map_err(|cause| cause.to_string())?;
-            if body.len() as u64 != length {
-                return Err(format!("it has {} bytes where {length} were announced", body.len()));
+            while let Some(piece) = reader.next().await? {
+                body.extend_from_slice(&piece);
+            }
+            if reader.info().content_digest().is_some_and(|digest| digest != Digest::of(&body)) {
+                return Err(Error::invalid("it is not what its digest says"));
             }
             // A body left behind costs space in the store, not this call.
-            let _ = store.delete(name.as_str()).await;
+            let _ = delete(&bucket, &place, reader.info()).await;
             Ok(body)
-        });
+        };
         self.outcome("fetch", within(patience, fetched).await)
     }
 
-    /// To be made where the client library's runtime is: made on a worker thread, it panics.
-    fn context(&self, patience: Duration) -> jetstream::Context {
-        self.connection.jetstream(self.domain.as_deref(), patience)
+    fn place(&self, name: String) -> (Bucket, Place) {
+        let bucket = Bucket::new(self.connection.clone(), self.domain.as_deref(), &self.lattice);
+        (bucket, Place { bucket: self.lattice.clone(), name })
     }
 
-    fn outcome<T>(&self, what: &str, outcome: Option<Result<Result<T, String>>>) -> Result<T> {
+    fn outcome<T>(&self, what: &str, outcome: Option<Result<T>>) -> Result<T> {
         let why = match outcome {
-            Some(Ok(Ok(value))) => return Ok(value),
-            Some(Ok(Err(why))) => why,
-            Some(Err(error)) => return Err(error),
+            Some(Ok(value)) => return Ok(value),
+            Some(Err(error)) => error.text().to_owned(),
             None => "it took too long".to_owned(),
         };
         Err(Error::unavailable(format!(
@@ -87,13 +99,4 @@ impl Bodies {
             self.lattice
         )))
     }
-}
-
-/// The store, made when it is missing.
-async fn open(context: &jetstream::Context, bucket: String) -> Result<ObjectStore, String> {
-    if let Ok(store) = context.get_object_store(&bucket).await {
-        return Ok(store);
-    }
-    let config = jetstream::object_store::Config { bucket, ..Default::default() };
-    context.create_object_store(config).await.map_err(|cause| cause.to_string())
 }

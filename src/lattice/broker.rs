@@ -12,16 +12,13 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{
-    HeaderMap, Message,
-    header::{NATS_EXPECTED_STREAM, NATS_MESSAGE_ID},
-    jetstream::{self, ErrorCode, context::PublishErrorKind},
-};
+use async_nats::{HeaderMap, Message};
 use futures_util::StreamExt;
 use tokio::runtime::Handle;
 
 use super::{
     connection::{Answer, Connection, PROBES_PER_SILENCE, within},
+    jetstream::{self, MESSAGE_TOO_LONG},
     settings::{DEFAULT_PORT, Endpoint, Login, Timing, Tls},
 };
 use crate::{
@@ -80,8 +77,7 @@ impl NatsBroker {
 
     /// Gives the host's own connection, on which subjects that begin with `reserved` are the lattice's. The first one stays.
     pub(super) fn lend(&self, connection: Connection, server: String, reserved: Vec<String>) {
-        let bus =
-            NatsBus { connection, server, reserved: Some(reserved), jetstream: Arc::default(), rest: None, _ca: None };
+        let bus = NatsBus { connection, server, reserved: Some(reserved), rest: None, _ca: None };
         drop(self.own.set(Arc::new(bus)));
     }
 
@@ -121,7 +117,7 @@ impl NatsBroker {
             connection,
             server: url.to_owned(),
             reserved: None,
-            jetstream: Arc::default(),
+
             rest: Some((Arc::downgrade(self), server.clone())),
             _ca: ca,
         }
@@ -195,7 +191,6 @@ struct NatsBus {
     connection: Connection,
     server: String,
     reserved: Option<Vec<String>>,
-    jetstream: Arc<OnceLock<jetstream::Context>>,
     /// Where it goes when no link uses it any more; nowhere for the host's own.
     rest: Option<(Weak<NatsBroker>, BusServer)>,
     _ca: Option<Arc<OwnedFd>>,
@@ -277,72 +272,75 @@ impl Bus for NatsBus {
     }
 
     fn forward(&self, parcels: Vec<Parcel>) -> BoxFuture<'static, Forwarded> {
-        let (connection, made) = (self.connection.clone(), self.jetstream.clone());
-        Box::pin(async move {
-            if !connection.is_connected() {
-                let failure = Some(Error::unavailable("there is no connection to NATS now"));
-                return Forwarded { stored: 0, failure };
-            }
-            let inner = connection.clone();
-            let forwarded = connection.run(async move {
-                let context = made.get_or_init(|| inner.jetstream(None, ACKNOWLEDGE_PATIENCE));
-                forward(context, parcels).await
-            });
-            forwarded.await.unwrap_or_else(|error| Forwarded { stored: 0, failure: Some(error) })
-        })
+        let connection = self.connection.clone();
+        Box::pin(async move { forward(&connection, parcels).await })
     }
 }
 
 /// Sends all of `parcels`, then waits for what the stream says of each.
-async fn forward(context: &jetstream::Context, parcels: Vec<Parcel>) -> Forwarded {
+async fn forward(connection: &Connection, parcels: Vec<Parcel>) -> Forwarded {
+    let inbox = connection.inbox();
+    let mut answers = match connection.subscribe(format!("{inbox}.*"), None).await {
+        Ok(answers) => answers,
+        Err(error) => return Forwarded { stored: 0, failure: Some(error) },
+    };
     let mut failure = None;
-    let mut sent = Vec::with_capacity(parcels.len());
+    // Of each that was sent its subject and, once it is known, what became of it.
+    let mut sent: Vec<(String, Option<Result<()>>)> = Vec::with_capacity(parcels.len());
     for parcel in parcels {
         let mut headers = HeaderMap::new();
-        headers.insert(NATS_MESSAGE_ID, parcel.id.as_str());
+        headers.insert("Nats-Msg-Id", parcel.id.as_str());
         if let Some(stream) = &parcel.stream {
-            headers.insert(NATS_EXPECTED_STREAM, stream.as_str());
+            headers.insert("Nats-Expected-Stream", stream.as_str());
         }
-        let said = context.publish_with_headers(parcel.subject.clone(), headers, parcel.body.into());
-        match within(ACKNOWLEDGE_PATIENCE, said).await {
-            Some(Ok(acknowledgement)) => sent.push((parcel.subject, acknowledgement)),
-            Some(Err(cause)) => failure = Some(refusal(&parcel.subject, &cause)),
-            None => failure = Some(Error::unavailable("the connection to NATS is stuck")),
+        let reply = Some(format!("{inbox}.{}", sent.len()));
+        match connection.publish_all(parcel.subject.clone(), reply, Some(headers), parcel.body.into()).await {
+            Ok(()) => sent.push((parcel.subject, None)),
+            Err(error) => {
+                failure = Some(error.context(format!("on {}", parcel.subject)));
+                break;
+            }
         }
-        if failure.is_some() {
-            break;
+    }
+    let mut waited_for = sent.len();
+    while waited_for > 0 {
+        let answer = smol::future::or(within(ACKNOWLEDGE_PATIENCE, answers.next()), async {
+            connection.disconnected().await;
+            None
+        });
+        let Some(message) = answer.await.flatten() else { break };
+        let number = message.subject.rsplit('.').next().and_then(|number| number.parse::<usize>().ok());
+        if let Some((subject, outcome)) = number.and_then(|number| sent.get_mut(number))
+            && outcome.is_none()
+        {
+            *outcome = Some(acknowledged(subject, &message));
+            waited_for -= 1;
         }
     }
     let mut stored = 0;
-    for (subject, acknowledgement) in sent {
-        match acknowledgement.await {
-            Ok(_) => stored += 1,
-            Err(cause) => return Forwarded { stored, failure: Some(refusal(&subject, &cause)) },
+    for (subject, outcome) in sent {
+        let outcome = outcome.unwrap_or_else(|| {
+            Err(Error::unavailable(format!("the stream did not acknowledge a message on {subject} in time")))
+        });
+        match outcome {
+            Ok(()) => stored += 1,
+            Err(error) => return Forwarded { stored, failure: Some(error) },
         }
     }
     Forwarded { stored, failure }
 }
 
-fn refusal(subject: &str, cause: &jetstream::context::PublishError) -> Error {
-    match cause.kind() {
-        PublishErrorKind::MaxPayloadExceeded => {
-            Error::limit(format!("the message on {subject} is larger than the NATS server takes: {cause}"))
-        }
-        PublishErrorKind::StreamNotFound => Error::unavailable(format!(
+/// What the stream says of the message on `subject`.
+fn acknowledged(subject: &str, message: &Message) -> Result<()> {
+    let Some(reply) = jetstream::acknowledged(message)? else {
+        return Err(Error::unavailable(format!(
             "no JetStream stream takes {subject}: make one with this subject at the server that this host is connected to"
-        )),
-        PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => {
-            Error::unavailable(format!("the stream did not acknowledge a message on {subject}: {cause}"))
-        }
-        _ => {
-            let source = std::error::Error::source(cause).and_then(|source| source.downcast_ref::<jetstream::Error>());
-            // More than the stream's own limit.
-            let too_large =
-                source.is_some_and(|source| source.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM);
-            let kind = if too_large { Kind::Limit } else { Kind::Unavailable };
-            Error::new(kind, format!("the stream did not take a message on {subject}: {cause}"))
-        }
-    }
+        )));
+    };
+    let Some(error) = reply.error else { return Ok(()) };
+    // More than the stream's own limit: it will never take it.
+    let kind = if error.err_code == MESSAGE_TOO_LONG { Kind::Limit } else { Kind::Unavailable };
+    Err(Error::new(kind, format!("the stream did not take a message on {subject}: {}", error.text())))
 }
 
 fn received(message: Message) -> BrokerMessage {

@@ -9,22 +9,16 @@ use std::time::Duration;
 use async_nats::{HeaderMap, Message, StatusCode, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use serde::Deserialize;
 
 use super::{
-    connection::{Answer, Connection, within},
-    events::random_id,
+    connection::{Connection, within},
+    jetstream::{JetStream, Reply, STREAM_NOT_FOUND},
 };
 use crate::{
     error::{Error, Result},
     log,
-    wire::{
-        cache::{
-            Delivery, OPERATION_HEADER, Operation, create_request, create_subject, operation, put_prefix,
-            watch_request, watch_subject,
-        },
-        event::event_id,
-        text,
+    wire::cache::{
+        Delivery, OPERATION_HEADER, Operation, create_request, operation, put_prefix, stream, watch_request,
     },
 };
 
@@ -49,14 +43,10 @@ const LAST_MESSAGE: &str = "Nats-Last-Consumer";
 /// Marks signs of life of a watch that waits for our word before it goes on, and says where that word goes.
 const STALLED: &str = "Nats-Consumer-Stalled";
 
-/// What JetStream calls a stream that is not there.
-const STREAM_NOT_FOUND: u64 = 10_059;
-
 /// The bucket of one lattice.
 pub struct Bucket {
-    connection: Connection,
+    jetstream: JetStream,
     lattice: String,
-    domain: Option<String>,
 }
 
 /// A key and what it says now.
@@ -68,27 +58,10 @@ pub struct Entry {
     pub value: Option<Bytes>,
 }
 
-/// As much of an answer of JetStream as matters here.
-#[derive(Default, Deserialize)]
-struct Response {
-    #[serde(default)]
-    error: Option<Refusal>,
-    #[serde(default)]
-    num_pending: u64,
-}
-
-#[derive(Deserialize)]
-struct Refusal {
-    #[serde(default)]
-    err_code: u64,
-    #[serde(default)]
-    description: String,
-}
-
 impl Bucket {
     /// The bucket of `lattice` in the JetStream domain `domain`.
     pub fn new(connection: Connection, lattice: &str, domain: Option<&str>) -> Self {
-        Self { connection, lattice: lattice.to_owned(), domain: domain.map(str::to_owned) }
+        Self { jetstream: JetStream::new(connection, domain), lattice: lattice.to_owned() }
     }
 
     /// Watches the bucket, which is made when it is missing. One that is there is never changed: operators replicate it as
@@ -97,25 +70,26 @@ impl Bucket {
     /// # Errors
     /// [`Kind::Unavailable`](crate::error::Kind::Unavailable): there is no JetStream, or it refuses, or does not answer.
     pub async fn watch(&self, heartbeat: Duration) -> Result<Watch> {
-        let inbox = format!("_INBOX.{}", event_id(random_id()));
-        let messages = self.connection.subscribe(inbox.clone(), None).await?;
-        let (subject, request) = (
-            watch_subject(&self.lattice, self.domain.as_deref()),
-            watch_request(&self.lattice, &inbox, heartbeat.as_nanos()),
-        );
-        let mut answer = self.ask(subject.clone(), None, request.clone()).await?;
+        let connection = self.jetstream.connection();
+        let inbox = connection.inbox();
+        let messages = connection.subscribe(inbox.clone(), None).await?;
+        let watch = async || {
+            let request = watch_request(&self.lattice, &inbox, heartbeat.as_nanos());
+            self.jetstream.ask("CONSUMER.CREATE", &stream(&self.lattice), request, PATIENCE).await
+        };
+        let mut answer = watch().await?;
         if answer.error.as_ref().is_some_and(|error| error.err_code == STREAM_NOT_FOUND) {
-            let create = create_subject(&self.lattice, self.domain.as_deref());
-            let made = self.ask(create, None, create_request(&self.lattice)).await?;
-            answer = self.ask(subject, None, request).await?;
+            let (stream, request) = (stream(&self.lattice), create_request(&self.lattice));
+            let made = self.jetstream.ask("STREAM.CREATE", &stream, request, PATIENCE).await?;
+            answer = watch().await?;
             // Whether we made it or another host was quicker: what counts is that it is there now.
             if answer.error.is_some() {
-                made.accepted("make it")?;
+                accepted(made, "make it")?;
             }
         }
-        let pending = answer.accepted("watch it")?.num_pending;
+        let pending = accepted(answer, "watch it")?.num_pending;
         Ok(Watch {
-            connection: self.connection.clone(),
+            connection: connection.clone(),
             messages,
             prefix: put_prefix(&self.lattice, None),
             heartbeat,
@@ -129,36 +103,20 @@ impl Bucket {
     /// # Errors
     /// As [`Bucket::watch`].
     pub async fn put(&self, key: &str, value: Option<Vec<u8>>) -> Result<()> {
-        let subject = format!("{}{key}", put_prefix(&self.lattice, self.domain.as_deref()));
-        let headers = value.is_none().then(|| {
-            let mut headers = HeaderMap::new();
+        let subject = format!("{}{key}", put_prefix(&self.lattice, self.jetstream.domain()));
+        let mut headers = HeaderMap::new();
+        if value.is_none() {
             headers.insert(OPERATION_HEADER, "PURGE");
-            headers
-        });
-        self.ask(subject, headers, value.unwrap_or_default()).await?.accepted("write to it").map(drop)
-    }
-
-    async fn ask(&self, subject: String, headers: Option<HeaderMap>, body: impl Into<Bytes>) -> Result<Response> {
-        match self.connection.request(subject, headers, body, PATIENCE).await? {
-            Answer::Message(message) => serde_json::from_slice(&message.payload).map_err(|cause| {
-                let said = String::from_utf8_lossy(&message.payload);
-                Error::unavailable(format!(
-                    "JetStream answers what is not understood: {cause}: {}",
-                    text::prefix(&said, 200)
-                ))
-            }),
-            Answer::Nobody => Err(Error::unavailable("there is no JetStream here")),
-            Answer::Silence => Err(Error::unavailable("JetStream does not answer")),
         }
+        let put = self.jetstream.put(subject, headers, value.unwrap_or_default().into(), PATIENCE).await?;
+        accepted(put.ok_or_else(|| Error::unavailable("there is no such bucket here"))?, "write to it").map(drop)
     }
 }
 
-impl Response {
-    fn accepted(self, what: &str) -> Result<Self> {
-        match self.error {
-            None => Ok(self),
-            Some(error) => Err(Error::unavailable(format!("cannot {what}: JetStream says: {}", error.description))),
-        }
+fn accepted(answer: Reply, what: &str) -> Result<Reply> {
+    match answer.error {
+        None => Ok(answer),
+        Some(error) => Err(Error::unavailable(format!("cannot {what}: JetStream says: {}", error.text()))),
     }
 }
 

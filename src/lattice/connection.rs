@@ -16,9 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::{
-    Client, ConnectOptions, Event, HeaderMap, RequestErrorKind, ServerAddr, connection::State, jetstream,
-};
+use async_nats::{Client, ConnectOptions, Event, HeaderMap, RequestErrorKind, ServerAddr, connection::State};
 pub use async_nats::{Message, Subscriber};
 use bytes::Bytes;
 use event_listener::{Event as Signal, EventListener};
@@ -28,13 +26,11 @@ use tokio::runtime::Handle;
 use super::{
     backoff::Backoff,
     credentials,
-    events::random_id,
     settings::{Endpoint, Login, Timing},
 };
 use crate::{
     error::{Error, Kind, Result},
     log,
-    wire::event::event_id,
 };
 
 /// Commands the library may hold for a connection. What is said while it is down never gets there, so this only bridges a
@@ -99,6 +95,8 @@ struct Shared {
     resting: AtomicBool,
     /// The server gives no answer where nobody listens.
     mute: AtomicBool,
+    /// Where we hear ourselves: the subject, what comes on it, and what was said last.
+    echo: smol::lock::Mutex<Option<(String, Subscriber, u64)>>,
 }
 
 impl Shared {
@@ -216,6 +214,7 @@ impl Connection {
             ever_connected: Mutex::new(false),
             resting: AtomicBool::new(false),
             mute: AtomicBool::new(false),
+            echo: smol::lock::Mutex::new(None),
         });
         let mut servers = Vec::new();
         for server in &endpoint.servers {
@@ -373,10 +372,7 @@ impl Connection {
     pub async fn round_trip(&self) -> Result<()> {
         let before = self.standing();
         if !self.shared.mute.load(Relaxed) {
-            let echo = format!("_INBOX.{}", event_id(random_id()));
-            let mut heard = self.subscribe(echo.clone(), None).await?;
-            self.publish(echo, Bytes::new()).await?;
-            if within(ROUND_TRIP_PATIENCE, heard.next()).await.is_none() {
+            if within(ROUND_TRIP_PATIENCE, self.echo()).await.transpose()?.is_none() {
                 // A line that is dead is noticed within the time its probes take. If it outlives that, it carried what was
                 // said before them, and this server lets nobody ask there: then that is how it is from now on.
                 smol::future::or(self.disconnected(), async {
@@ -392,6 +388,30 @@ impl Connection {
             return Ok(());
         }
         Err(Error::unavailable("the connection to NATS was lost before the server had all that was said"))
+    }
+
+    /// Says something to ourselves and waits until it comes back. One subscription serves all such questions of a
+    /// connection's life: it is in force again whenever the line is.
+    async fn echo(&self) -> Result<()> {
+        let mut echo = self.shared.echo.lock().await;
+        let (subject, heard, said) = match &mut *echo {
+            Some(echo) => echo,
+            none => {
+                let subject = self.inbox();
+                let heard = self.subscribe(subject.clone(), None).await?;
+                none.insert((subject, heard, 0))
+            }
+        };
+        *said += 1;
+        let word = said.to_be_bytes();
+        self.publish(subject.clone(), Bytes::copy_from_slice(&word)).await?;
+        // What an earlier question said may come late.
+        while let Some(message) = heard.next().await {
+            if *message.payload == word {
+                return Ok(());
+            }
+        }
+        Err(Error::unavailable("the NATS connection is ending"))
     }
 
     /// Listens on `subject`, sharing its messages with `queue_group`. Subscriptions outlive the connection: they are in
@@ -413,12 +433,18 @@ impl Connection {
             .map_err(|cause| Error::unavailable(format!("cannot subscribe on NATS: {cause}")))
     }
 
-    /// JetStream on this connection, in `domain`, its requests answered within `timeout`. To be made and used inside
-    /// [`Connection::run`]: the library starts a task of its own for it, and panics where its runtime is not.
-    pub fn jetstream(&self, domain: Option<&str>, timeout: Duration) -> jetstream::Context {
+    /// A subject nobody else uses, for answers; it may be given further parts.
+    pub fn inbox(&self) -> String {
+        self.client.new_inbox()
+    }
+
+    /// The library's own JetStream, for tests to look from the other side. To be made and used inside
+    /// [`Connection::run`]: it starts a task, and panics where its runtime is not.
+    #[cfg(test)]
+    pub fn jetstream(&self, domain: Option<&str>, timeout: Duration) -> async_nats::jetstream::Context {
         let mut context = match domain {
-            Some(domain) => jetstream::with_domain(self.client.clone(), domain),
-            None => jetstream::new(self.client.clone()),
+            Some(domain) => async_nats::jetstream::with_domain(self.client.clone(), domain),
+            None => async_nats::jetstream::new(self.client.clone()),
         };
         context.set_timeout(timeout);
         context

@@ -18,6 +18,7 @@ pub mod entity_config;
 pub mod events;
 pub mod gather;
 pub mod heartbeat;
+pub mod jetstream;
 pub mod mailbox;
 pub mod objects;
 pub mod outbox;

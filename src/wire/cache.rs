@@ -40,15 +40,6 @@ pub fn create_request(lattice: &str) -> String {
     )
 }
 
-/// Where that request goes, in the JetStream domain `domain`.
-pub fn create_subject(lattice: &str, domain: Option<&str>) -> String {
-    let stream = stream(lattice);
-    match domain {
-        Some(domain) => format!("$JS.{domain}.API.STREAM.CREATE.{stream}"),
-        None => format!("$JS.API.STREAM.CREATE.{stream}"),
-    }
-}
-
 /// How fast a watch may be told the bucket's content, bits per second. Servers send it as fast as they can otherwise, a few
 /// thousand messages at once; so a quarter of a second's worth comes at once, which a client's queue holds. The largest
 /// lattice a board can know takes ten seconds.
@@ -69,15 +60,6 @@ pub fn watch_request(lattice: &str, inbox: &str, heartbeat_nanos: u128) -> Strin
     )
 }
 
-/// Where that request goes, in the JetStream domain `domain`.
-pub fn watch_subject(lattice: &str, domain: Option<&str>) -> String {
-    let stream = stream(lattice);
-    match domain {
-        Some(domain) => format!("$JS.{domain}.API.CONSUMER.CREATE.{stream}"),
-        None => format!("$JS.API.CONSUMER.CREATE.{stream}"),
-    }
-}
-
 /// Where the values of the bucket's keys are put, in the JetStream domain `domain`; the key follows.
 pub fn put_prefix(lattice: &str, domain: Option<&str>) -> String {
     let bucket = bucket(lattice);
@@ -90,6 +72,8 @@ pub fn put_prefix(lattice: &str, domain: Option<&str>) -> String {
 /// What JetStream says of a message of a watch in the message's reply subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery {
+    /// Number of the message in the stream.
+    pub stored: u64,
     /// Number of the message within the watch, from 1, without gaps.
     pub sequence: u64,
     /// Messages there are to come.
@@ -105,7 +89,8 @@ impl Delivery {
             9.. => &parts[2..],
             _ => return None,
         };
-        Some(Self { sequence: parts[4].parse().ok()?, pending: parts[6].parse().ok()? })
+        let number = |at: usize| parts[at].parse().ok();
+        Some(Self { stored: number(3)?, sequence: number(4)?, pending: number(6)? })
     }
 }
 
@@ -433,8 +418,6 @@ mod tests {
             (&request["name"], &request["subjects"][0]),
             (&"KV_LATTICEDATA_site-7".into(), &"$KV.LATTICEDATA_site-7.>".into())
         );
-        assert_eq!(create_subject("a", None), "$JS.API.STREAM.CREATE.KV_LATTICEDATA_a");
-        assert_eq!(create_subject("a", Some("leaf")), "$JS.leaf.API.STREAM.CREATE.KV_LATTICEDATA_a");
     }
 
     #[test]
@@ -444,11 +427,9 @@ mod tests {
             (&request["config"]["idle_heartbeat"], &request["stream_name"]),
             (&60_000_000_000_u64.into(), &"KV_LATTICEDATA_a".into())
         );
-        assert_eq!(watch_subject("a", None), "$JS.API.CONSUMER.CREATE.KV_LATTICEDATA_a");
-        assert_eq!(watch_subject("a", Some("leaf")), "$JS.leaf.API.CONSUMER.CREATE.KV_LATTICEDATA_a");
         assert_eq!(put_prefix("a", None), "$KV.LATTICEDATA_a.");
         assert_eq!(put_prefix("a", Some("leaf")), "$JS.leaf.API.$KV.LATTICEDATA_a.");
-        let delivery = Some(Delivery { sequence: 3, pending: 7 });
+        let delivery = Some(Delivery { stored: 12, sequence: 3, pending: 7 });
         assert_eq!(Delivery::parse("$JS.ACK.S.c.1.12.3.1700000000000000000.7"), delivery);
         assert_eq!(Delivery::parse("$JS.ACK._.hash.S.c.1.12.3.1700000000000000000.7"), delivery);
         assert_eq!(Delivery::parse("$JS.ACK.leaf.hash.S.c.1.12.3.1700000000000000000.7.token"), delivery);

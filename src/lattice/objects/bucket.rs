@@ -8,20 +8,19 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{HeaderMap, Message, jetstream::consumer::push};
+use async_nats::{HeaderMap, Message};
 use bytes::Bytes;
 use data_encoding::BASE64;
 use futures_util::StreamExt;
-use serde::Deserialize;
 
 use super::words::{self, Info, Place};
 use crate::{
     error::{Error, Kind, Result},
     lattice::{
-        connection::{Answer, Connection, within},
-        events::random_id,
+        connection::{Connection, within},
+        jetstream::{JetStream, MESSAGE_NOT_FOUND, Refusal, Reply, STREAM_NOT_FOUND},
     },
-    wire::{event::event_id, json, text},
+    wire::{cache::Delivery, text},
 };
 
 /// How long the server may take over a request without content. Such answers are small; a satellite link needs seconds.
@@ -33,15 +32,12 @@ pub const CHUNK_PATIENCE: Duration = Duration::from_secs(60);
 /// Objects of a bucket that are listed at most; more is no list for people.
 const MAX_LISTED: usize = 10_000;
 
-/// Longest answer of the JetStream API that is read, bytes: a chunk of 8 MiB in base64, more than servers take by default.
-const MAX_ANSWER_BYTES: usize = 12 << 20;
-
 /// How much of a server's text an error repeats, bytes.
 const SHOWN_BYTES: usize = 300;
 
-/// Error codes of the JetStream API.
-const STREAM_NOT_FOUND: u64 = 10059;
-const MESSAGE_NOT_FOUND: u64 = 10037;
+/// How fast the headers of an object's chunks come, bits per second: 2000 of 250 bytes each second, so that a quarter of
+/// a second's worth, which comes at once, fits a subscription's queue many times.
+const LOCATE_BITS_PER_SECOND: u64 = 4_000_000;
 
 /// A message of the stream behind a bucket.
 #[derive(Debug)]
@@ -55,8 +51,7 @@ pub struct Stored {
 /// A bucket on a connection.
 #[derive(Clone)]
 pub struct Bucket {
-    connection: Connection,
-    domain: Option<String>,
+    jetstream: JetStream,
     name: String,
     /// Whether messages can be had without the detour over JSON, once that is known; older buckets do not allow it.
     direct: Arc<OnceLock<bool>>,
@@ -65,17 +60,17 @@ pub struct Bucket {
 impl Bucket {
     /// The bucket `name`, in the JetStream domain `domain`. Nothing is asked yet.
     pub fn new(connection: Connection, domain: Option<&str>, name: &str) -> Self {
-        Self { connection, domain: domain.map(str::to_owned), name: name.to_owned(), direct: Arc::default() }
+        Self { jetstream: JetStream::new(connection, domain), name: name.to_owned(), direct: Arc::default() }
     }
 
     /// The way to it.
     pub fn connection(&self) -> &Connection {
-        &self.connection
+        self.jetstream.connection()
     }
 
     /// Another bucket by the same way.
     pub fn sibling(&self, name: &str) -> Self {
-        Self::new(self.connection.clone(), self.domain.as_deref(), name)
+        Self { jetstream: self.jetstream.clone(), name: name.to_owned(), direct: Arc::default() }
     }
 
     /// The description of `place`, deleted ones included.
@@ -101,37 +96,32 @@ impl Bucket {
     /// # Errors
     /// As [`Bucket::info`]; `Invalid` when there are fewer bytes.
     pub async fn locate(&self, subject: String, wanted: u64) -> Result<(u64, u64)> {
-        let (connection, domain) = (self.connection.clone(), self.domain.clone());
-        let stream = words::stream(&self.name);
-        let looking = self.connection.run(async move {
-            let context = connection.jetstream(domain.as_deref(), PATIENCE);
-            let stream = context.get_stream_no_info(stream).await.map_err(|cause| unusable(&cause))?;
-            let consumer = push::OrderedConfig {
-                deliver_subject: format!("_INBOX.{}", event_id(random_id())),
-                filter_subject: subject,
-                headers_only: true,
-                ..push::OrderedConfig::default()
-            };
-            let consumer = stream.create_consumer(consumer).await.map_err(|cause| unusable(&cause))?;
-            let mut messages = consumer.messages().await.map_err(|cause| unusable(&cause))?;
-            let mut begin = 0;
-            loop {
-                let Some(message) = within(PATIENCE, messages.next()).await else { return Err(silence(PATIENCE)) };
-                let message = message.ok_or_else(|| unusable(&"the list ended"))?.map_err(|cause| unusable(&cause))?;
-                let bytes = message.headers.as_ref().and_then(|headers| headers.get("Nats-Msg-Size"));
-                let bytes = bytes.and_then(|bytes| bytes.as_str().parse::<u64>().ok());
-                let bytes = bytes.ok_or_else(|| Error::invalid("JetStream lists a chunk without its size"))?;
-                let info = message.info().map_err(|cause| unusable(&cause))?;
-                if wanted < begin + bytes {
-                    return Ok((info.stream_sequence, begin));
-                }
-                begin += bytes;
-                if info.pending == 0 {
-                    return Err(Error::invalid(format!("its chunks end after {begin} bytes")));
-                }
+        let inbox = self.connection().inbox();
+        let mut messages = self.connection().subscribe(inbox.clone(), None).await?;
+        let request = words::headers_request(&self.name, &subject, &inbox, LOCATE_BITS_PER_SECOND);
+        let answer = self.ask("CONSUMER.CREATE", request).await?;
+        if let Some(error) = answer.error {
+            return Err(self.refused("list the chunks", &error));
+        }
+        let (mut begin, mut expected) = (0, 1);
+        while answer.num_pending >= expected {
+            let message = within(PATIENCE, messages.next())
+                .await
+                .flatten()
+                .ok_or_else(|| Error::timeout("JetStream does not go on listing the chunks"))?;
+            let delivery = message.reply.as_ref().and_then(|reply| Delivery::parse(reply));
+            let delivery = delivery.filter(|delivery| delivery.sequence == expected);
+            let delivery = delivery.ok_or_else(|| Error::unavailable("a chunk is missing in JetStream's list"))?;
+            let bytes = message.headers.as_ref().and_then(|headers| headers.get("Nats-Msg-Size"));
+            let bytes = bytes.and_then(|bytes| bytes.as_str().parse::<u64>().ok());
+            let bytes = bytes.ok_or_else(|| Error::invalid("JetStream lists a chunk without its size"))?;
+            if wanted < begin + bytes {
+                return Ok((delivery.stored, begin));
             }
-        });
-        looking.await?
+            begin += bytes;
+            expected += 1;
+        }
+        Err(Error::invalid(format!("its chunks end after {begin} bytes")))
     }
 
     /// Every object, by name.
@@ -166,14 +156,12 @@ impl Bucket {
             Err(error) if error.kind() == Kind::NotFound => {}
             outcome => return outcome.map(drop),
         }
-        let answer = self.ask("STREAM.CREATE", words::create_request(&self.name), PATIENCE).await?;
-        match read(&answer)?.error {
+        let answer = self.ask("STREAM.CREATE", words::create_request(&self.name)).await?;
+        match answer.error {
             None => Ok(()),
-            Some(error) => Err(Error::denied(format!(
-                "the server does not make the bucket {}: {}",
-                self.name,
-                text::prefix(&error.description, SHOWN_BYTES)
-            ))),
+            Some(error) => {
+                Err(Error::denied(format!("the server does not make the bucket {}: {}", self.name, error.text())))
+            }
         }
     }
 
@@ -182,8 +170,8 @@ impl Bucket {
     /// # Errors
     /// As [`Bucket::make`].
     pub async fn purge(&self, subject: &str) -> Result<()> {
-        let answer = self.ask("STREAM.PURGE", words::purge_request(subject), PATIENCE).await?;
-        match read(&answer)?.error {
+        let answer = self.ask("STREAM.PURGE", words::purge_request(subject)).await?;
+        match answer.error {
             None => Ok(()),
             Some(error) => Err(self.refused("remove old chunks", &error)),
         }
@@ -200,27 +188,19 @@ impl Bucket {
         if replaces {
             headers.insert("Nats-Rollup", "sub");
         }
-        match self.request(subject.to_owned(), Some(headers), payload, CHUNK_PATIENCE).await? {
-            Answer::Message(message) => match read(&message.payload)?.error {
-                None => Ok(()),
-                Some(error) => Err(self.refused("take a chunk", &error)),
-            },
-            Answer::Nobody => Err(self.missing()),
-            Answer::Silence => Err(silence(CHUNK_PATIENCE)),
+        let stored = self.jetstream.put(subject.to_owned(), headers, payload, CHUNK_PATIENCE).await?;
+        match stored.ok_or_else(|| self.missing())?.error {
+            None => Ok(()),
+            Some(error) => Err(self.refused("take a chunk", &error)),
         }
     }
 
     async fn get(&self, request: &str, patience: Duration) -> Result<Option<Stored>> {
+        let stream = words::stream(&self.name);
         if self.is_direct().await? {
-            let subject = words::api(self.domain.as_deref(), "DIRECT.GET", &self.name);
-            return match self.request(subject, None, request.to_owned().into(), patience).await? {
-                Answer::Message(message) => direct(message),
-                Answer::Silence => Err(silence(patience)),
-                Answer::Nobody => Err(Error::unavailable(format!("nobody serves the bucket {} now", self.name))),
-            };
+            return direct(self.jetstream.get("DIRECT.GET", &stream, request.to_owned(), patience).await?);
         }
-        let answer = self.ask("STREAM.MSG.GET", request.to_owned(), patience).await?;
-        let answer = read(&answer)?;
+        let answer = self.jetstream.ask("STREAM.MSG.GET", &stream, request.to_owned(), patience).await?;
         match (answer.message, answer.error) {
             (Some(message), _) => {
                 let payload = BASE64
@@ -244,7 +224,7 @@ impl Bucket {
         if let Some(direct) = self.direct.get() {
             return Ok(*direct);
         }
-        let answer = read(&self.ask("STREAM.INFO", String::new(), PATIENCE).await?)?;
+        let answer = self.ask("STREAM.INFO", String::new()).await?;
         match answer.error {
             None => Ok(*self.direct.get_or_init(|| answer.config.is_some_and(|config| config.allow_direct))),
             Some(error) if error.err_code == STREAM_NOT_FOUND => Err(self.missing()),
@@ -252,36 +232,8 @@ impl Bucket {
         }
     }
 
-    /// A request that ends with the connection it went out on: its answer cannot come any more.
-    async fn request(
-        &self,
-        subject: String,
-        headers: Option<HeaderMap>,
-        payload: Bytes,
-        patience: Duration,
-    ) -> Result<Answer> {
-        let asked = self.connection.request(subject, headers, payload, patience);
-        let lost = async {
-            self.connection.disconnected().await;
-            Err(Error::unavailable("the connection to NATS was lost"))
-        };
-        smol::future::or(asked, lost).await
-    }
-
-    async fn ask(&self, verb: &str, request: String, patience: Duration) -> Result<Bytes> {
-        let subject = words::api(self.domain.as_deref(), verb, &self.name);
-        match self.request(subject, None, request.into(), patience).await? {
-            Answer::Message(message) => Ok(message.payload),
-            Answer::Silence => Err(silence(patience)),
-            Answer::Nobody => Err(Error::unavailable(match &self.domain {
-                Some(domain) => {
-                    format!("nobody serves the JetStream domain {domain} now; WASMCLOUD_JS_DOMAIN names the domain")
-                }
-                None => "the NATS server has no JetStream; switch it on there, or name its domain in \
-                         WASMCLOUD_JS_DOMAIN"
-                    .to_owned(),
-            })),
-        }
+    async fn ask(&self, verb: &str, request: String) -> Result<Reply> {
+        self.jetstream.ask(verb, &words::stream(&self.name), request, PATIENCE).await
     }
 
     fn missing(&self) -> Error {
@@ -291,20 +243,11 @@ impl Bucket {
         ))
     }
 
-    fn refused(&self, what: &str, error: &ApiError) -> Error {
-        let text = text::prefix(&error.description, SHOWN_BYTES);
-        let told = format!("the bucket {} does not {what}: {text}", self.name);
+    fn refused(&self, what: &str, error: &Refusal) -> Error {
+        let told = format!("the bucket {} does not {what}: {}", self.name, error.text());
         // 503: no leader or no room at the moment.
         if error.code == 503 { Error::unavailable(told) } else { Error::denied(told) }
     }
-}
-
-fn unusable(cause: &dyn std::fmt::Display) -> Error {
-    Error::unavailable(format!("JetStream does not list the chunks: {}", text::prefix(&cause.to_string(), SHOWN_BYTES)))
-}
-
-fn silence(patience: Duration) -> Error {
-    Error::timeout(format!("JetStream did not answer within {} s", patience.as_secs()))
 }
 
 /// A message that was had without a detour: number and status in headers, content as it is.
@@ -325,42 +268,4 @@ fn direct(message: Message) -> Result<Option<Stored>> {
         .and_then(|sequence| sequence.as_str().parse().ok())
         .ok_or_else(|| Error::invalid("JetStream gave a message without its number"))?;
     Ok(Some(Stored { sequence, payload: message.payload }))
-}
-
-/// An answer of the JetStream API, as far as we need it.
-#[derive(Debug, Deserialize)]
-struct ApiAnswer {
-    #[serde(default)]
-    error: Option<ApiError>,
-    #[serde(default)]
-    message: Option<ApiMessage>,
-    #[serde(default)]
-    config: Option<ApiConfig>,
-}
-
-#[derive(Debug, Deserialize)]
-struct ApiConfig {
-    #[serde(default)]
-    allow_direct: bool,
-}
-
-#[derive(Debug, Deserialize)]
-struct ApiError {
-    #[serde(default)]
-    code: u64,
-    #[serde(default)]
-    err_code: u64,
-    #[serde(default)]
-    description: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct ApiMessage {
-    seq: u64,
-    #[serde(default)]
-    data: String,
-}
-
-fn read(answer: &[u8]) -> Result<ApiAnswer> {
-    json::read("the answer of JetStream cannot be read", answer, MAX_ANSWER_BYTES)
 }

@@ -111,15 +111,6 @@ pub fn create_request(bucket: &str) -> String {
     )
 }
 
-/// Where a request of the JetStream API goes, in the domain `domain`: `STREAM.CREATE` for `bucket`.
-pub fn api(domain: Option<&str>, verb: &str, bucket: &str) -> String {
-    let stream = stream(bucket);
-    match domain {
-        Some(domain) => format!("$JS.{domain}.API.{verb}.{stream}"),
-        None => format!("$JS.API.{verb}.{stream}"),
-    }
-}
-
 /// Asks for the newest message of a subject.
 pub fn newest_request(subject: &str) -> String {
     serde_json::json!({ "last_by_subj": subject }).to_string()
@@ -128,6 +119,17 @@ pub fn newest_request(subject: &str) -> String {
 /// Asks for the first message of a subject, wildcards allowed, whose number is at least `from`.
 pub fn next_request(subject: &str, from: u64) -> String {
     serde_json::json!({ "seq": from, "next_by_subj": subject }).to_string()
+}
+
+/// Asks for the headers of every message of a subject, one after the other, to `inbox`, at `bits_per_second`. It ends by
+/// itself when nobody listens on `inbox` any more.
+pub fn headers_request(bucket: &str, subject: &str, inbox: &str, bits_per_second: u64) -> String {
+    let config = serde_json::json!({
+        "deliver_subject": inbox, "deliver_policy": "all", "ack_policy": "none", "filter_subject": subject,
+        "max_deliver": -1, "replay_policy": "instant", "headers_only": true, "rate_limit_bps": bits_per_second,
+        "mem_storage": true, "num_replicas": 1,
+    });
+    serde_json::json!({ "stream_name": stream(bucket), "config": config }).to_string()
 }
 
 /// Asks to remove everything under a subject.
@@ -270,8 +272,6 @@ mod tests {
         let place = Place::parse("nats://actors/echo").unwrap();
         assert_eq!(place.info_subject(), "$O.actors.M.ZWNobw==");
         assert_eq!(place.chunk_subject("N1"), "$O.actors.C.N1");
-        assert_eq!(api(None, "STREAM.CREATE", "actors"), "$JS.API.STREAM.CREATE.OBJ_actors");
-        assert_eq!(api(Some("hub"), "DIRECT.GET", "actors"), "$JS.hub.API.DIRECT.GET.OBJ_actors");
         assert_eq!(next_request("$O.a.C.\"", 7), r#"{"next_by_subj":"$O.a.C.\"","seq":7}"#);
         let made: serde_json::Value = serde_json::from_str(&create_request("actors")).unwrap();
         assert_eq!(made["subjects"], serde_json::json!(["$O.actors.C.>", "$O.actors.M.>"]));

@@ -1,6 +1,6 @@
 //! An object on its way into a bucket, chunk by chunk.
 //!
-//! Used by `latticed artifact push`. The description goes last, so that nobody reads half an object; the chunks of the one
+//! Used by `latticed artifact push` and for long bodies. The description goes last, so that nobody reads half an object; the chunks of the one
 //! it replaces are removed after it. It holds one chunk at a time.
 
 use std::future::Future;
@@ -59,6 +59,18 @@ where
     }
 }
 
+/// Removes the object `info` at `place`: a mark takes the place of its description, as with every client, and its chunks
+/// go.
+///
+/// # Errors
+/// `Unavailable`, `Timeout`, `Denied`.
+pub async fn delete(bucket: &Bucket, place: &Place, info: &Info) -> Result<()> {
+    let gone = Info { deleted: true, size: 0, chunks: 0, mtime: now()?, digest: String::new(), ..info.clone() };
+    let id = event_id(random_id()).to_string();
+    bucket.put(&place.info_subject(), &id, true, text_of(&gone)?.into()).await?;
+    bucket.purge(&place.chunk_subject(&info.nuid)).await
+}
+
 async fn put_chunks<R, F>(bucket: &Bucket, place: &Place, nuid: &str, read: &mut R) -> Result<Info>
 where
     R: FnMut(usize) -> F,
@@ -80,9 +92,6 @@ where
     if size == 0 {
         return Err(Error::invalid("it is empty"));
     }
-    let now = time::OffsetDateTime::now_utc()
-        .format(&time::format_description::well_known::Rfc3339)
-        .map_err(|cause| Error::internal(format!("cannot write the time: {cause}")))?;
     let info = Info {
         name: place.name.clone(),
         options: Some(Options { link: None, max_chunk_size: Some(chunk_bytes as u64) }),
@@ -90,14 +99,23 @@ where
         nuid: nuid.to_owned(),
         size,
         chunks,
-        mtime: now,
+        mtime: now()?,
         digest: Info::digest_text(Digest(hash.finalize().into())),
         ..Info::default()
     };
-    let text = serde_json::to_vec(&info)
-        .map_err(|cause| Error::internal(format!("cannot write the description of an object: {cause}")))?;
-    put_message(bucket, &place.info_subject(), &format!("{nuid}-info"), true, text.into()).await?;
+    put_message(bucket, &place.info_subject(), &format!("{nuid}-info"), true, text_of(&info)?.into()).await?;
     Ok(info)
+}
+
+fn text_of(info: &Info) -> Result<Vec<u8>> {
+    serde_json::to_vec(info)
+        .map_err(|cause| Error::internal(format!("cannot write the description of an object: {cause}")))
+}
+
+fn now() -> Result<String> {
+    time::OffsetDateTime::now_utc()
+        .format(&time::format_description::well_known::Rfc3339)
+        .map_err(|cause| Error::internal(format!("cannot write the time: {cause}")))
 }
 
 async fn put_message(bucket: &Bucket, subject: &str, id: &str, replaces: bool, payload: Bytes) -> Result<()> {
