@@ -67,14 +67,8 @@ impl Board {
 }
 
 fn open(folder: &Path, settings: &Settings) -> Arc<Artifacts> {
-    let store = loop {
-        // The thread of the last commit may hold the folder for a moment.
-        match Store::open(store::Settings::default(), Arc::new(RealDisk::new(folder))) {
-            Err(error) if error.kind() == Kind::Conflict => std::thread::yield_now(),
-            other => break other.expect("the folder can be used").0,
-        }
-    };
-    let artifacts = Artifacts::new(store, settings.clone());
+    let store = Store::open(store::Settings::default(), Arc::new(RealDisk::new(folder)));
+    let artifacts = Artifacts::new(store.expect("the folder can be used").0, settings.clone());
     let download = Arc::new(Download::new(settings.clone()));
     artifacts.register(Remote::Http, download.clone());
     artifacts.register(Remote::Https, download);

@@ -36,19 +36,6 @@ fn sandbox() -> Sandbox {
     Sandbox::new(env!("CARGO_BIN_EXE_latticed"))
 }
 
-/// A hub with JetStream in a domain of its own, and a leaf without.
-fn hub_and_leaf() -> (NatsServer, NatsServer) {
-    let door = free_address();
-    let hub = NatsServer::configured(&format!(
-        "listen: \"127.0.0.1:{{port}}\"\njetstream {{ store_dir: \"{{dir}}/js\", domain: hub }}\n\
-         leafnodes {{ listen: \"{door}\" }}\n"
-    ));
-    let leaf = NatsServer::configured(&format!(
-        "listen: \"127.0.0.1:{{port}}\"\nleafnodes {{ remotes: [ {{ url: \"nats://{door}\" }} ] }}\n"
-    ));
-    (hub, leaf)
-}
-
 fn run(command: &mut Command) -> Output {
     command.output().expect("the program starts")
 }
@@ -92,7 +79,7 @@ fn assert_echoes(board: &Host, guest: &str) {
 fn an_object_store_behind_leaf_and_hub_serves_as_registry() {
     block_on(async {
         let sandbox = sandbox();
-        let (mut hub, mut leaf) = hub_and_leaf();
+        let (mut hub, mut leaf) = nats::hub_and_leaf();
         let (port, seed) = (leaf.port().to_string(), nats::cluster().seed().expose().to_owned());
         let settings = [
             ("NATS_HOST", "127.0.0.1"),

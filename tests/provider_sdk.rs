@@ -24,9 +24,10 @@ use latticed::{
 use serde_json::Value;
 use support::{
     calls::Caller,
+    counter::{count, first_count},
     guests,
     host::{Host, Sandbox},
-    http::{self, free_address},
+    http::free_address,
     nats::{self, NatsServer, PATIENCE, block_on, control_client, eventually},
     played_host::PlayedHost,
     provider, published,
@@ -143,25 +144,6 @@ fn read(path: &Path) -> Vec<u8> {
     std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The count that the counter answers.
-fn count(address: SocketAddr) -> Result<i64, String> {
-    let (status, body) = http::get(address, "/").map_err(|error| error.to_string())?;
-    let answer: Value = serde_json::from_str(&body).map_err(|_| body.clone())?;
-    if status == 200 { answer["counter"].as_i64().ok_or(body) } else { Err(body) }
-}
-
-/// Asks until the counter answers, and what it answered.
-fn first_count(stage: &Stage, address: SocketAddr) -> i64 {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        match count(address) {
-            Ok(count) => return count,
-            Err(error) => assert!(Instant::now() < end, "{error}: {}", stage.host().output()),
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
-}
-
 /// The processes below `parent` and theirs: name and id.
 fn all_below(parent: u32) -> Vec<(String, u32)> {
     let mut all: Vec<(String, u32, u32)> = Vec::new();
@@ -230,7 +212,7 @@ fn a_counter_on_kvredis_loses_nothing_and_a_killed_host_leaves_nothing() {
         stage.start_provider(&reference, None).await;
         stage.healthy(&key).await;
         let address = stage.counter_on(&key, &[("URL", redis.url())]).await;
-        assert_eq!(first_count(&stage, address), 1);
+        assert_eq!(first_count(stage.host(), address), 1);
         assert_eq!(count(address), Ok(2));
 
         let ended = Arc::new(AtomicBool::new(false));
@@ -266,7 +248,7 @@ fn a_counter_on_kvredis_loses_nothing_and_a_killed_host_leaves_nothing() {
         let ack = stage.older.start_provider(&stage.host_id, &reference, Some("default".into()), None, None).await;
         assert!(ack.expect("the host answers").accepted);
         stage.healthy(&key).await;
-        assert_eq!(first_count(&stage, address), last + 1);
+        assert_eq!(first_count(stage.host(), address), last + 1);
 
         let host = stage.host.take().expect("it runs");
         let children = all_below(host.pid());
@@ -291,7 +273,7 @@ async fn serves_like_any_other(package: &str) {
     stage.start_provider(&reference, None).await;
     stage.healthy(&key).await;
     let address = stage.counter_on(&key, &[("WORD", package.to_owned())]).await;
-    assert_eq!(first_count(stage, address), 1);
+    assert_eq!(first_count(stage.host(), address), 1);
     assert_eq!(count(address), Ok(2));
     let wasm = wat::parse_file(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/providers/long.wat")).expect("it is WAT");
     let module = stage.sandbox.write("long.wasm", guests::sign("long", &[KEY_VALUE], &wasm).expect("it is signed"));
@@ -405,7 +387,7 @@ fn hostile_providers_harm_nobody_but_themselves() {
         let store = builtin_provider_key("keyvalue").to_string();
         stage.start_provider("builtin:keyvalue", None).await;
         let address = stage.counter_on(&store, &[]).await;
-        first_count(&stage, address);
+        first_count(stage.host(), address);
         // Its neighbours are asked all the time; the first failure ends the asking and the test.
         let ended = Arc::new(AtomicBool::new(false));
         let neighbour = thread::spawn({

@@ -5,6 +5,7 @@
 pub mod asker;
 pub mod calls;
 pub mod certificates;
+pub mod counter;
 pub mod door;
 pub mod guests;
 pub mod held;

@@ -127,6 +127,19 @@ impl Drop for NatsServer {
     }
 }
 
+/// A hub with JetStream in a domain of its own, and a leaf without.
+pub fn hub_and_leaf() -> (NatsServer, NatsServer) {
+    let door = free_address();
+    let hub = NatsServer::configured(&format!(
+        "listen: \"127.0.0.1:{{port}}\"\njetstream {{ store_dir: \"{{dir}}/js\", domain: hub }}\n\
+         leafnodes {{ listen: \"{door}\" }}\n"
+    ));
+    let leaf = NatsServer::configured(&format!(
+        "listen: \"127.0.0.1:{{port}}\"\nleafnodes {{ remotes: [ {{ url: \"nats://{door}\" }} ] }}\n"
+    ));
+    (hub, leaf)
+}
+
 /// Waits until `condition` holds, and says how long that took.
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) -> Duration {
     let start = Instant::now();

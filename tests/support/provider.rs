@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    process::Command,
     sync::OnceLock,
 };
 
@@ -16,6 +17,16 @@ const ISSUED_UNIX_SECONDS: u64 = 1_767_225_600;
 pub fn mannered() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| published::example("test-provider"))
+}
+
+/// The content of `program` without what only debuggers read: development builds are mostly that.
+pub fn stripped(program: &Path) -> Vec<u8> {
+    let folder = tempfile::tempdir().expect("the temporary folder is writable");
+    let out = folder.path().join("stripped");
+    let outcome = Command::new("strip").arg("-o").arg(&out).arg(program).status();
+    let outcome = outcome.expect("strip must be installed for these tests (Debian: apt-get install binutils)");
+    assert!(outcome.success(), "{} could not be stripped", program.display());
+    std::fs::read(out).expect("it was written")
 }
 
 /// The key of the provider `name`, `V…`.
