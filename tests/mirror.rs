@@ -27,8 +27,10 @@ use support::{
     http::{free_address, wait_for_200},
     load::HttpLoad,
     manifest::Manifest,
+    mischief::{Deed, Mischief},
     namespace::Cable,
     nats::{self, NatsServer, PATIENCE, block_on, control_client, eventually},
+    registry::{MODULE, Registry},
 };
 use tokio::io::AsyncReadExt;
 
@@ -596,6 +598,70 @@ fn a_mirror_with_certificate_and_token_stands_in_front_of_any_reference_with_a_d
     let half = [("WASMCLOUD_MIRROR_LISTEN", "127.0.0.1:0"), ("WASMCLOUD_MIRROR_TLS_CERT_FILE", "x.pem")];
     let (exit, text) = failure(sandbox().command(&["run"]).envs(half));
     assert!(exit == 3 && text.contains("WASMCLOUD_MIRROR_TLS_KEY_FILE"), "{exit}: {text}");
+}
+
+#[test]
+fn an_image_pinned_by_its_manifest_comes_from_the_mirror_when_its_registry_is_gone() {
+    let (mirror, mut registry) = (sandbox(), Registry::open());
+    let module = std::fs::read(guests::module_path("echo")).expect("the guest is built");
+    let manifest = registry.push("site/echo", "1", MODULE, &module);
+    let index = registry.push_index("site/echo", "many", &[(manifest, "wasip1/wasm")]);
+    let (address, name) = (free_address(), registry.name());
+    let listen = address.to_string();
+    let settings = [("WASMCLOUD_MIRROR_LISTEN", &*listen), ("WASMCLOUD_OCI_ALLOWED_INSECURE", &*name)];
+    let mut serving = mirror.run_again(&settings);
+    serving.wait_for("the mirror serves");
+    let image = format!("{name}/site/echo:many");
+    json(&mut mirror.command(&["artifact", "publish", "echo", &image]));
+    registry.stop();
+
+    // The manifests are given by their digests, as content is.
+    for digest in [index, manifest] {
+        let path = format!("/sha256:{digest}");
+        let (status, head, text) = raw(None, address, &format!("GET {path} HTTP/1.1"));
+        assert!(status == 200 && head.contains(&format!("etag: \"sha256:{digest}\"")), "{head}");
+        assert_eq!(Digest::of(&text), digest);
+        let (status, _, part) = raw(None, address, &format!("GET {path} HTTP/1.1\r\nRange: bytes=2-5"));
+        assert_eq!((status, &*part), (206, &text[2..6]));
+        assert_eq!(raw(None, address, &format!("HEAD {path} HTTP/1.1")).0, 200);
+    }
+
+    let door = Mischief::before(address);
+    let mirrors = format!("http://{}", door.address());
+    let settings = [
+        ("WASMCLOUD_MIRRORS", &*mirrors),
+        ("WASMCLOUD_OCI_ALLOWED_INSECURE", &*name),
+        ("WASMCLOUD_ARTIFACT_ATTEMPTS", "1"),
+    ];
+    for digest in [manifest, index] {
+        let board = sandbox();
+        let http = free_address();
+        let mut application = Manifest::new("pinned");
+        application.actor_from("echo", &format!("{name}/site/echo@sha256:{digest}"), 1).http(http);
+        let application = board.write("pinned.yaml", application.text());
+        let path = application.to_str().expect("UTF-8");
+
+        // Another manifest, and another layer, are not believed, whoever gives them.
+        let layer = Digest::of(&module);
+        for (what, words) in [(digest, "a manifest with the digest"), (layer, "have the digest")] {
+            door.plan(&format!("GET /sha256:{what} "), [Deed::Corrupt(5)]);
+            let (_, text) = failure(board.command(&["run", path]).envs(settings));
+            assert!(text.contains(words) && text.contains("expected is"), "{what}: {text}");
+            assert!(!board.path("state/blobs").join(layer.to_string()).exists(), "{what}: it is kept");
+        }
+        let mut running = board.run(&application, &settings);
+        wait_for_200(http, PATIENCE).unwrap_or_else(|error| panic!("{error}: {}", running.output()));
+
+        // It gives on what it got, and asks nobody to start again.
+        running.kill();
+        door.forget();
+        let next = free_address();
+        let listen = next.to_string();
+        running = board.run(&application, &[&settings[..], &[("WASMCLOUD_MIRROR_LISTEN", &listen)]].concat());
+        wait_for_200(http, PATIENCE).unwrap_or_else(|error| panic!("{error}: {}", running.output()));
+        assert_eq!(door.requests(), Vec::<String>::new());
+        assert_eq!(raw(None, next, &format!("GET /sha256:{digest} HTTP/1.1")).0, 200);
+    }
 }
 
 #[test]

@@ -269,7 +269,7 @@ impl Artifacts {
             self.fits(*digest, asked.limit)
         });
         if let (Some(kept), true) = (kept, asked.reference.is_pinned()) {
-            let content = Content { digest: Some(kept), manifest, bytes: None };
+            let content = Content { digest: Some(kept), manifest, ..Content::default() };
             self.remember(asked.reference, kept, &content).await?;
             return Ok(kept);
         }
@@ -302,6 +302,9 @@ impl Artifacts {
     }
 
     async fn resolve(&self, asked: Asked<'_>) -> Result<Content> {
+        if let Some(content) = self.resolve_in_front(asked).await? {
+            return Ok(content);
+        }
         let origin = self.origin(asked)?;
         let watched = self.running.begin(asked.reference.text(), asked.remote.name());
         let mut attempts = Attempts::new(asked);
@@ -314,6 +317,19 @@ impl Artifacts {
             };
             attempts.next(&watched, error, after, false).await?;
         }
+    }
+
+    /// What the mirrors say of an image that is pinned by its manifest; of nothing else, as anything else they say could
+    /// not be checked.
+    async fn resolve_in_front(&self, asked: Asked<'_>) -> Result<Option<Content>> {
+        let front = self.front.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let (Some(front), Some(_)) = (front, asked.reference.manifest_digest()?) else { return Ok(None) };
+        let error = match within(asked.deadline, front.resolve(asked.reference)).await {
+            Ok(Resolved::Content(content)) => return Ok(Some(content)),
+            Ok(Resolved::Later(error, _)) | Err(error) => error,
+        };
+        log::info!("the mirror does not have its manifest: {error}"; reference = asked.reference.text());
+        Ok(None)
     }
 
     /// Has `digest` in the store when it returns.

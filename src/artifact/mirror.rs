@@ -2,7 +2,8 @@
 //! whose digest is known.
 //!
 //! The mirrors of a site are asked in the order in which the operator named them; the first that has it gives it. Content
-//! goes by its digest, so it does not matter who gives it. A mirror that knows names only, any file server on a laptop, will
+//! goes by its digest, so it does not matter who gives it; an image pinned by its manifest's digest goes by that, from
+//! manifest to layer, each checked. A mirror that knows names only, any file server on a laptop, will
 //! do for `mirror://`. It sends its token to these mirrors and nowhere else. Everything here blocks, on smol's pool.
 
 use std::{sync::Arc, time::Instant};
@@ -11,12 +12,12 @@ use ureq::http::{HeaderMap, header};
 
 use crate::{
     artifact::{
-        Content, Origin, Received, Reference, Remote, Resolved, Settings, Source, Wanted,
+        Content, Origin, Received, Reference, Remote, Resolved, Settings, Source, Wanted, image,
         origin::Work,
         published::check_name,
         web::{self, Asker, Web},
     },
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     store::Digest,
 };
 
@@ -129,6 +130,9 @@ impl Inner {
             return Ok(Resolved::Content(Content { digest: Some(digest), ..Content::default() }));
         }
         let deadline = Instant::now() + self.settings.total;
+        if let Some(manifest) = reference.manifest_digest()? {
+            return self.by_manifest(manifest, deadline);
+        }
         let found = self.find(&[name_of(reference)?.to_owned()], deadline)?;
         if found.digest.is_none() {
             return Err(Error::invalid(format!(
@@ -136,7 +140,37 @@ impl Inner {
                 found.address.who, found.path
             )));
         }
-        Ok(Resolved::Content(Content { digest: found.digest, manifest: None, bytes: found.bytes }))
+        Ok(Resolved::Content(Content { digest: found.digest, bytes: found.bytes, ..Content::default() }))
+    }
+
+    /// What the manifest with this digest stands for. Every manifest is checked against the digest that leads to it, so it
+    /// does not matter who gives it.
+    fn by_manifest(&self, manifest: Digest, deadline: Instant) -> Result<Resolved> {
+        let mut worst: Option<Error> = None;
+        for address in &self.addresses {
+            let asked = Web::new(&self.settings, address.secure, deadline).and_then(|web| {
+                image::follow(&address.who, format!("sha256:{manifest}"), Some(manifest), |path| {
+                    self.manifest(&web, address, path)
+                })
+            });
+            match asked {
+                Ok(resolved) => return Ok(resolved),
+                Err(error) if error.kind() == Kind::NotFound => {}
+                Err(error) => worst = Some(worst.unwrap_or(error)),
+            }
+        }
+        Err(worst.unwrap_or_else(|| self.nowhere()))
+    }
+
+    /// One manifest of the mirror at `address`.
+    fn manifest(&self, web: &Web, address: &Address, path: &str) -> Result<image::Answer> {
+        let response = web.get(&format!("{}/{path}", address.url), &self.headers())?;
+        if response.status().as_u16() != 200 {
+            let asker = Asker { who: &address.who, what: path, login_remedy: LOGIN };
+            return Err(web::refusal(&asker, response).0);
+        }
+        let text = web::read_whole(response, &format!("the manifest of {}", address.who), image::MAX_MANIFEST_BYTES)?;
+        Ok(image::Answer::Body(text, None))
     }
 
     fn fetch(&self, wanted: Wanted) -> Result<Received> {
@@ -176,7 +210,12 @@ impl Inner {
                 Err(error) => worst = Some(worst.unwrap_or(error)),
             }
         }
-        Err(worst.unwrap_or_else(|| match self.addresses.as_slice() {
+        Err(worst.unwrap_or_else(|| self.nowhere()))
+    }
+
+    /// None of the mirrors has it.
+    fn nowhere(&self) -> Error {
+        match self.addresses.as_slice() {
             [] => Error::unavailable("no mirror is named; name them in WASMCLOUD_MIRRORS"),
             all => {
                 let who: Vec<_> = all.iter().map(|address| address.who.as_str()).collect();
@@ -185,7 +224,7 @@ impl Inner {
                     who.join(" and ")
                 ))
             }
-        }))
+        }
     }
 
     /// What of `paths` the mirror at `address` has, and what it says of it.
@@ -219,7 +258,6 @@ fn digest_of(headers: &HeaderMap) -> Option<Digest> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Kind;
 
     #[test]
     fn references_and_addresses_are_read() {

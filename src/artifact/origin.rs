@@ -27,6 +27,9 @@ pub struct Content {
     pub manifest: Option<Digest>,
     /// Length in bytes.
     pub bytes: Option<u64>,
+    /// Texts of the manifests that say so, from the one that [`Content::manifest`] names down, where they are not too long
+    /// to be kept: with them a mirror can show others what a manifest's digest stands for.
+    pub manifests: Vec<Vec<u8>>,
 }
 
 /// The answer of [`Origin::resolve`].

@@ -28,6 +28,13 @@ pub const MAX_PINS: usize = 256;
 /// Beginning of the name of a reference's record.
 const REFERENCE: &str = "r/";
 
+/// Longest manifest that is kept, bytes. One of an artifact has 600; an index of twenty platforms 10 000. A longer one is not
+/// kept: boards that have its image by the digest of the manifest get it from the registry and not from this board's mirror.
+pub const MAX_KEPT_MANIFEST_BYTES: usize = 16 << 10;
+
+/// Beginning of the name under which a manifest is kept.
+const MANIFEST: &str = "m/";
+
 /// Beginning of the name of a pin's record.
 const PIN: &str = "p/";
 
@@ -39,6 +46,9 @@ pub struct Record {
     /// Of the manifest that named it, as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     manifest: Option<String>,
+    /// Of the manifests between reference and content that are kept, as text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    kept_manifests: Vec<String>,
     /// The higher, the later it was used.
     #[serde(default)]
     order: u64,
@@ -62,6 +72,21 @@ impl Record {
     pub fn order(&self) -> u64 {
         self.order
     }
+
+    /// Whether both say the same of their reference.
+    fn agrees_with(&self, other: &Self) -> bool {
+        (&self.digest, &self.manifest, &self.kept_manifests) == (&other.digest, &other.manifest, &other.kept_manifests)
+    }
+}
+
+/// The manifest with this digest, if a reference was followed through it and it is kept. Small, and not among the blobs: it
+/// comes and goes with the record of its reference, in the same commit.
+///
+/// # Errors
+/// `Storage`.
+pub fn kept_manifest(store: &Store, digest: Digest) -> Result<Option<Vec<u8>>> {
+    let text = store.get(Table::Artifact, format!("{MANIFEST}{digest}").as_bytes())?;
+    Ok(text.filter(|text| Digest::of(text) == digest))
 }
 
 #[derive(Default)]
@@ -70,6 +95,28 @@ struct State {
     pins: BTreeSet<Digest>,
     /// The highest given so far.
     order: u64,
+}
+
+impl State {
+    /// Has the manifests of `gone`, whose record is not there any more, removed where no other record needs them.
+    fn without_manifests_of(&self, gone: &Record, mut batch: Batch) -> Batch {
+        for manifest in &gone.kept_manifests {
+            if !self.records.values().any(|record| record.kept_manifests.contains(manifest)) {
+                batch = batch.delete(Table::Artifact, format!("{MANIFEST}{manifest}"));
+            }
+        }
+        batch
+    }
+
+    /// The manifests that are kept for another reference with the manifest of `record`.
+    fn manifests_like(&self, record: &Record) -> Vec<String> {
+        let same = |other: &&Record| other.manifest == record.manifest && other.digest == record.digest;
+        let manifests = || self.records.values().filter(same).map(|other| other.kept_manifests.clone());
+        match record.manifest {
+            Some(_) => manifests().max_by_key(Vec::len).unwrap_or_default(),
+            None => Vec::new(),
+        }
+    }
 }
 
 /// All records of one store.
@@ -143,31 +190,43 @@ impl Records {
         let batch = {
             let mut state = self.state();
             state.order += 1;
-            let record = Record {
+            let mut record = Record {
                 digest: digest.to_string(),
                 manifest: content.manifest.map(|manifest| manifest.to_string()),
+                kept_manifests: content.manifests.iter().map(|text| Digest::of(text).to_string()).collect(),
                 order: state.order,
                 fetched: unix_seconds(),
             };
+            // Whoever had no need to look at them again does not take them away.
+            if record.kept_manifests.is_empty() {
+                record.kept_manifests = state.manifests_like(&record);
+            }
             if let Some(known) = state.records.get_mut(reference)
-                && (&known.digest, &known.manifest) == (&record.digest, &record.manifest)
+                && known.agrees_with(&record)
             {
                 known.order = record.order;
                 return Ok(());
             }
             let mut batch = Batch::new();
+            for (text, digest) in content.manifests.iter().zip(&record.kept_manifests) {
+                batch = batch.put(Table::Artifact, format!("{MANIFEST}{digest}"), text.clone());
+            }
+            let mut gone = Vec::new();
             if !state.records.contains_key(reference) && state.records.len() >= MAX_RECORDS {
                 let free = |record: &&Record| record.digest().is_none_or(|digest| !needed.contains(&digest));
                 let oldest =
                     state.records.iter().filter(|(_, record)| free(record)).min_by_key(|(_, record)| record.order);
                 if let Some(oldest) = oldest.map(|(name, _)| name.clone()) {
-                    state.records.remove(&oldest);
+                    gone.extend(state.records.remove(&oldest));
                     batch = batch.delete(Table::Artifact, format!("{REFERENCE}{oldest}"));
                 }
             }
             let value = serde_json::to_vec(&record)
                 .map_err(|cause| Error::internal(format!("cannot write the record of an artifact: {cause}")))?;
-            state.records.insert(reference.to_owned(), record);
+            gone.extend(state.records.insert(reference.to_owned(), record));
+            for gone in &gone {
+                batch = state.without_manifests_of(gone, batch);
+            }
             batch.put(Table::Artifact, format!("{REFERENCE}{reference}"), value)
         };
         self.store.commit(batch).await
@@ -180,8 +239,10 @@ impl Records {
     pub async fn forget(&self, references: &[String]) -> Result<()> {
         let mut batch = Batch::new();
         for reference in references {
-            if self.state().records.remove(reference).is_some() {
+            let mut state = self.state();
+            if let Some(gone) = state.records.remove(reference) {
                 batch = batch.delete(Table::Artifact, format!("{REFERENCE}{reference}"));
+                batch = state.without_manifests_of(&gone, batch);
             }
         }
         if batch == Batch::new() { Ok(()) } else { self.store.commit(batch).await }
@@ -235,4 +296,48 @@ impl Records {
 /// Now, by the board's clock; 0 before 1970.
 fn unix_seconds() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |passed| passed.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::store::{self, FaultDisk};
+
+    #[test]
+    fn a_manifest_stays_as_long_as_a_reference_was_followed_through_it() {
+        let store = Store::open(store::Settings::default(), Arc::new(FaultDisk::new())).unwrap().0;
+        let records = Records::load(store.clone());
+        let (index, own, other) = (b"index".to_vec(), b"own".to_vec(), b"other".to_vec());
+        let (content, needed) = (Digest::of(b"module"), BTreeSet::new());
+        let through = |manifests: &[&Vec<u8>]| Content {
+            digest: Some(content),
+            manifest: Some(Digest::of(manifests[0])),
+            manifests: manifests.iter().map(|text| (*text).clone()).collect(),
+            ..Content::default()
+        };
+        let remember = |name: &str, it: &Content| smol::block_on(records.remember(name, content, it, &needed)).unwrap();
+        let kept = |text: &Vec<u8>| kept_manifest(&store, Digest::of(text)).unwrap().as_ref() == Some(text);
+        remember("r.example/a:1", &through(&[&index, &own]));
+        remember("r.example/b:1", &through(&[&own]));
+        assert!(kept(&index) && kept(&own) && !kept(&other));
+
+        // Found here and not looked at again: whoever says nothing of them takes nothing away, and holds them too.
+        let pinned = Content { manifests: Vec::new(), ..through(&[&index]) };
+        remember("r.example/a@sha256:…", &pinned);
+        remember("r.example/a:1", &pinned);
+        smol::block_on(records.forget(&["r.example/a:1".into()])).unwrap();
+        assert!(kept(&index) && kept(&own));
+        smol::block_on(records.forget(&["r.example/a@sha256:…".into()])).unwrap();
+        assert!(!kept(&index) && kept(&own));
+
+        // A tag that moved lets go of what it was.
+        remember("r.example/b:1", &through(&[&other]));
+        assert!(!kept(&own) && kept(&other));
+        let again = Records::load(store.clone());
+        assert_eq!(again.find("r.example/b:1").unwrap().manifest(), Some(Digest::of(&other)));
+        smol::block_on(again.forget(&["r.example/b:1".into()])).unwrap();
+        assert_eq!(store.look(|view| view.count(Table::Artifact, b"")), 0);
+    }
 }

@@ -122,7 +122,7 @@ impl Artifacts {
         }
         let blobs = self.store().blobs();
         smol::unblock(move || blobs.verify_blocking(digest)).await?;
-        let content = Content { digest: Some(digest), manifest, bytes: None };
+        let content = Content { digest: Some(digest), manifest, ..Content::default() };
         self.records().remember(reference, digest, &content, &self.needed()).await
     }
 

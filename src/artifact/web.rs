@@ -197,6 +197,23 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(date(text)?.duration_since(now).unwrap_or_default())
 }
 
+/// All of a small body, of at most `limit` bytes. `what` names it in errors.
+///
+/// # Errors
+/// `Limit` for more; `Unavailable` when it breaks off.
+pub fn read_whole(response: Response<Body>, what: &str, limit: u64) -> Result<Vec<u8>> {
+    let too_large = || Error::limit(format!("{what} is larger than {limit} bytes: it is no artifact's"));
+    if response.body().content_length().is_some_and(|length| length > limit) {
+        return Err(too_large());
+    }
+    // ureq calls a body of exactly its limit too large.
+    match response.into_body().into_with_config().limit(limit + 1).read_to_vec() {
+        Ok(bytes) if bytes.len() as u64 <= limit => Ok(bytes),
+        Ok(_) | Err(ureq::Error::BodyExceedsLimit(_)) => Err(too_large()),
+        Err(cause) => Err(Error::unavailable(format!("{what} broke off: {cause}"))),
+    }
+}
+
 /// Asks for the content at `address` from where the store has it, and pours it in. One attempt.
 ///
 /// # Errors

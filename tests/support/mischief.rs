@@ -43,7 +43,7 @@ pub struct Mischief {
 struct Shared {
     upstream: SocketAddr,
     /// Deeds for requests whose line contains the text, in order; then nothing happens to it.
-    script: Mutex<VecDeque<(&'static str, Deed)>>,
+    script: Mutex<VecDeque<(String, Deed)>>,
     /// Request lines and headers so far.
     requests: Mutex<Vec<String>>,
     /// Bytes of bodies sent to clients.
@@ -89,8 +89,8 @@ impl Mischief {
     }
 
     /// The next requests whose line contains `text` get `deeds`, one each.
-    pub fn plan(&self, text: &'static str, deeds: impl IntoIterator<Item = Deed>) {
-        lock(&self.shared.script).extend(deeds.into_iter().map(|deed| (text, deed)));
+    pub fn plan(&self, text: &str, deeds: impl IntoIterator<Item = Deed>) {
+        lock(&self.shared.script).extend(deeds.into_iter().map(|deed| (text.to_owned(), deed)));
     }
 
     /// From now on bodies come at `bytes_per_second`, and a connection lives for `lifetime`.
@@ -133,7 +133,7 @@ impl Shared {
         let line = head.lines().next().unwrap_or_default().to_owned();
         let deed = {
             let mut script = lock(&self.script);
-            let place = script.iter().position(|(text, _)| line.contains(text));
+            let place = script.iter().position(|(text, _)| line.contains(&**text));
             place.and_then(|place| script.remove(place)).map_or(Deed::Pass, |(_, deed)| deed)
         };
         match &deed {

@@ -23,13 +23,13 @@ mod session;
 
 use std::sync::Arc;
 
-use self::{
-    manifest::{Described, MAX_MANIFEST_BYTES},
-    name::Name,
-    session::Session,
-};
+use self::{manifest::Described, name::Name, session::Session};
+pub(super) use self::{manifest::MAX_MANIFEST_BYTES, session::Answer};
 use crate::{
-    artifact::{Content, Credentials, Origin, Received, Reference, Resolved, Settings, Wanted, origin::Work},
+    artifact::{
+        Content, Credentials, Origin, Received, Reference, Resolved, Settings, Wanted, origin::Work,
+        records::MAX_KEPT_MANIFEST_BYTES,
+    },
     error::{Error, Result},
     store::Digest,
 };
@@ -60,35 +60,8 @@ impl Images {
         }
         let deadline = std::time::Instant::now() + self.settings.total;
         let mut session = Session::new(&self.settings, &self.credentials, &name, deadline)?;
-        let mut wanted = name.pointer();
-        let mut expected = name.digest;
-        let mut first = None;
-        for _ in 0..=MAX_DEPTH {
-            let (bytes, media_type) = match session.manifest(&wanted, MAX_MANIFEST_BYTES)? {
-                session::Answer::Body(bytes, media_type) => (bytes, media_type),
-                session::Answer::Later(error, after) => return Ok(Resolved::Later(error, after)),
-            };
-            let digest = Digest::of(&bytes);
-            if let Some(expected) = expected.filter(|expected| *expected != digest) {
-                return Err(Error::invalid(format!(
-                    "the registry {} gave a manifest with the digest sha256:{digest}, expected is sha256:{expected}; it \
-                     was changed on its way or in the registry",
-                    name.registry
-                )));
-            }
-            first.get_or_insert(digest);
-            match manifest::read(&bytes, media_type.as_deref())? {
-                Described::Layer { digest, bytes } => {
-                    let content = Content { digest: Some(digest), manifest: first, bytes: Some(bytes) };
-                    return Ok(Resolved::Content(content));
-                }
-                Described::Index(digest) => {
-                    wanted = format!("sha256:{digest}");
-                    expected = Some(digest);
-                }
-            }
-        }
-        Err(Error::invalid(format!("its manifests point to each other more than {MAX_DEPTH} times; push it anew")))
+        let who = format!("the registry {}", name.registry);
+        follow(&who, name.pointer(), name.digest, |pointer| session.manifest(pointer, MAX_MANIFEST_BYTES))
     }
 
     fn fetch(&self, wanted: Wanted) -> Result<Received> {
@@ -97,6 +70,49 @@ impl Images {
         let mut session = Session::new(&self.settings, &self.credentials, &name, wanted.deadline)?;
         session.layer(digest, wanted)
     }
+}
+
+/// Goes from the manifest that `pointer` (a tag, `sha256:…`) names to the layer that is the artifact. `get` asks `who` for
+/// one manifest; each is checked against the digest that led to it, the first against `expected`.
+///
+/// # Errors
+/// Those of `get`; `Invalid` for another manifest than the expected one, or one that describes nothing this host runs.
+pub(super) fn follow(
+    who: &str,
+    pointer: String,
+    expected: Option<Digest>,
+    mut get: impl FnMut(&str) -> Result<Answer>,
+) -> Result<Resolved> {
+    let (mut pointer, mut expected) = (pointer, expected);
+    let mut content = Content::default();
+    for _ in 0..=MAX_DEPTH {
+        let (text, media_type) = match get(&pointer)? {
+            Answer::Body(text, media_type) => (text, media_type),
+            Answer::Later(error, after) => return Ok(Resolved::Later(error, after)),
+        };
+        let digest = Digest::of(&text);
+        if let Some(expected) = expected.filter(|expected| *expected != digest) {
+            return Err(Error::invalid(format!(
+                "{who} gave a manifest with the digest sha256:{digest}, expected is sha256:{expected}; it was changed on \
+                 its way or there"
+            )));
+        }
+        content.manifest.get_or_insert(digest);
+        let described = manifest::read(&text, media_type.as_deref())?;
+        if text.len() <= MAX_KEPT_MANIFEST_BYTES {
+            content.manifests.push(text);
+        }
+        match described {
+            Described::Layer { digest, bytes } => {
+                return Ok(Resolved::Content(Content { digest: Some(digest), bytes: Some(bytes), ..content }));
+            }
+            Described::Index(digest) => {
+                pointer = format!("sha256:{digest}");
+                expected = Some(digest);
+            }
+        }
+    }
+    Err(Error::invalid(format!("its manifests point to each other more than {MAX_DEPTH} times; push it anew")))
 }
 
 impl Origin for Images {

@@ -82,7 +82,7 @@ impl<'a> Session<'a> {
             return self.refused(&what, response);
         }
         let media_type = text(response.headers(), header::CONTENT_TYPE);
-        let bytes = self.read(response, "manifest", limit)?;
+        let bytes = web::read_whole(response, &format!("the manifest of {}", self.who()), limit)?;
         Ok(Answer::Body(bytes, media_type))
     }
 
@@ -175,7 +175,8 @@ impl<'a> Session<'a> {
 
             return Err(web::refusal(&Asker { who: &who, what: &what, login_remedy: LOGIN_REMEDY }, response).0);
         }
-        let body = self.read(response, "answer of the token service", MAX_TOKEN_BYTES)?;
+        let body =
+            web::read_whole(response, &format!("the answer of the token service of {}", self.who()), MAX_TOKEN_BYTES)?;
         let answer: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
         let token = ["token", "access_token"].iter().find_map(|name| answer.get(name)?.as_str());
         let token = token.filter(|token| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()));
@@ -188,22 +189,6 @@ impl<'a> Session<'a> {
         let (who, what) = (self.who(), format!("{what}{}", self.with_whom()));
         let (error, after) = web::refusal(&Asker { who: &who, what: &what, login_remedy: LOGIN_REMEDY }, response);
         after.map_or(Err(error.clone()), |after| Ok(Answer::Later(error, after)))
-    }
-
-    /// All of a body, of at most `limit` bytes.
-    fn read(&self, response: Response<Body>, what: &str, limit: u64) -> Result<Vec<u8>> {
-        let too_large =
-            || Error::limit(format!("the {what} of {} is larger than {limit} bytes: it is no artifact's", self.who()));
-        if response.body().content_length().is_some_and(|length| length > limit) {
-            return Err(too_large());
-        }
-        // ureq calls a body of exactly its limit too large.
-        let read = response.into_body().into_with_config().limit(limit + 1).read_to_vec();
-        match read {
-            Ok(bytes) if bytes.len() as u64 <= limit => Ok(bytes),
-            Ok(_) | Err(ureq::Error::BodyExceedsLimit(_)) => Err(too_large()),
-            Err(cause) => Err(Error::unavailable(format!("the {what} of {} broke off: {cause}", self.who()))),
-        }
     }
 
     fn who(&self) -> String {

@@ -77,7 +77,7 @@ impl Origin for ObjectStore {
         Box::pin(async move {
             let reader = store.open(&reference, CONNECT).await?;
             let info = reader.info();
-            let content = Content { digest: info.content_digest(), manifest: None, bytes: Some(info.size) };
+            let content = Content { digest: info.content_digest(), bytes: Some(info.size), ..Content::default() };
             Ok(Resolved::Content(content))
         })
     }

@@ -24,7 +24,7 @@ use super::{
     request::{self, Format, Part, Target},
 };
 use crate::{
-    artifact::published::Names,
+    artifact::{published::Names, records::kept_manifest},
     error::{Error, Kind, Result},
     log,
     store::{Digest, Store},
@@ -44,6 +44,23 @@ const UNAUTHORIZED: &str = "a bearer token is needed: Authorization: Bearer TOKE
 
 /// Text, or a file.
 pub(super) type Reply = Response<Either<Full<Bytes>, BlobBody>>;
+
+/// What a digest stands for in this store.
+enum Held {
+    /// Content, so long.
+    Blob(u64),
+    /// The text of a manifest.
+    Manifest(Bytes),
+}
+
+impl Held {
+    fn length(&self) -> u64 {
+        match self {
+            Held::Blob(length) => *length,
+            Held::Manifest(text) => text.len() as u64,
+        }
+    }
+}
 
 /// What requests are answered from.
 pub(super) struct Shelf {
@@ -86,8 +103,8 @@ impl Shelf {
             Ok(None) => return refuse(StatusCode::NOT_FOUND, "there is no such name\n"),
             Err(error) => return failed(&error),
         };
-        let length = match self.length(digest).await {
-            Ok(length) => length,
+        let held = match self.held(digest).await {
+            Ok(held) => held,
             Err(error) => return failed(&error),
         };
         let etag = request::etag(digest);
@@ -95,8 +112,8 @@ impl Shelf {
             empty(StatusCode::NOT_MODIFIED)
         } else {
             let whole = header(&header::IF_RANGE).is_some_and(|wanted| wanted.trim() != etag);
-            let part = request::part(header(&header::RANGE).filter(|_| !whole), length);
-            match self.content(digest, length, part, progress) {
+            let part = request::part(header(&header::RANGE).filter(|_| !whole), held.length());
+            match self.content(digest, held, part, progress) {
                 Ok(reply) => reply,
                 Err(error) => return failed(&error),
             }
@@ -116,7 +133,8 @@ impl Shelf {
     }
 
     /// Hyper leaves the body out for HEAD and keeps the length.
-    fn content(&self, digest: Digest, length: u64, part: Part, progress: Arc<AtomicU64>) -> Result<Reply> {
+    fn content(&self, digest: Digest, held: Held, part: Part, progress: Arc<AtomicU64>) -> Result<Reply> {
+        let length = held.length();
         let (status, first, end) = match part {
             Part::Whole => (StatusCode::OK, 0, length),
             Part::Some(first, end) => (StatusCode::PARTIAL_CONTENT, first, end),
@@ -125,8 +143,15 @@ impl Shelf {
                 return Ok(with(reply, header::CONTENT_RANGE, &format!("bytes */{length}")));
             }
         };
-        let blob = self.store.blobs().reader(digest)?;
-        let mut reply = Response::new(Either::Right(BlobBody::new(blob, first, end, progress)));
+        let body = match held {
+            Held::Blob(_) => {
+                let blob = self.store.blobs().reader(digest)?;
+                Either::Right(BlobBody::new(blob, first, end, progress))
+            }
+            // A part lies within what there is, and that fits memory.
+            Held::Manifest(text) => Either::Left(Full::new(text.slice(first as usize..end as usize))),
+        };
+        let mut reply = Response::new(body);
         *reply.status_mut() = status;
         let headers = reply.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
@@ -135,6 +160,18 @@ impl Shelf {
             set(headers, header::CONTENT_RANGE, &format!("bytes {first}-{}/{length}", end.saturating_sub(1)));
         }
         Ok(reply)
+    }
+
+    /// How `digest` is held here: as content, or as a manifest that leads to content.
+    async fn held(&self, digest: Digest) -> Result<Held> {
+        let missing = match self.length(digest).await {
+            Ok(length) => return Ok(Held::Blob(length)),
+            Err(error) if error.kind() == Kind::NotFound => error,
+            Err(error) => return Err(error),
+        };
+        let store = self.store.clone();
+        let text = smol::unblock(move || kept_manifest(&store, digest)).await?;
+        text.map(|text| Held::Manifest(text.into())).ok_or(missing)
     }
 
     /// Length of `digest`, once it is sure to be whole.

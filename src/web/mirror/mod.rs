@@ -3,7 +3,7 @@
 //! ```text
 //! GET /                  what is published: a page for browsers, `sha256sum` lines for scripts, JSON on request
 //! GET /NAME              what a published name points to now
-//! GET /sha256:DIGEST     any artifact of this board's store, by its digest
+//! GET /sha256:DIGEST     any artifact of this board's store by its digest, or a manifest that led to one
 //! ```
 //!
 //! so that `curl http://board:8099/echo` and `curl http://board:8099/ | sha256sum -c` work. Answers carry the digest
