@@ -15,7 +15,7 @@ use crate::{
         desired::{Desired, DesiredActor, DesiredLink, DesiredProvider, Group},
     },
     log,
-    wire::{LinkDefinition, link::link_id},
+    wire::{LinkDefinition, link::link_id, subject::check_part},
 };
 
 /// What a manifest asks for.
@@ -153,6 +153,7 @@ impl Host {
             return self.find_archive(&parsed, link_name).await;
         };
         let builtin = self.builtins.find(name)?;
+        check_part("link name", link_name)?;
         Ok(DesiredProvider {
             reference: reference.to_owned(),
             public_key: builtin.public_key(),

@@ -152,7 +152,9 @@ impl Router {
     async fn call_actor(&self, call: Call) -> Result<Vec<u8>> {
         let running =
             self.routes().actor(&call.target.public_key).ok_or_else(|| not_running(&call.target.public_key))?;
-        if !call.origin.is_actor() && !running.claims.may_use(&call.origin.contract_id) {
+        // Only who names neither is an actor here; everywhere else one missing is enough (`protocol/invocation.md §4.1`).
+        let from_actor = call.origin.link_name.is_empty() && call.origin.contract_id.is_empty();
+        if !from_actor && !running.claims.may_use(&call.origin.contract_id) {
             return Err(Error::denied(format!(
                 "Invocation source does not have the required capability claim {}",
                 call.origin.contract_id

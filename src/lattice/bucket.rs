@@ -56,6 +56,17 @@ pub struct Entry {
     pub key: String,
     /// Its value; `None` when it was deleted.
     pub value: Option<Bytes>,
+    /// Which message of the bucket's stream says so; later ones have higher numbers.
+    pub number: u64,
+}
+
+/// What a bucket holds when a watch begins.
+#[derive(Debug, Default)]
+pub struct Content {
+    /// Each key once, deleted ones too where their mark is still there.
+    pub entries: Vec<Entry>,
+    /// Entries left out because a board cannot know so many.
+    pub left_out: usize,
 }
 
 impl Bucket {
@@ -98,18 +109,23 @@ impl Bucket {
         })
     }
 
-    /// Gives `key` a value, or deletes it.
+    /// Gives `key` a value, or deletes it. Answers the number of the message that says so.
     ///
     /// # Errors
-    /// As [`Bucket::watch`].
-    pub async fn put(&self, key: &str, value: Option<Vec<u8>>) -> Result<()> {
+    /// As [`Bucket::watch`]; [`Kind::Denied`](crate::error::Kind::Denied) and [`Kind::Limit`](crate::error::Kind::Limit)
+    /// where it is this value that is not taken.
+    pub async fn put(&self, key: &str, value: Option<Vec<u8>>) -> Result<u64> {
         let subject = format!("{}{key}", put_prefix(&self.lattice, self.jetstream.domain()));
         let mut headers = HeaderMap::new();
         if value.is_none() {
             headers.insert(OPERATION_HEADER, "PURGE");
         }
         let put = self.jetstream.put(subject, headers, value.unwrap_or_default().into(), PATIENCE).await?;
-        accepted(put.ok_or_else(|| Error::unavailable("there is no such bucket here"))?, "write to it").map(drop)
+        let put = put.ok_or_else(|| Error::unavailable("there is no such bucket here"))?;
+        match put.error {
+            None => Ok(put.seq),
+            Some(error) => Err(Error::denied(format!("JetStream says: {}", error.text()))),
+        }
     }
 }
 
@@ -133,26 +149,27 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// All that is in the bucket when the watch begins, each key once, deleted ones too where their mark is still there.
+    /// All that is in the bucket when the watch begins.
     ///
     /// # Errors
     /// [`Kind::Unavailable`](crate::error::Kind::Unavailable): it did not arrive.
-    pub async fn content(&mut self) -> Result<Vec<Entry>> {
-        let (mut entries, mut bytes, mut left_out) = (Vec::new(), 0, 0);
+    pub async fn content(&mut self) -> Result<Content> {
+        let (mut content, mut bytes) = (Content::default(), 0);
         while self.pending > 0 {
             let next = within(PATIENCE, self.next()).await;
             let entry = next.unwrap_or_else(|| Err(Error::unavailable("its content did not arrive")))?;
             bytes += entry.key.len() + entry.value.as_ref().map_or(0, Bytes::len);
-            if entries.len() < MAX_CONTENT && bytes <= MAX_CONTENT_BYTES {
-                entries.push(entry);
+            if content.entries.len() < MAX_CONTENT && bytes <= MAX_CONTENT_BYTES {
+                content.entries.push(entry);
             } else {
-                left_out += 1;
+                content.left_out += 1;
             }
         }
-        if left_out > 0 {
+        if content.left_out > 0 {
+            let left_out = content.left_out;
             log::warn!("the lattice's bucket holds more than a board can know: {left_out} entries were left out");
         }
-        Ok(entries)
+        Ok(content)
     }
 
     /// The next change. May be dropped while it waits.
@@ -230,6 +247,6 @@ impl Watch {
             Operation::Put => Some(message.payload),
             Operation::Delete => None,
         };
-        Ok(Some(Entry { key: key.to_owned(), value }))
+        Ok(Some(Entry { key: key.to_owned(), value, number: delivery.stored }))
     }
 }

@@ -5,7 +5,7 @@
 //! until then it waits, on disk too, and the newest value of a key is the one that counts.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -25,6 +25,10 @@ const MAX_ENTRIES: usize = 8192;
 /// Bytes of entries written to disk together; well below what one commit may hold.
 const COMMIT_BYTES: usize = 256 * 1024;
 
+/// Longest key that is written to the bucket, bytes. It is part of a subject, and a server ends the connection over a line of
+/// more than 4096 bytes with subject and place for the answer. A reference whose key is longer stays known here alone.
+const MAX_KEY_BYTES: usize = 3072;
+
 /// Record names in the store: what is known by its key in the bucket, what waits to be written after this letter.
 const WAITING: &str = "w/";
 
@@ -43,6 +47,10 @@ struct Known {
     aliases: Aliases,
     /// Not in the bucket yet: a value, or `None` for a delete.
     waiting: BTreeMap<String, Option<Vec<u8>>>,
+    /// Keys of these that the bucket refused; not tried until something about them changes or the bucket is met anew.
+    refused: BTreeSet<String>,
+    /// Claims as this process wrote them last. What others make of them afterwards is theirs to say.
+    told: BTreeMap<String, Vec<u8>>,
 }
 
 impl Cache {
@@ -55,6 +63,8 @@ impl Cache {
         for (name, value) in store.scan(Table::Claims, b"")? {
             let name = String::from_utf8_lossy(&name).into_owned();
             match name.strip_prefix(WAITING) {
+                // From before there was a limit.
+                Some(key) if key.len() > MAX_KEY_BYTES => {}
                 Some(key) => drop(known.waiting.insert(key.to_owned(), Some(value).filter(|value| !value.is_empty()))),
                 None => drop(known.put(&name, &value)),
             }
@@ -89,7 +99,7 @@ impl Cache {
     /// Remembers what keys of the bucket say now, in memory and on disk, in as few writes as will do.
     pub(super) async fn remember(&self, entries: &[Entry]) -> Result<()> {
         let (mut batch, mut bytes) = (Batch::new(), 0);
-        for Entry { key, value } in entries {
+        for Entry { key, value, .. } in entries {
             if self.stored(key)?.as_deref() == value.as_deref() {
                 continue;
             }
@@ -124,11 +134,22 @@ impl Cache {
     pub async fn write(&self, key: &Key, value: Option<Vec<u8>>) -> Result<()> {
         let text = key.text();
         if !matches!(key, Key::Link(_)) {
-            let entry = Entry { key: text.clone(), value: value.clone().map(Into::into) };
+            let entry = Entry { key: text.clone(), value: value.clone().map(Into::into), number: 0 };
             self.remember(std::slice::from_ref(&entry)).await?;
         }
+        if text.len() > MAX_KEY_BYTES {
+            log::debug!("a key of {} bytes is too long for the lattice's bucket and stays here", text.len());
+            return Ok(());
+        }
         let record = value.clone().unwrap_or_default();
-        self.known().waiting.insert(text.clone(), value);
+        {
+            let mut known = self.known();
+            known.refused.remove(&text);
+            if let (Key::Claims(_), Some(value)) = (key, &value) {
+                known.told.insert(text.clone(), value.clone());
+            }
+            known.waiting.insert(text.clone(), value);
+        }
         self.store.commit(Batch::new().put(Table::Claims, format!("{WAITING}{text}"), record)).await?;
         self.waiting.notify(usize::MAX);
         Ok(())
@@ -136,11 +157,45 @@ impl Cache {
 
     /// Something that waits to be written.
     pub(super) fn next_waiting(&self) -> Option<(String, Option<Vec<u8>>)> {
-        self.known().waiting.iter().next().map(|(key, value)| (key.clone(), value.clone()))
+        let known = self.known();
+        let next = known.waiting.iter().find(|(key, _)| !known.refused.contains(*key));
+        next.map(|(key, value)| (key.clone(), value.clone()))
     }
 
+    /// Whether a value of `key` waits that is newer than what the bucket says. One that the bucket refused does not count:
+    /// what others say meanwhile holds.
     pub(super) fn waits(&self, key: &str) -> bool {
-        self.known().waiting.contains_key(key)
+        let known = self.known();
+        known.waiting.contains_key(key) && !known.refused.contains(key)
+    }
+
+    /// The bucket does not take what waits for `key`: the others go on.
+    pub(super) fn refused(&self, key: &str) {
+        self.known().refused.insert(key.to_owned());
+    }
+
+    /// Everything that waits is tried again; says whether anything had been refused.
+    pub(super) fn try_again(&self) -> bool {
+        !std::mem::take(&mut self.known().refused).is_empty()
+    }
+
+    /// Whether something was refused.
+    pub(super) fn any_refused(&self) -> bool {
+        !self.known().refused.is_empty()
+    }
+
+    /// Whether the claims `record`, written as `value`, are to be told: nobody knows them, or they differ from what is known
+    /// and from what this process told, and are no older. Hosts with an older revision are silent, so that of two that run
+    /// different ones during a change the newer stays in the bucket.
+    pub(super) fn is_news(&self, record: &ClaimsRecord, value: &[u8]) -> Result<bool> {
+        let key = Key::Claims(record.subject.clone()).text();
+        let stored = self.stored(&key)?;
+        let known = self.known();
+        let newer = known.claims.get(&record.subject).is_some_and(|there| there.revision > record.revision);
+        Ok(match stored {
+            None => true,
+            Some(stored) => stored != value && !newer && known.told.get(&key).is_none_or(|told| told != value),
+        })
     }
 
     /// `value` of `key` is in the bucket.
@@ -219,13 +274,13 @@ mod tests {
     fn claims(number: usize, name: &str) -> Entry {
         let subject = format!("M{number:05}");
         let record = ClaimsRecord { subject: subject.clone(), name: name.to_owned(), ..ClaimsRecord::default() };
-        Entry { key: Key::Claims(subject).text(), value: Some(record.encode().unwrap().into()) }
+        Entry { key: Key::Claims(subject).text(), value: Some(record.encode().unwrap().into()), number: 0 }
     }
 
     fn reference(number: usize, key: &str) -> Entry {
         let record = ReferenceRecord { reference: format!("registry/{number}:1"), public_key: key.to_owned() };
         let value = Some(record.encode().unwrap().into());
-        Entry { key: Key::Reference(record.reference).text(), value }
+        Entry { key: Key::Reference(record.reference).text(), value, number: 0 }
     }
 
     #[test]

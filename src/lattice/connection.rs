@@ -48,7 +48,8 @@ const READ_BUFFER_BYTES: u16 = 16 * 1024;
 /// Probes after which the library calls a silent connection dead, and the one that is on its way when it went silent.
 pub(super) const PROBES_PER_SILENCE: u32 = 4;
 
-/// How long the server may take to give back what it was sent. A satellite link needs a second or two.
+/// How long the server may take to give back what it was sent, beyond the silence after which a line is called dead. A
+/// satellite link needs a second or two.
 const ROUND_TRIP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How a connection stands.
@@ -105,6 +106,7 @@ impl Shared {
     }
 
     fn connected(&self) {
+        self.mute.store(false, Relaxed);
         *self.standing() = Standing::Connected { since: Instant::now() };
         *self.ever_connected.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = true;
         log::info!("connected to NATS for {}", self.name);
@@ -335,7 +337,8 @@ impl Connection {
     /// Asks on `subject` and waits for one answer, at most `timeout`.
     ///
     /// # Errors
-    /// [`Kind::Unavailable`] while there is no connection; [`Kind::Limit`] for more than the server takes.
+    /// [`Kind::Unavailable`] while there is no connection; [`Kind::Limit`] for more than the server takes; [`Kind::Invalid`]
+    /// for what is no subject.
     pub async fn request(
         &self,
         subject: impl Into<String>,
@@ -357,6 +360,7 @@ impl Connection {
             Some(Ok(Err(cause))) => match cause.kind() {
                 RequestErrorKind::NoResponders => Ok(Answer::Nobody),
                 RequestErrorKind::TimedOut => Ok(Answer::Silence),
+                RequestErrorKind::InvalidSubject => Err(Error::invalid(format!("cannot ask over NATS: {cause}"))),
                 RequestErrorKind::MaxPayloadExceeded => Err(Error::limit(format!("cannot ask over NATS: {cause}"))),
                 _ => Err(Error::unavailable(format!("cannot ask over NATS: {cause}"))),
             },
@@ -372,14 +376,18 @@ impl Connection {
     pub async fn round_trip(&self) -> Result<()> {
         let before = self.standing();
         if !self.shared.mute.load(Relaxed) {
-            if within(ROUND_TRIP_PATIENCE, self.echo()).await.transpose()?.is_none() {
-                // A line that is dead is noticed within the time its probes take. If it outlives that, it carried what was
-                // said before them, and this server lets nobody ask there: then that is how it is from now on.
-                smol::future::or(self.disconnected(), async {
-                    smol::Timer::after(self.silence + self.silence / 2).await;
-                })
-                .await;
-                self.shared.mute.store(self.standing() == before, Relaxed);
+            // A line that is dead is noticed within the time its probes take. If it outlives that, it carried what was said
+            // before them, and this server lets nobody ask there: then that is how it is while the connection lasts.
+            let over = smol::future::or(self.disconnected(), async {
+                smol::Timer::after(ROUND_TRIP_PATIENCE + self.silence + self.silence / 2).await;
+            });
+            let heard = smol::future::or(async { Some(self.echo().await) }, async {
+                over.await;
+                None
+            });
+            match heard.await {
+                Some(outcome) => outcome?,
+                None => self.shared.mute.store(self.standing() == before, Relaxed),
             }
         } else {
             self.flush().await;

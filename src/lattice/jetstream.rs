@@ -54,6 +54,9 @@ pub struct Reply {
     /// How many messages a new watch will be given.
     #[serde(default)]
     pub num_pending: u64,
+    /// The number that a message which was put has in its stream.
+    #[serde(default)]
+    pub seq: u64,
 }
 
 /// Why JetStream does not do what it was asked for.
@@ -222,7 +225,7 @@ mod tests {
     #[test]
     fn answers_are_read_as_far_as_they_matter() {
         let put = read(br#"{"stream":"READINGS","seq":7,"duplicate":true,"domain":"hub"}"#).unwrap();
-        assert!(put.error.is_none() && put.num_pending == 0);
+        assert!(put.error.is_none() && put.num_pending == 0 && put.seq == 7);
         let refused = br#"{"type":"io.nats.jetstream.api.v1.stream_info_response",
             "error":{"code":404,"err_code":10059,"description":"stream not found"}}"#;
         let error = read(refused).unwrap().error.unwrap();

@@ -11,12 +11,13 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use super::{
-    Settings,
-    connection::{Answer, Background, Connection},
+    Mailbox, Settings,
+    connection::{Answer, Background, Connection, within},
     lattice_tests::{Board, module},
+    outbox::Entry,
     testing::{NatsServer, connect, eventually, run, steady},
 };
-use crate::artifact::RegistryLogin;
+use crate::{artifact::RegistryLogin, wire::subject::Subjects};
 
 /// Asks until somebody answers: a host that has just started does not listen yet.
 async fn ask(connection: &Connection, tail: &str, body: impl AsRef<[u8]>) -> Value {
@@ -171,5 +172,33 @@ fn the_configuration_service_is_asked_once_a_boot_and_what_it_says_is_kept() {
         let board = Board::start_with("alpha", directory.path(), settings).await;
         eventually("it runs without a network", || runs(&board)).await;
         board.stop().await;
+    });
+}
+
+/// A mailbox on a server that takes little, and what its subscriber hears of it.
+#[test]
+fn an_event_that_the_server_never_takes_holds_up_nobody() {
+    run(async {
+        let server = NatsServer::start("max_payload: 2000");
+        let subjects = Subjects::new("wasmbus.ctl", "default").unwrap();
+        let listener = connect(&server.endpoint(), &steady()).await;
+        let mut heard = listener.subscribe(subjects.events(), None).await.unwrap();
+        listener.round_trip().await.unwrap();
+        let connection = connect(&server.endpoint(), &steady()).await;
+        let mailbox = Mailbox::open("N1", (10, 1 << 20), None, false).unwrap();
+        for (number, length) in [(1, 10), (2, 5000), (3, 20)] {
+            mailbox.push(Entry { name: "actor_started".into(), body: vec![b'x'; length].into(), unix_micros: number });
+        }
+        mailbox.send_all(&connection, &subjects).await.unwrap();
+        let mut lengths = Vec::new();
+        for _ in 0..3 {
+            let message = within(Duration::from_secs(10), heard.next()).await.flatten().expect("three events");
+            lengths.push(message.payload.len());
+            if lengths.len() == 3 {
+                let event: Value = serde_json::from_slice(&message.payload).unwrap();
+                assert_eq!((&event["data"]["count"], &event["data"]["bytes"]), (&1.into(), &5000.into()), "{event}");
+            }
+        }
+        assert_eq!((&lengths[..2], mailbox.waiting()), (&[10, 20][..], 0));
     });
 }

@@ -18,7 +18,7 @@ use super::{
     outbox::{Dropped, Entry, Kept, Outbox},
 };
 use crate::{
-    error::Result,
+    error::{Error, Kind, Result},
     log,
     store::{Batch, Store, Table},
     wire::{
@@ -49,6 +49,8 @@ const RECORD_HEAD: usize = 9;
 pub struct Mailbox {
     host_id: String,
     outbox: Mutex<Outbox>,
+    /// The event that tells of events given up, from when it is first sent until it has arrived.
+    reporting: Mutex<Option<(Dropped, Bytes)>>,
     /// Something is in the outbox.
     filled: Signal,
     /// Something came in or went, for the disk.
@@ -86,6 +88,7 @@ impl Mailbox {
         Ok(Self {
             host_id: host_id.to_owned(),
             outbox: Mutex::new(outbox),
+            reporting: Mutex::default(),
             filled: Signal::new(),
             changed: Signal::new(),
             store,
@@ -132,17 +135,17 @@ impl Mailbox {
     pub async fn send_all(&self, connection: &Connection, subjects: &Subjects) -> Result<()> {
         loop {
             let (batch, dropped) = {
-                let mut outbox = self.outbox();
-                (outbox.batch(BATCH_EVENTS, BATCH_BYTES), outbox.take_dropped())
+                let outbox = self.outbox();
+                (outbox.batch(BATCH_EVENTS, BATCH_BYTES), outbox.dropped())
             };
-            if batch.is_empty() && dropped.is_none() {
+            let report = self.report(dropped)?;
+            if batch.is_empty() && report.is_none() {
                 return Ok(());
             }
-            if let Err(error) = self.send(connection, subjects, &batch, dropped).await {
-                if let Some(report) = dropped {
-                    self.outbox().restore_dropped(report);
-                }
-                return Err(error);
+            self.send(connection, subjects, &batch, report.as_ref().map(|(_, body)| body)).await?;
+            if let Some((report, _)) = report {
+                self.outbox().told(report);
+                *self.reporting() = None;
             }
             if let Some(last) = batch.last() {
                 self.outbox().arrived(last.number);
@@ -156,20 +159,29 @@ impl Mailbox {
         connection: &Connection,
         subjects: &Subjects,
         batch: &[Kept],
-        dropped: Option<Dropped>,
+        report: Option<&Bytes>,
     ) -> Result<()> {
         let said = async |name: &str, body: Bytes| {
             connection.publish(subjects.events(), body.clone()).await?;
             connection.publish(subjects.events_named(name), body).await
         };
-        if let Some(report) = dropped {
-            log::warn!("{} events made while there was no connection were given up", report.count);
-            said(EventsDropped::NAME, self.report(report)?).await?;
+        if let Some(report) = report {
+            said(EventsDropped::NAME, report.clone()).await?;
         }
         for kept in batch {
-            match self.body(kept)? {
-                Some(body) => said(&kept.name, body).await?,
-                None => log::warn!("an event is gone from the disk and was not sent"; event = kept.name),
+            let outcome = match self.body(kept) {
+                Ok(Some(body)) => said(&kept.name, body).await,
+                Ok(None) => Err(Error::not_found("it is gone from the disk")),
+                Err(error) => Err(error),
+            };
+            match outcome {
+                Err(error) if error.kind() == Kind::Unavailable => return Err(error),
+                // Larger than this server takes, or damaged: those behind it must not wait for ever.
+                Err(error) => {
+                    log::warn!("an event cannot be sent and is given up: {error}"; event = kept.name);
+                    self.outbox().give_up(kept.number);
+                }
+                Ok(()) => {}
             }
         }
         connection.round_trip().await
@@ -186,16 +198,26 @@ impl Mailbox {
         }
     }
 
-    fn report(&self, report: Dropped) -> Result<Bytes> {
-        let data = EventsDropped {
-            count: report.count,
-            bytes: report.bytes,
-            first: &event_time(report.first_micros),
-            last: &event_time(report.last_micros),
-        };
-        let mut body = Vec::new();
-        event::write(&mut body, &self.host_id, random_id(), unix_micros(), &data)?;
-        Ok(body.into())
+    /// The event that tells of what was given up: of the same until it has arrived, so that whoever hears it twice knows.
+    fn report(&self, dropped: Option<Dropped>) -> Result<Option<(Dropped, Bytes)>> {
+        let mut reporting = self.reporting();
+        if let (None, Some(report)) = (&*reporting, dropped) {
+            log::warn!("{} events made while there was no connection were given up", report.count);
+            let data = EventsDropped {
+                count: report.count,
+                bytes: report.bytes,
+                first: &event_time(report.first_micros),
+                last: &event_time(report.last_micros),
+            };
+            let mut body = Vec::new();
+            event::write(&mut body, &self.host_id, random_id(), unix_micros(), &data)?;
+            *reporting = Some((report, body.into()));
+        }
+        Ok(reporting.clone())
+    }
+
+    fn reporting(&self) -> MutexGuard<'_, Option<(Dropped, Bytes)>> {
+        self.reporting.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Keeps the disk like the mailbox, for ever.
@@ -320,7 +342,8 @@ mod tests {
         assert_eq!(mailbox.outbox().dropped().map(|report| report.count), Some(2));
         push(&mailbox, 6);
         let last = mailbox.outbox().batch(9, 999).last().unwrap().number;
-        mailbox.outbox().take_dropped();
+        let report = mailbox.outbox().dropped().unwrap();
+        mailbox.outbox().told(report);
         mailbox.outbox().arrived(last - 1);
         smol::block_on(mailbox.keep()).unwrap();
         assert_eq!(store.scan(Table::Event, b"").unwrap().len(), 1);

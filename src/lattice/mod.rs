@@ -120,6 +120,10 @@ pub struct Lattice {
     tasks: Vec<Task<()>>,
 }
 
+/// How long a host that ends waits for the server to have its last events. A dead line would hold it up past the time
+/// that systemd gives it; what is not known to have arrived stays on disk, where that is set.
+const LAST_WORDS_PATIENCE: Duration = Duration::from_secs(3);
+
 impl Lattice {
     /// Begins to connect `host` to its lattice and returns at once; whether there is a server makes no difference.
     /// `events` must be among the host's listeners.
@@ -239,13 +243,23 @@ impl Lattice {
         for task in self.tasks {
             task.cancel().await;
         }
+        let mailbox = &self.shared.events.mailbox;
+        // First what must not be lost, then what a dead line may hold up.
+        keep_at_the_end(mailbox).await;
         if self.shared.control.is_connected() {
-            let _ = self.shared.events.mailbox.send_all(&self.shared.control, &self.shared.subjects).await;
-            self.shared.control.flush().await;
+            let last_words = async {
+                let _ = mailbox.send_all(&self.shared.control, &self.shared.subjects).await;
+                self.shared.control.flush().await;
+            };
+            connection::within(LAST_WORDS_PATIENCE, last_words).await;
+            keep_at_the_end(mailbox).await;
         }
-        if let Err(error) = self.shared.events.mailbox.keep().await {
-            log::warn!("events that wait are not on disk: {error}");
-        }
+    }
+}
+
+async fn keep_at_the_end(mailbox: &Mailbox) {
+    if let Err(error) = mailbox.keep().await {
+        log::warn!("events that wait are not on disk: {error}");
     }
 }
 

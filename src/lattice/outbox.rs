@@ -171,12 +171,31 @@ impl Outbox {
         self.dropped
     }
 
-    /// What was given up since the last call, to be told once.
-    pub fn take_dropped(&mut self) -> Option<Dropped> {
-        self.dropped.take()
+    /// Gives up the event with this number: it can never be sent. It is counted.
+    pub fn give_up(&mut self, number: u64) {
+        let Some(at) = self.entries.iter().position(|kept| kept.number == number) else { return };
+        let Some(kept) = self.entries.remove(at) else { return };
+        self.bytes -= kept.cost();
+        if kept.body.is_none() {
+            self.gone.push(kept.number);
+        }
+        self.count(&kept);
     }
 
-    /// Takes back a report of [`Outbox::take_dropped`] that could not be sent.
+    /// `report`, which [`Outbox::dropped`] gave, has arrived; what was given up since then is still to be told.
+    pub fn told(&mut self, report: Dropped) {
+        let Some(all) = &mut self.dropped else { return };
+        if all.count <= report.count {
+            self.dropped = None;
+            return;
+        }
+        all.count -= report.count;
+        all.bytes = all.bytes.saturating_sub(report.bytes);
+        // The oldest go first, so that what went later is later.
+        all.first_micros = report.last_micros;
+    }
+
+    /// Takes over a report from before the start.
     pub fn restore_dropped(&mut self, report: Dropped) {
         self.dropped = Some(match self.dropped {
             None => report,
@@ -222,6 +241,13 @@ mod tests {
         Entry { name: "actor_started".into(), body: vec![b'x'; bytes].into(), unix_micros: number }
     }
 
+    /// Tells what was given up, once.
+    fn tell(outbox: &mut Outbox) -> Option<Dropped> {
+        let report = outbox.dropped()?;
+        outbox.told(report);
+        Some(report)
+    }
+
     fn times(outbox: &Outbox) -> Vec<u64> {
         outbox.batch(usize::MAX, usize::MAX).iter().map(|kept| kept.unix_micros).collect()
     }
@@ -233,8 +259,8 @@ mod tests {
             outbox.push(entry(number, 10));
         }
         let dropped = Dropped { count: 3, bytes: 30, first_micros: 1, last_micros: 3 };
-        assert_eq!(outbox.take_dropped(), Some(dropped));
-        assert_eq!(outbox.take_dropped(), None);
+        assert_eq!(tell(&mut outbox), Some(dropped));
+        assert_eq!(tell(&mut outbox), None);
         assert_eq!(times(&outbox), [4, 5]);
         outbox.arrived(u64::MAX);
         assert!(outbox.is_empty() && outbox.take_gone().is_empty());
@@ -248,7 +274,7 @@ mod tests {
         }
         assert_eq!(outbox.len(), 1000 / (100 + OVERHEAD_BYTES));
         outbox.push(entry(99, 2000));
-        assert_eq!((outbox.len(), outbox.take_dropped().map(|one| one.count)), (0, Some(21)));
+        assert_eq!((outbox.len(), tell(&mut outbox).map(|one| one.count)), (0, Some(21)));
     }
 
     #[test]
@@ -290,16 +316,34 @@ mod tests {
     }
 
     #[test]
+    fn one_that_can_never_be_sent_goes_alone_and_is_counted() {
+        let mut outbox = Outbox::new(10, usize::MAX);
+        for number in 1..=4 {
+            outbox.push(entry(number, 10));
+        }
+        outbox.give_up(1);
+        outbox.give_up(77);
+        assert_eq!(times(&outbox), [1, 3, 4]);
+        let report = outbox.dropped().unwrap();
+        assert_eq!((report.count, report.first_micros), (1, 2));
+        // What goes while the report is on its way is told by the next one.
+        outbox.give_up(2);
+        outbox.told(report);
+        assert_eq!(tell(&mut outbox).map(|next| (next.count, next.bytes, next.last_micros)), Some((1, 10, 3)));
+        assert_eq!(tell(&mut outbox), None);
+    }
+
+    #[test]
     fn an_unsent_report_is_joined_with_the_next() {
         let mut outbox = Outbox::new(1, usize::MAX);
         for number in 1..=2 {
             outbox.push(entry(number, 10));
         }
-        let report = outbox.take_dropped().unwrap();
+        let report = tell(&mut outbox).unwrap();
         outbox.push(entry(3, 10));
         outbox.restore_dropped(report);
         let joined = Dropped { count: 2, bytes: 20, first_micros: 1, last_micros: 2 };
-        assert_eq!(outbox.take_dropped(), Some(joined));
+        assert_eq!(tell(&mut outbox), Some(joined));
     }
 
     proptest! {
@@ -310,7 +354,7 @@ mod tests {
                 outbox.push(entry(number as u64, *size));
                 prop_assert!(outbox.len() <= max_events && outbox.bytes <= max_bytes);
             }
-            let dropped = outbox.take_dropped().map_or(0, |one| one.count);
+            let dropped = tell(&mut outbox).map_or(0, |one| one.count);
             let kept = times(&outbox);
             prop_assert_eq!(dropped as usize + kept.len(), sizes.len());
             prop_assert!(kept.is_sorted());

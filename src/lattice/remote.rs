@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::Shared;
 use crate::{
-    error::Result,
+    error::{Error, Kind, Result},
     host::{ProviderStatus, Uplink},
     log,
     wire::{
@@ -126,7 +126,12 @@ pub async fn watch_for_ever(shared: Arc<Shared>) {
         for (name, contract_id) in &watched {
             let Some(uplink) = shared.host.router().uplink().filter(|uplink| uplink.is_connected()) else { break };
             let asked = uplink.ask_provider(&name.0, &name.1, ProviderTopic::Health, PROBE.to_vec(), PATIENCE).await;
-            let Ok(answer) = asked else { break };
+            let answer = match asked {
+                Ok(answer) => answer,
+                // A name that cannot be asked for is nobody's fault but its own.
+                Err(error) if !passes(&error) => continue,
+                Err(_) => break,
+            };
             let answer = answer.map(|body| rmp_serde::from_slice::<Answer>(&body).is_ok_and(|answer| answer.healthy));
             tell(&shared, &*uplink, name, contract_id, answer).await;
         }
@@ -154,6 +159,22 @@ async fn tell(shared: &Shared, uplink: &dyn Uplink, name: &Name, contract_id: &s
     }
 }
 
+/// Whether `error` is one of the line, and another time may be better.
+fn passes(error: &Error) -> bool {
+    !matches!(error.kind(), Kind::Invalid | Kind::Limit)
+}
+
+/// Says `link`; one that can never be said is left out.
+async fn say_or_leave(uplink: &dyn Uplink, topic: ProviderTopic, link: &LinkDefinition) -> Result<()> {
+    match say(uplink, topic, link).await {
+        Err(error) if !passes(&error) => {
+            log::warn!("a link cannot be said to its provider: {error}"; provider_id = link.provider_id);
+            Ok(())
+        }
+        outcome => outcome,
+    }
+}
+
 fn is_of(link: &LinkDefinition, name: &Name) -> bool {
     (&link.provider_id, &link.link_name) == (&name.0, &name.1)
 }
@@ -171,12 +192,10 @@ fn elsewhere(shared: &Shared) -> Vec<LinkDefinition> {
 /// Providers elsewhere that actors of this host call, with their contracts.
 fn watched(shared: &Shared) -> BTreeMap<Name, String> {
     let routes = shared.host.router().routes();
-    elsewhere(shared)
-        .into_iter()
-        .filter(|link| routes.actor(&link.actor_id).is_some())
-        .map(|link| ((link.provider_id, link.link_name), link.contract_id))
-        .take(MAX_WATCHED)
-        .collect()
+    let called = elsewhere(shared).into_iter().filter(|link| routes.actor(&link.actor_id).is_some());
+    let named: BTreeMap<Name, String> =
+        called.map(|link| ((link.provider_id, link.link_name), link.contract_id)).collect();
+    named.into_iter().take(MAX_WATCHED).collect()
 }
 
 async fn say(uplink: &dyn Uplink, topic: ProviderTopic, link: &LinkDefinition) -> Result<()> {
@@ -209,13 +228,13 @@ async fn say_links(shared: &Shared, uplink: &dyn Uplink, said: &mut BTreeMap<Str
         // One whose provider runs here by now is that provider's own business.
         let name = (link.provider_id.clone(), link.link_name.clone());
         if !desired.providers.contains_key(&name) {
-            say(uplink, ProviderTopic::LinkDelete, &link).await?;
+            say_or_leave(uplink, ProviderTopic::LinkDelete, &link).await?;
         }
         said.remove(&link.id);
     }
     let news: Vec<LinkDefinition> = wanted.into_values().filter(|link| !said.contains_key(&link.id)).collect();
     for link in news {
-        say(uplink, ProviderTopic::LinkPut, &link).await?;
+        say_or_leave(uplink, ProviderTopic::LinkPut, &link).await?;
         said.insert(link.id.clone(), link);
     }
     Ok(())

@@ -13,10 +13,10 @@ use std::{
 
 use super::{
     Shared,
-    bucket::{Bucket, Entry},
+    bucket::{Bucket, Content, Entry},
 };
 use crate::{
-    error::{Error, Result},
+    error::{Kind, Result},
     host::{
         desired::{Desired, DesiredLink},
         links::MAX_LINKS,
@@ -76,28 +76,65 @@ async fn follow(shared: &Arc<Shared>, met: &mut bool) -> Result<Infallible> {
     let domain = shared.settings.js_domain.as_deref();
     let bucket = Bucket::new(shared.control.clone(), shared.subjects.lattice(), domain);
     let mut watch = bucket.watch(shared.settings.timing.bucket_heartbeat).await?;
-    let content = watch.content().await?;
-    let seen: BTreeSet<String> = content.iter().map(|entry| entry.key.clone()).collect();
-    take_over(shared, content).await?;
+    let Content { entries, left_out } = watch.content().await?;
+    let seen: BTreeSet<String> = entries.iter().map(|entry| entry.key.clone()).collect();
+    shared.cache.try_again();
+    take_over(shared, entries).await?;
     log::info!("the lattice's bucket is followed, {} entries", seen.len());
-    push_missing(shared, &seen).await?;
-    *met = true;
+    if left_out == 0 {
+        push_missing(shared, &seen).await?;
+    } else {
+        // What was left out may be there, and newer than what this host has of it.
+        tell_links(shared).await?;
+        publish_running(shared, None).await?;
+    }
+    let mut own = BTreeMap::new();
     loop {
         let waiting = shared.cache.waiting.listen();
-        flush(shared, &bucket).await?;
-        let next = smol::future::or(async { Some(watch.next().await) }, async {
-            waiting.await;
+        flush(shared, &bucket, &mut own).await?;
+        *met = true;
+        let refused = shared.cache.any_refused();
+        let other = async {
+            if refused {
+                smol::future::or(waiting, async {
+                    smol::Timer::after(LONGEST_RETRY).await;
+                    shared.cache.try_again();
+                })
+                .await;
+            } else {
+                waiting.await;
+            }
             None
-        })
-        .await;
-        if let Some(entry) = next {
+        };
+        if let Some(entry) = smol::future::or(async { Some(watch.next().await) }, other).await {
             let mut entries = vec![entry?];
             let more = watch.ready().await;
             entries.extend(more.as_ref().into_iter().flatten().cloned());
-            take_changes(shared, entries).await;
+            take_changes(shared, newest(entries, &mut own)).await;
             more?;
         }
     }
+}
+
+/// Of each key what was said last, in the order of that, without what this host has said itself since: `own` holds the number
+/// of our last word on a key until it comes back.
+fn newest(entries: Vec<Entry>, own: &mut BTreeMap<String, u64>) -> Vec<Entry> {
+    let last: BTreeMap<String, u64> = entries.iter().map(|entry| (entry.key.clone(), entry.number)).collect();
+    let mut newest = Vec::new();
+    for entry in entries.into_iter().filter(|entry| last.get(&entry.key) == Some(&entry.number)) {
+        match own.get(&entry.key) {
+            Some(said) if entry.number < *said => {}
+            Some(said) => {
+                let ours = entry.number == *said;
+                own.remove(&entry.key);
+                if !ours {
+                    newest.push(entry);
+                }
+            }
+            None => newest.push(entry),
+        }
+    }
+    newest
 }
 
 /// A link of the bucket; `None` for what stands under a wrong key.
@@ -223,6 +260,21 @@ async fn delete_link(shared: &Arc<Shared>, id: &str) -> Result<()> {
 /// The disk failed; what was not told is told next time.
 pub async fn tell_links(shared: &Shared) -> Result<()> {
     let mut told = shared.links.lock().await;
+    tell(shared, &mut told).await
+}
+
+/// Changes links of what should run, and tells the lattice, with nothing from the bucket in between: that could be older,
+/// and undo the change before anybody heard of it.
+///
+/// # Errors
+/// Those of `change`; the disk failed.
+pub async fn change_links(shared: &Shared, change: impl FnOnce(&Desired) -> Result<Desired>) -> Result<()> {
+    let mut told = shared.links.lock().await;
+    shared.host.change(change).await?;
+    tell(shared, &mut told).await
+}
+
+async fn tell(shared: &Shared, told: &mut BTreeMap<String, LinkDefinition>) -> Result<()> {
     let desired = shared.host.desired();
     let gone: Vec<LinkDefinition> =
         told.values().filter(|link| !desired.links.contains_key(&link.id)).cloned().collect();
@@ -273,8 +325,8 @@ async fn publish_running(shared: &Arc<Shared>, seen: Option<&BTreeSet<String>>) 
     for (record, reference) in running(shared) {
         let public_key = record.subject.clone();
         let key = Key::Claims(public_key.clone());
-        let (text, value) = (key.text(), record.encode()?);
-        if missing(&text) || shared.cache.stored(&text)?.as_ref() != Some(&value) {
+        let value = record.encode()?;
+        if missing(&key.text()) || shared.cache.is_news(&record, &value)? {
             shared.cache.write(&key, Some(value)).await?;
         }
         let key = Key::Reference(reference.clone());
@@ -348,11 +400,41 @@ pub async fn publish_for_ever(shared: Arc<Shared>) {
     }
 }
 
-/// Writes to the bucket what waits for it.
-async fn flush(shared: &Arc<Shared>, bucket: &Bucket) -> Result<()> {
+/// Writes to the bucket what waits for it; notes in `own` what it was told last of each key.
+async fn flush(shared: &Arc<Shared>, bucket: &Bucket, own: &mut BTreeMap<String, u64>) -> Result<()> {
     while let Some((key, value)) = shared.cache.next_waiting() {
-        bucket.put(&key, value.clone()).await.map_err(|error: Error| error.context(&key))?;
-        shared.cache.written(&key, &value).await?;
+        match bucket.put(&key, value.clone()).await {
+            Ok(number) => {
+                own.insert(key.clone(), number);
+                shared.cache.written(&key, &value).await?;
+            }
+            Err(error) if matches!(error.kind(), Kind::Denied | Kind::Limit | Kind::Invalid) => {
+                log::warn!("the lattice's bucket does not take an entry, which waits until it does: {error}"; key = key);
+                shared.cache.refused(&key);
+            }
+            Err(error) => return Err(error.context(&key)),
+        }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(key: &str, number: u64) -> Entry {
+        Entry { key: key.into(), value: None, number }
+    }
+
+    #[test]
+    fn of_many_words_on_a_key_the_last_counts_and_our_own_are_no_news() {
+        let mut own = BTreeMap::from([("a".to_owned(), 5), ("b".to_owned(), 6), ("c".to_owned(), 7)]);
+        let said = vec![entry("a", 3), entry("b", 4), entry("a", 5), entry("d", 8), entry("d", 9), entry("c", 10)];
+        assert_eq!(newest(said, &mut own), [entry("d", 9), entry("c", 10)]);
+        // What was said before our last word is not undone by hearing it late.
+        assert_eq!(own, BTreeMap::from([("b".to_owned(), 6)]));
+        assert_eq!(newest(vec![entry("b", 5)], &mut own), []);
+        assert_eq!(newest(vec![entry("b", 6)], &mut own), []);
+        assert_eq!(newest(vec![entry("b", 11)], &mut own), [entry("b", 11)]);
+    }
 }

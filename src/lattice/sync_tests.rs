@@ -52,7 +52,7 @@ fn link(name: &str) -> LinkDefinition {
 async fn content(connection: &Connection, domain: Option<&str>) -> BTreeMap<String, Option<Vec<u8>>> {
     let mut watch = Bucket::new(connection.clone(), "default", domain).watch(IDLE).await.unwrap();
     let content = watch.content().await.unwrap();
-    content.into_iter().map(|Entry { key, value }| (key, value.map(Vec::from))).collect()
+    content.entries.into_iter().map(|Entry { key, value, .. }| (key, value.map(Vec::from))).collect()
 }
 
 /// Waits until the bucket holds a value for each key.
@@ -108,6 +108,56 @@ fn a_bucket_that_was_lost_is_made_and_filled_again() {
         let (second, bucket) = (link("second"), Bucket::new(client.connection.clone(), "default", None));
         bucket.put(&Key::Link(second.id.clone()).text(), Some(encode_link(&second).unwrap())).await.unwrap();
         eventually("followed", || board.host.desired().links.len() == 2).await;
+        board.stop().await;
+    });
+}
+
+#[test]
+fn an_entry_that_the_bucket_refuses_holds_up_no_other() {
+    run(async {
+        let (server, directory) = (NatsServer::start("max_payload: 8000"), tempfile::tempdir().unwrap());
+        let board = Board::start("alpha", directory.path(), &server.endpoint()).await;
+        let client = connect(&server.endpoint(), &steady()).await;
+        // Its key comes first in the bucket's order whatever the others are.
+        let mut names: Vec<LinkDefinition> = ["one", "two", "three"].map(link).to_vec();
+        names.sort_by(|a, b| a.id.cmp(&b.id));
+        names[0].values.insert("certificate".into(), "x".repeat(9000));
+        for link in &names {
+            board.host.change(|desired| desired.put_link(link.clone())).await.unwrap();
+        }
+        let keys: Vec<String> = names[1..].iter().map(|link| Key::Link(link.id.clone()).text()).collect();
+        holds(&client, None, &keys).await;
+        // Small enough, it follows.
+        names[0].values.clear();
+        board.host.change(|desired| desired.put_link(names[0].clone())).await.unwrap();
+        holds(&client, None, &[Key::Link(names[0].id.clone()).text()]).await;
+        assert_eq!(board.host.desired().links.len(), 3);
+        board.stop().await;
+    });
+}
+
+#[test]
+fn names_that_are_no_part_of_a_subject_are_refused_and_harm_nobody() {
+    run(async {
+        let (server, directory) = (NatsServer::start(""), tempfile::tempdir().unwrap());
+        let board = Board::start("alpha", directory.path(), &server.endpoint()).await;
+        let client = Client::new(&server.endpoint()).await;
+        let id = client.until_answered("ping.hosts").await["id"].as_str().unwrap().to_owned();
+        for name in ["my link", ">", "*", "a..b"] {
+            let launch = json!({"provider_ref": "builtin:keyvalue", "link_name": name});
+            let answer = client.ask(&format!("cmd.{id}.lp"), launch).await;
+            assert_eq!(answer["accepted"], false, "{answer}");
+            let answer = client.ask("linkdefs.put", serde_json::to_value(link(name)).unwrap()).await;
+            assert!(answer["error"].as_str().unwrap().contains("NATS subject"), "{answer}");
+        }
+        // Somebody wrote one into the bucket: left out, and the next is taken.
+        let bucket = Bucket::new(client.connection.clone(), "default", None);
+        for name in ["my link", "good"] {
+            let link = link(name);
+            bucket.put(&Key::Link(link.id.clone()).text(), Some(encode_link(&link).unwrap())).await.unwrap();
+        }
+        eventually("the good one is taken over", || board.host.desired().links.contains_key(&link("good").id)).await;
+        assert_eq!(board.host.desired().links.len(), 1);
         board.stop().await;
     });
 }

@@ -42,12 +42,24 @@ pub fn write(buffer: &mut Vec<u8>, limit_bytes: usize, value: &(impl Serialize +
 ///
 /// # Errors
 /// [`Kind::Limit`](crate::error::Kind::Limit) when it is longer, else [`Kind::Invalid`](crate::error::Kind::Invalid);
-/// the text is `what` followed by the reason.
+/// the text is `what` followed by the reason, which repeats no value: it may be a secret, and the text goes into logs.
 pub fn read<T: DeserializeOwned>(what: &str, bytes: &[u8], limit_bytes: usize) -> Result<T> {
     if bytes.len() > limit_bytes {
         return Err(Error::limit(format!("{what}: it has {} bytes, at most {limit_bytes} are read", bytes.len())));
     }
-    serde_json::from_slice(bytes).map_err(|cause| Error::invalid(format!("{what}: {cause}")))
+    serde_json::from_slice(bytes)
+        .map_err(|cause| Error::invalid(format!("{what}: {}", without_value(&cause.to_string()))))
+}
+
+/// `text` of the reader without the value it complains of: `invalid type: string "…", expected a map`.
+fn without_value(text: &str) -> String {
+    let complains = text.starts_with("invalid type: ") || text.starts_with("invalid value: ");
+    match (text.find(['"', '`']), text.rfind(", expected ")) {
+        (Some(value), Some(expected)) if complains && value < expected => {
+            format!("{}{}", text[..value].trim_end(), &text[expected..])
+        }
+        _ => text.to_owned(),
+    }
 }
 
 /// For members where `null` means the same as absence.
@@ -131,5 +143,19 @@ mod tests {
         assert_eq!(buffer, br#"{"a":1,"b":2}"#);
         write(&mut buffer, 100, &Items(|| pairs.iter().map(|pair| pair.0))).unwrap();
         assert_eq!(buffer, br#"["a","b"]"#);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_without_the_value() {
+        type Values = std::collections::BTreeMap<String, String>;
+        for (body, said) in [
+            (r#"{"a":{"PASSWORD":12345678}}"#, "invalid type: integer, expected a string at line 1 column 25"),
+            (r#"{"a":"sword, expected fish"}"#, "invalid type: string, expected a map at line 1 column 27"),
+            (r#"{"a":7"#, "invalid type: integer, expected a map at line 1 column 6"),
+        ] {
+            let read = read::<std::collections::BTreeMap<String, Values>>("it", body.as_bytes(), 1000);
+            assert_eq!(read.unwrap_err().text(), format!("it: {said}"));
+        }
+        assert_eq!(without_value("missing field `lattice` at line 1"), "missing field `lattice` at line 1");
     }
 }

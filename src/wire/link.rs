@@ -1,13 +1,13 @@
 //! Link definitions: which provider serves a contract for an actor, and with what values (`protocol/cache.md §2`).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use data_encoding::HEXUPPER;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// One link. The triple (actor, contract, link name) is its identity; the provider is not part of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkDefinition {
     /// See [`link_id`]. Clients leave it out; readers compute it.
     #[serde(default)]
@@ -23,6 +23,20 @@ pub struct LinkDefinition {
     /// Settings of this link, per contract (`protocol/interfaces.md`).
     #[serde(default)]
     pub values: BTreeMap<String, String>,
+}
+
+/// Names the values and hides them: people keep passwords there.
+impl fmt::Debug for LinkDefinition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LinkDefinition")
+            .field("id", &self.id)
+            .field("actor_id", &self.actor_id)
+            .field("provider_id", &self.provider_id)
+            .field("link_name", &self.link_name)
+            .field("contract_id", &self.contract_id)
+            .field("values", &self.values.keys())
+            .finish()
+    }
 }
 
 impl LinkDefinition {

@@ -45,6 +45,28 @@ pub fn check_control_prefix(prefix: &str) -> Result<()> {
     )))
 }
 
+/// Refuses what cannot stand in a subject: a link name or key that a client sent, `what` to the reader. One that got in
+/// would be asked for by every pass of the host and be refused by the client library each time, or, as a wildcard, take what
+/// is meant for others.
+///
+/// # Errors
+/// [`Kind::Invalid`](crate::error::Kind::Invalid).
+pub fn check_part(what: &str, text: &str) -> Result<()> {
+    let bad = |letter: char| letter.is_whitespace() || letter.is_control() || matches!(letter, '*' | '>');
+    if text.len() <= MAX_PART_BYTES && !text.contains(bad) && text.split('.').all(|token| !token.is_empty()) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "the {what} '{}' cannot be part of a NATS subject: it has white space, a wildcard, an empty part, or more than \
+         {MAX_PART_BYTES} bytes",
+        crate::wire::text::prefix(&text.escape_debug().to_string(), MAX_PART_BYTES)
+    )))
+}
+
+/// Longest link name or key in a subject, bytes: keys have 56, link names are words. Servers end the connection over a subject
+/// of a few thousand.
+const MAX_PART_BYTES: usize = 256;
+
 /// The subjects of one lattice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subjects {
@@ -348,6 +370,16 @@ mod tests {
 
     fn subjects() -> Subjects {
         Subjects::new(DEFAULT_CONTROL_PREFIX, "default").unwrap()
+    }
+
+    #[test]
+    fn what_clients_name_may_be_part_of_a_subject_or_not() {
+        for good in ["default", "a-b_c", "größe", "a.b", "VBGBYWC3"] {
+            check_part("link name", good).unwrap();
+        }
+        for bad in ["", " ", "my link", "*", ">", "a.*", "a..b", ".", "a\n", &"x".repeat(257)] {
+            assert!(check_part("link name", bad).unwrap_err().text().contains("link name"), "{bad}");
+        }
     }
 
     #[test]

@@ -24,19 +24,15 @@ use crate::{
 
 pub async fn put_link(shared: &Shared, body: &[u8]) -> Result<()> {
     let link = parse_put(body)?;
-    shared.host.change(|desired| desired.put_link(link)).await?;
-    sync::tell_links(shared).await
+    sync::change_links(shared, |desired| desired.put_link(link)).await
 }
 
 /// A link nobody knows is deleted too: the bucket may hold it.
 pub async fn delete_link(shared: &Shared, body: &[u8]) -> Result<()> {
     let id = DeleteLink::parse(body)?.id();
     let known = shared.host.desired().links.contains_key(&id);
-    shared.host.change(|desired| Ok(desired.delete_link(&id))).await?;
-    if !known {
-        shared.cache.write(&Key::Link(id), None).await?;
-    }
-    sync::tell_links(shared).await
+    sync::change_links(shared, |desired| Ok(desired.delete_link(&id))).await?;
+    if known { Ok(()) } else { shared.cache.write(&Key::Link(id), None).await }
 }
 
 pub async fn put_registries(shared: &Shared, body: &[u8]) -> Result<()> {

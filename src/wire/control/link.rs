@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{not_empty, parse};
 use crate::{
     error::Result,
-    wire::{LinkDefinition, json::null_is_default, link::link_id},
+    wire::{LinkDefinition, json::null_is_default, link::link_id, subject::check_part},
 };
 
 /// `linkdefs.put`: the link, its identity computed whatever the client wrote.
@@ -33,6 +33,11 @@ pub fn parse_put(body: &[u8]) -> Result<LinkDefinition> {
         ("contract_id", &wire.contract_id),
     ] {
         not_empty(REFUSAL, name, value)?;
+    }
+    for (what, value) in
+        [("actor's key", &wire.actor_id), ("provider's key", &wire.provider_id), ("link name", &wire.link_name)]
+    {
+        check_part(what, value).map_err(|error| error.context(REFUSAL))?;
     }
     Ok(LinkDefinition {
         id: link_id(&wire.actor_id, &wire.contract_id, &wire.link_name),

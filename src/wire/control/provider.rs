@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{Annotations, not_empty, parse};
 use crate::{
     error::{Error, Result},
-    wire::json::null_is_default,
+    wire::{json::null_is_default, subject::check_part},
 };
 
 /// Characters of every public key.
@@ -39,6 +39,7 @@ impl LaunchProvider {
         let mut launch: Self = parse(Self::REFUSAL, body)?;
         not_empty(Self::REFUSAL, "provider_ref", &launch.provider_ref)?;
         not_empty(Self::REFUSAL, "link_name", &launch.link_name)?;
+        check_part("link name", &launch.link_name).map_err(|error| error.context(Self::REFUSAL))?;
         launch.configuration = launch.configuration.filter(|text| !text.is_empty());
         Ok(launch)
     }
