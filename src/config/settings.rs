@@ -671,7 +671,7 @@ pub static SETTINGS: &[Setting] = &[
     setting(
         "WASMCLOUD_PROVIDER_NATS_SECONDS",
         "",
-        Kind::Count { min: 60, max: 31_536_000 },
+        Kind::Count { min: credentials::LEAST_LIFETIME.as_secs(), max: 31_536_000 },
         Default::Number(|| credentials::LIFETIME.as_secs()),
         "How long such a login holds, seconds; the provider is started anew when an eighth of it is left",
     ),

@@ -26,6 +26,10 @@ use crate::{
 /// half a day makes that rare, and a login that leaked is worth little the day after.
 pub const LIFETIME: Duration = Duration::from_secs(12 * 3600);
 
+/// Shortest lifetime that can be set. The eighth of it that is left at the renewal is what a provider has to end in order;
+/// with less the server would cut it off on the way.
+pub const LEAST_LIFETIME: Duration = Duration::from_secs(20);
+
 /// The provider is started anew when this part of the lifetime is left, one in this many.
 const RENEWED_AT_LAST: u32 = 8;
 

@@ -274,7 +274,7 @@ impl Process {
         let mut next = first_probe;
         let renewal = self.settings.minting.as_ref().map(|minting| self.started + minting.renewal());
         loop {
-            Timer::at(next).await;
+            Timer::at(renewal.map_or(next, |renewal| renewal.min(next))).await;
             if renewal.is_some_and(|renewal| renewal <= Instant::now()) {
                 // It read its login once, at its start; the server ends the connection when that is over.
                 self.watcher.renew();
