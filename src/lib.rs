@@ -5,7 +5,7 @@
 //! Floors, lowest first; a room imports only from floors below its own.
 //!
 //! 0. [`error`]: the one error type, with a kind and a text for the operator; [`task`]: the executor;
-//!    [`private`]: secret files.
+//!    [`private`]: secret files; [`curtain`]: who may look into this process.
 //! 1. [`log`]: one line per event; [`wire`]: the words of the lattice, no I/O; [`store`]: what survives a power cut;
 //!    [`trust`], [`certificate`]: TLS for outgoing and incoming HTTP.
 //! 2. [`claims`]: who may do what: keys, tokens, signed modules, provider archives.
@@ -33,6 +33,7 @@ pub mod certificate;
 pub mod claims;
 pub mod cli;
 pub mod config;
+pub mod curtain;
 pub mod error;
 pub mod host;
 pub mod lattice;

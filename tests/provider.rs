@@ -50,7 +50,11 @@ impl Stage {
 
     /// On `server`, where `nats` may do what the test does.
     async fn with(server: &NatsServer, nats: Client, settings: &[(&str, &str)]) -> Self {
-        let sandbox = Sandbox::new(env!("CARGO_BIN_EXE_latticed"));
+        Self::inside(Sandbox::new(env!("CARGO_BIN_EXE_latticed")), server, nats, settings).await
+    }
+
+    /// The same, in `sandbox`.
+    async fn inside(sandbox: Sandbox, server: &NatsServer, nats: Client, settings: &[(&str, &str)]) -> Self {
         let events = nats.subscribe("wasmbus.evt.default".into()).await.expect("the server listens");
         nats.flush().await.expect("the server answers");
         let port = server.port().to_string();
@@ -508,6 +512,41 @@ fn a_provider_sees_its_own_place_and_no_secret() {
     });
 }
 
+/// A host that is no root, and providers of the same user that see all files of it: what the host was told in secret they
+/// find neither in its environment nor in its memory, nor in those of the processes in between.
+#[test]
+fn a_provider_of_the_same_user_cannot_look_into_the_host() {
+    block_on(async {
+        let server = NatsServer::start();
+        let nats = connect(&server).await;
+        let sandbox = Sandbox::of_nobody(env!("CARGO_BIN_EXE_latticed"));
+        // An empty value is none: as operators have it, and not as tests.
+        let settings = [("WASMCLOUD_PROVIDER_LANDLOCK", "false"), ("WASMCLOUD_DUMPABLE", "")];
+        let mut stage = Stage::inside(sandbox, &server, nats, &settings).await;
+        stage.put_link("curious", json!({})).await;
+        stage.launch("curious", json!({})).await;
+        stage.event("health_check_passed").await;
+        let place = stage.place_where("curious", |place| place["link"].is_object()).await;
+        let status = place["status"].as_str().expect("text");
+        assert!(!status.contains("\nUid:\t0\t"), "{status}");
+        let detail = stage.host().status().providers[0].detail.clone();
+        assert!(detail.contains("all files of its user"), "{detail}");
+        let process = place["process"].as_u64().expect("a number");
+        let read = async |path: String| stage.call("curious", "Test.Read", path.as_bytes()).await;
+        assert!(read("/proc/self/environ".into()).await.is_ok(), "it can read what is its own");
+        let others = descendants(stage.host().pid()).into_iter().filter(|one| *one != process);
+        for other in others.chain([u64::from(stage.host().pid())]) {
+            for file in ["environ", "mem", "maps", "auxv"] {
+                let refused = read(format!("/proc/{other}/{file}")).await.map(|bytes| bytes.len());
+                assert!(refused.as_ref().is_err_and(|text| text.contains("denied")), "{other} {file}: {refused:?}");
+            }
+        }
+        // What the host says of itself it still reads.
+        assert!(stage.host().status().memory.pss_bytes > 0);
+        assert!(stage.host().output().contains("connected to NATS"));
+    });
+}
+
 #[test]
 fn what_may_not_run_is_refused_and_told() {
     block_on(async {
@@ -536,6 +575,34 @@ fn what_may_not_run_is_refused_and_told() {
         let kept = std::fs::read_dir(stage.sandbox.path("state/providers/bin")).map_or(0, Iterator::count);
         assert_eq!(kept, 0, "nothing that may not run takes room");
     });
+}
+
+/// Other hosts of this line run archives whose token is over; this one does where its operator says so and lists no issuers.
+#[test]
+fn an_archive_that_expired_runs_only_where_the_operator_says_so() {
+    const LEGACY: (&str, &str) = ("WASMCLOUD_PROVIDER_LEGACY_ARCHIVES", "true");
+    let account = guests::account().public_key().to_string();
+    let trusted = ("WASMCLOUD_ALLOWED_ISSUERS", account.as_str());
+    let binary = std::fs::read(provider::mannered()).expect("it is built");
+    let expired = provider::archive_with("old", KEY_VALUE, &binary, |claims| claims.exp = Some(1_767_225_601));
+    for (settings, runs) in [(&[][..], false), (&[LEGACY][..], true), (&[LEGACY, trusted][..], false)] {
+        block_on(async {
+            let mut stage = Stage::start(settings).await;
+            let reference = format!("file://{}", stage.sandbox.write("old.par.gz", &expired).display());
+            let ack = stage.command("lp", json!({ "provider_ref": reference, "link_name": "default" })).await;
+            if runs {
+                assert_eq!(ack["accepted"], true, "{ack}");
+                stage.put_link("old", json!({})).await;
+                stage.event("health_check_passed").await;
+                stage.place_where("old", |_| true).await;
+                assert_eq!(stage.increment("old").await, Ok(1));
+            } else {
+                let failed = stage.event("provider_start_failed").await;
+                assert!(failed["error"].as_str().is_some_and(|error| error.contains("expired")), "{failed}");
+                assert_eq!(descendants(stage.host().pid()), Vec::<u64>::new());
+            }
+        });
+    }
 }
 
 /// A manifest brings a provider, an actor and their link; a boot later it all starts without the archive, and a call that
@@ -644,6 +711,29 @@ impl Operator {
             "type": "user", "version": 2 } });
         (credentials::sign(&claims, &self.account).expect("signed"), user.seed().expose().to_owned())
     }
+
+    /// A host that makes logins, and a client who may do anything.
+    async fn stage(&self, settings: &[(&str, &str)]) -> Stage {
+        let (jwt, seed) = self.user("test client");
+        let key = latticed::claims::KeyPair::from_seed(&seed).expect("a seed");
+        let sign = move |nonce: Vec<u8>| {
+            let signature = key.sign(&nonce).to_vec();
+            async move { Ok(signature) }
+        };
+        let options = async_nats_031::ConnectOptions::with_jwt(jwt, sign).request_timeout(Some(PATIENCE));
+        let client = options.connect(self.server.url()).await.expect("the server lets the client in");
+        let (jwt, seed) = self.user("host");
+        let account_seed = self.account.seed().expose().to_owned();
+        let mut all = vec![
+            ("WASMCLOUD_RPC_JWT", jwt.as_str()),
+            ("WASMCLOUD_RPC_SEED", &seed),
+            ("WASMCLOUD_CTL_JWT", &jwt),
+            ("WASMCLOUD_CTL_SEED", &seed),
+            ("WASMCLOUD_PROVIDER_NATS_ACCOUNT_SEED", &account_seed),
+        ];
+        all.extend_from_slice(settings);
+        Stage::with(&self.server, client, &all).await
+    }
 }
 
 /// With an account's key the host makes each provider a login of its own, and the server holds it to its subjects.
@@ -651,29 +741,7 @@ impl Operator {
 fn a_minted_login_works_and_confines() {
     block_on(async {
         let operator = Operator::start();
-        let (server, account) = (&operator.server, &operator.account);
-        let (jwt, seed) = operator.user("test client");
-        let key = latticed::claims::KeyPair::from_seed(&seed).expect("a seed");
-        let sign = move |nonce: Vec<u8>| {
-            let signature = key.sign(&nonce).to_vec();
-            async move { Ok(signature) }
-        };
-        let options = async_nats_031::ConnectOptions::with_jwt(jwt, sign).request_timeout(Some(PATIENCE));
-        let client = options.connect(server.url()).await.expect("the server lets the client in");
-        let (jwt, seed) = operator.user("host");
-        let account_seed = account.seed().expose().to_owned();
-        let mut stage = Stage::with(
-            server,
-            client,
-            &[
-                ("WASMCLOUD_RPC_JWT", &jwt),
-                ("WASMCLOUD_RPC_SEED", &seed),
-                ("WASMCLOUD_CTL_JWT", &jwt),
-                ("WASMCLOUD_CTL_SEED", &seed),
-                ("WASMCLOUD_PROVIDER_NATS_ACCOUNT_SEED", &account_seed),
-            ],
-        )
-        .await;
+        let mut stage = operator.stage(&[]).await;
         stage.put_link("tame", json!({})).await;
         stage.launch("tame", json!({})).await;
         stage.event("health_check_passed").await;
@@ -727,46 +795,42 @@ fn a_minted_login_works_and_confines() {
     });
 }
 
-/// Figures for people: `cargo test --test provider -- --ignored --nocapture figures`.
+/// Providers read their login once, at their start: before it ends the host starts them anew with a fresh one, so that the
+/// server never has to cut one off, and they go on with their work beyond the first login's end.
 #[test]
-#[ignore = "prints figures and judges none of them"]
-fn figures() {
-    const PROVIDERS: u64 = 8;
+fn a_minted_login_is_renewed_before_it_ends() {
+    const LIFETIME: Duration = credentials::LEAST_LIFETIME;
     block_on(async {
-        let mut stage = Stage::start(&[]).await;
-        let pss = |process: u32| support::process::memory(process).expect("the kernel tells").pss;
-        // The first one brings what all share.
-        stage.launch("first", json!({})).await;
-        stage.event("health_check_passed").await;
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        let (host, before) = (stage.host().pid(), pss(stage.host().pid()));
-        let mut waits = Vec::new();
-        for number in 0..PROVIDERS {
-            let name = format!("p{number}");
-            let reference = stage.archive(&name);
-            let body = json!({ "provider_ref": reference, "link_name": "default" });
-            let begun = std::time::Instant::now();
-            let ack = stage.command("lp", body).await;
-            assert_eq!(ack["accepted"], true, "{ack}");
-            let acked = begun.elapsed();
-            stage.event("provider_started").await;
-            let started = begun.elapsed();
-            stage.event("health_check_passed").await;
-            waits.push((acked, started, begun.elapsed()));
-        }
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        let after = pss(host);
-        println!("acknowledged, provider_started, health_check_passed after lp: {waits:?}");
-        println!("host PSS {before} -> {after}: {} bytes per provider", after.saturating_sub(before) / PROVIDERS);
-        let status = stage.host().status();
-        let binary = std::fs::metadata(provider::mannered()).expect("it is built").len();
-        println!("binary of the provider: {binary} bytes; {} providers run", status.providers.len());
-        for process in descendants(host) {
-            let name = std::fs::read_link(format!("/proc/{process}/exe")).unwrap_or_default();
-            if name.ends_with("latticed") {
-                println!("supervisor PSS: {} bytes", pss(process as u32));
-                break;
+        let operator = Operator::start();
+        let seconds = LIFETIME.as_secs().to_string();
+        // Probes come too seldom to notice the end by: the renewal has a time of its own.
+        let mut stage = operator
+            .stage(&[("WASMCLOUD_PROVIDER_NATS_SECONDS", &seconds), ("WASMCLOUD_PROVIDER_PROBE_MS", "60000")])
+            .await;
+        stage.put_link("lasting", json!({})).await;
+        let begun = std::time::Instant::now();
+        stage.launch("lasting", json!({})).await;
+        stage.place_where("lasting", |_| true).await;
+        let (mut answered, mut longest_silence) = (std::time::Instant::now(), Duration::ZERO);
+        while begun.elapsed() < LIFETIME + LIFETIME / 4 {
+            if stage.increment("lasting").await.is_ok() {
+                longest_silence = longest_silence.max(answered.elapsed());
+                answered = std::time::Instant::now();
             }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        assert!(answered.elapsed() < Duration::from_secs(1), "it works beyond the first login's end");
+        println!("longest time without an answer: {longest_silence:?}");
+        let first = stage.event("provider_started").await;
+        let stopped = stage.event("provider_stopped").await;
+        assert_eq!(
+            (&stopped["reason"], &stopped["instance_id"]),
+            (&json!("its NATS login is renewed"), &first["instance_id"])
+        );
+        let second = stage.event("provider_started").await;
+        assert_ne!(second["instance_id"], first["instance_id"]);
+        assert_eq!(stage.place("lasting").await["instance"], second["instance_id"]);
+        assert!(stage.host().output().contains("ended in order"), "{}", stage.host().output());
+        assert!(!operator.server.log().contains("Expired"), "{}", operator.server.log());
     });
 }

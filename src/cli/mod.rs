@@ -42,6 +42,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind}
 pub use output::Output;
 
 use crate::{
+    curtain,
     error::{Error, Kind, Result},
     web::answer::ErrorBody,
 };
@@ -118,6 +119,10 @@ pub fn main() -> ExitCode {
     // Before anything else: these run once per provider, and nobody types them.
     if let Some(code) = crate::provider::helper(arguments.get(1..).unwrap_or_default()) {
         return code;
+    }
+    if let Err(error) = curtain::draw() {
+        complain(&error, wants_json(&arguments));
+        return ExitCode::from(error.kind().exit_code());
     }
     let cli = match parse(&arguments) {
         Ok(cli) => cli,

@@ -25,6 +25,7 @@ use crate::{
     capability::{self, http_client, http_server, messaging},
     claims::{KeyPair, Role},
     config::{Config, RegistryAccount, friendly_name, host_config},
+    curtain,
     error::{Context, Kind, Result},
     host::{
         self, Broker, Host, Liveness, Parts, Readiness,
@@ -87,6 +88,9 @@ pub fn run(args: Args, _output: &mut Output) -> Result<()> {
 fn start(args: Args, config: Config) -> Result<()> {
     for warning in &config.warnings {
         log::warn!("{warning}");
+    }
+    if config.dumpable {
+        curtain::open()?;
     }
     heap::configure();
     task::run(config.workers, serve(config, args)).context(Kind::Internal, "cannot start the main loop")?

@@ -111,6 +111,8 @@ pub struct Config {
     pub actor: actor::Settings,
     /// Threads that run guests beside the main one.
     pub workers: usize,
+    /// Whether other processes of the user may look into this one.
+    pub dumpable: bool,
     /// Limits of what is kept.
     pub store: store::Settings,
     /// Limits of one keyspace, where its link sets none.
@@ -246,6 +248,7 @@ impl Config {
             },
             actor: read.actor(),
             workers: read.number("WASMCLOUD_WORKERS"),
+            dumpable: read.flag("WASMCLOUD_DUMPABLE"),
             store: store::Settings {
                 max_bytes: read.number("WASMCLOUD_STORE_BYTES"),
                 max_keys: read.number("WASMCLOUD_STORE_KEYS"),

@@ -321,6 +321,13 @@ pub static SETTINGS: &[Setting] = &[
         "Threads that run actors beside the main one",
     ),
     setting(
+        "WASMCLOUD_DUMPABLE",
+        "",
+        Kind::Flag,
+        OFF,
+        "Let debuggers, profilers and other processes of the same user look into this one, and it leave core dumps: its seeds can be read there",
+    ),
+    setting(
         "WASMCLOUD_MODULE_CACHE_BYTES",
         "",
         Kind::Bytes { min: 0, max: 1 << 30 },

@@ -23,8 +23,8 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     process::{
-        DumpableBehavior, Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, kill_process,
-        kill_process_group, pidfd_open, set_child_subreaper, set_dumpable_behavior, wait, waitid, waitpid,
+        Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, kill_process, kill_process_group,
+        pidfd_open, set_child_subreaper, wait, waitid, waitpid,
     },
 };
 
@@ -32,7 +32,10 @@ use super::{
     cgroup, confine,
     orders::{Command, MAX_LINE_BYTES, Orders, Report},
 };
-use crate::error::{Context, Error, Kind, Result};
+use crate::{
+    curtain,
+    error::{Context, Error, Kind, Result},
+};
 
 /// First argument of this helper.
 pub const ARGUMENT: &str = "__supervise";
@@ -70,8 +73,7 @@ fn host_socket() -> Result<UnixStream> {
 
 fn supervise(mut host: UnixStream) -> Result<()> {
     // The orders hold seeds: no other process of this user may look into our memory.
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .map_err(|cause| Error::internal(format!("cannot close this process to others: {cause}")))?;
+    curtain::draw()?;
     let orders = read_orders(&host)?;
     set_child_subreaper(Some(getpid())).map_err(|cause| Error::internal(format!("cannot adopt orphans: {cause}")))?;
     let group = orders.cgroup.clone();

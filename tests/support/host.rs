@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -18,7 +19,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Sandbox {
     folder: tempfile::TempDir,
     program: PathBuf,
+    /// Whose the programs are, where not the test's.
+    user: Option<u32>,
 }
+
+/// The user `nobody`, everywhere.
+const NOBODY: u32 = 65_534;
 
 impl Sandbox {
     /// A fresh folder for hosts of the binary `program`.
@@ -26,7 +32,17 @@ impl Sandbox {
         let folder = tempfile::Builder::new().prefix("latticed-").tempdir().expect("the temporary folder is writable");
         // Made absolute: it is started in that folder.
         let program = std::path::absolute(program.into()).expect("the working folder has a path");
-        Self { folder, program }
+        Self { folder, program, user: None }
+    }
+
+    /// The same for hosts that are not root: of `nobody` where the test is root, else of the test's user.
+    pub fn of_nobody(program: impl Into<PathBuf>) -> Self {
+        let mut sandbox = Self::new(program);
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(sandbox.folder.path(), Some(NOBODY), Some(NOBODY)).expect("root may give away");
+            sandbox.user = Some(NOBODY);
+        }
+        sandbox
     }
 
     /// A path in the folder.
@@ -54,7 +70,12 @@ impl Sandbox {
             .env("STATE_DIRECTORY", self.path("state"))
             // Whatever serves NATS on this machine is none of a test's business: it names its own server.
             .env("WASMCLOUD_JOIN", "named")
+            // Tests and benchmarks look into it, also where they are not root.
+            .env("WASMCLOUD_DUMPABLE", "true")
             .stdin(Stdio::null());
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
         command
     }
 
