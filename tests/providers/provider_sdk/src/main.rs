@@ -4,6 +4,9 @@
 //! * `Test.Echo`: the body, whatever its length.
 //! * `Test.CallBack`: calls `HttpServer.HandleRequest` of the calling actor with the body, and answers the body of its answer.
 
+#[path = "../../shared.rs"]
+mod shared;
+
 use std::{
     borrow::Cow,
     collections::HashMap,
@@ -11,7 +14,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
 use wasmcloud_provider_sdk::{
     core::{LinkDefinition, WasmCloudEntity},
     deserialize,
@@ -20,33 +22,12 @@ use wasmcloud_provider_sdk::{
     serialize, start_provider, Context, MessageDispatch, Provider as SdkProvider, ProviderHandler,
 };
 
+use shared::{Increment, Request, Response};
+
 #[derive(Clone, Default)]
 struct Provider {
     links: Arc<Mutex<HashMap<String, LinkDefinition>>>,
     counters: Arc<Mutex<HashMap<String, i32>>>,
-}
-
-#[derive(Deserialize)]
-struct Increment {
-    key: String,
-    value: i32,
-}
-
-#[derive(Serialize)]
-struct Request<'a> {
-    method: &'a str,
-    path: &'a str,
-    #[serde(rename = "queryString")]
-    query_string: &'a str,
-    header: HashMap<String, Vec<String>>,
-    #[serde(with = "serde_bytes")]
-    body: &'a [u8],
-}
-
-#[derive(Deserialize)]
-struct Response {
-    #[serde(with = "serde_bytes", default)]
-    body: Vec<u8>,
 }
 
 impl SdkProvider for Provider {}
@@ -94,8 +75,6 @@ impl MessageDispatch for Provider {
                 let actor = context.actor.clone().unwrap_or_default();
                 let link = self.links.lock().unwrap().get(&actor).cloned();
                 let link = link.ok_or_else(|| format!("no link to {actor}"))?;
-                let request =
-                    Request { method: "POST", path: "/", query_string: "", header: HashMap::new(), body: &body };
                 let origin = WasmCloudEntity {
                     public_key: link.provider_id,
                     link_name: link.link_name,
@@ -103,7 +82,8 @@ impl MessageDispatch for Provider {
                 };
                 let target = WasmCloudEntity { public_key: actor, ..WasmCloudEntity::default() };
                 let client = get_connection().get_rpc_client();
-                let answer = client.send(origin, target, "HttpServer.HandleRequest", serialize(&request)?).await?;
+                let answer =
+                    client.send(origin, target, "HttpServer.HandleRequest", serialize(&Request::post(&body))?).await?;
                 if let Some(error) = answer.error {
                     return Err(error.into());
                 }

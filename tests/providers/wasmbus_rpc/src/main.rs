@@ -4,6 +4,9 @@
 //! * `Test.Echo`: the body, whatever its length.
 //! * `Test.CallBack`: calls `HttpServer.HandleRequest` of the calling actor with the body, and answers the body of its answer.
 
+#[path = "../../shared.rs"]
+mod shared;
+
 use std::{
     collections::HashMap,
     convert::Infallible,
@@ -11,7 +14,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
 use wasmbus_rpc::{
     common::{deserialize, serialize, Context, Message, MessageDispatch, Transport},
     core::LinkDefinition,
@@ -19,33 +21,12 @@ use wasmbus_rpc::{
     provider::{prelude::provider_main, ProviderDispatch, ProviderHandler, ProviderTransport},
 };
 
+use shared::{Increment, Request, Response};
+
 #[derive(Clone, Default)]
 struct Provider {
     links: Arc<Mutex<HashMap<String, LinkDefinition>>>,
     counters: Arc<Mutex<HashMap<String, i32>>>,
-}
-
-#[derive(Deserialize)]
-struct Increment {
-    key: String,
-    value: i32,
-}
-
-#[derive(Serialize)]
-struct Request<'a> {
-    method: &'a str,
-    path: &'a str,
-    #[serde(rename = "queryString")]
-    query_string: &'a str,
-    header: HashMap<String, Vec<String>>,
-    #[serde(with = "serde_bytes")]
-    body: &'a [u8],
-}
-
-#[derive(Deserialize)]
-struct Response {
-    #[serde(with = "serde_bytes", default)]
-    body: Vec<u8>,
 }
 
 impl ProviderDispatch for Provider {}
@@ -89,14 +70,10 @@ impl MessageDispatch for Provider {
                 let actor = context.actor.clone().unwrap_or_default();
                 let link = self.links.lock().unwrap().get(&actor).cloned();
                 let link = link.ok_or_else(|| RpcError::Other(format!("no link to {actor}")))?;
-                let request = Request {
-                    method: "POST",
-                    path: "/",
-                    query_string: "",
-                    header: HashMap::new(),
-                    body: &message.arg,
+                let call = Message {
+                    method: "HttpServer.HandleRequest",
+                    arg: serialize(&Request::post(&message.arg))?.into(),
                 };
-                let call = Message { method: "HttpServer.HandleRequest", arg: serialize(&request)?.into() };
                 let answer = ProviderTransport::new(&link, None).send(context, call, None).await?;
                 let response: Response = deserialize(&answer)?;
                 Ok(response.body)
