@@ -14,6 +14,7 @@ mod footprint;
 mod idle;
 mod load;
 mod machine;
+mod providers;
 mod redis;
 mod router;
 mod rpc;
@@ -45,7 +46,7 @@ const QUICK: Effort = Effort { starts: 5, rounds: 3, load_seconds: 1, idle_secon
 type Measure = fn(&Path, Effort, &mut Table) -> Result<(), Box<dyn Error>>;
 
 /// What can be measured, in this order.
-const PARTS: [(&str, Measure); 8] = [
+const PARTS: [(&str, Measure); 9] = [
     ("router", |_, effort, table| router::measure(effort, table)),
     ("start", start::measure),
     ("memory", footprint::measure),
@@ -53,6 +54,7 @@ const PARTS: [(&str, Measure); 8] = [
     ("idle", idle::measure),
     ("rpc", rpc::measure),
     ("uplink", uplink::measure),
+    ("providers", providers::measure),
     ("kvredis", redis::measure),
 ];
 

@@ -116,7 +116,7 @@ fn process_of(host: &Host) -> Result<u32, Box<dyn Error>> {
     let key = provider::key("kvredis");
     let status = host.status();
     let there = status.providers.iter().find(|there| there.public_key == key).ok_or("kvredis is not in the status")?;
-    let pid = there.detail.split_whitespace().find_map(|word| word.trim_matches(',').parse().ok());
+    let pid = there.detail.strip_prefix("process ").and_then(|rest| rest.split(':').next()?.parse().ok());
     pid.ok_or_else(|| format!("no process in {:?}", there.detail).into())
 }
 
