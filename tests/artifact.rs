@@ -2,7 +2,12 @@
 
 mod support;
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use latticed::{
     artifact::{Artifacts, Download, Fetched, Images, Limit, Reference, Remote, Settings},
@@ -11,11 +16,15 @@ use latticed::{
     task,
     wire::interface::HTTP_SERVER,
 };
+use rustix::process::Signal;
 use support::{
+    dark::Dark,
     guests,
-    host::Sandbox,
+    host::{Host, Sandbox},
+    http::{free_address, wait_for_200},
+    manifest::Manifest,
     mischief::{Deed, Mischief},
-    nats::{self, NatsServer, block_on, control_client, eventually},
+    nats::{self, NatsServer, PATIENCE, block_on, control_client, eventually},
     process::{bytes_written, memory},
     registry::{ARCHIVE, MODULE, PASSWORD, Registry, USER},
 };
@@ -422,7 +431,7 @@ fn a_download_goes_on_in_the_next_process() {
     });
     assert!(range.is_some_and(|start| start > 500_000), "{range:?}");
     mischief.forget();
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     let digest = board.artifacts.records().find(&tag).and_then(|record| record.manifest()).expect("it is remembered");
     let again = board.fetch(&format!("{tag}@sha256:{digest}")).expect("it is here");
     println!("{} bytes that are here, by their digest: {:?}", again.bytes.len(), start.elapsed());
@@ -440,7 +449,7 @@ fn many_boards_worth_of_questions_cause_one_download_and_the_rate_is_kept() {
     let name = mischief.address().to_string();
     let settings = Settings { insecure: vec![name.clone()], bytes_per_second: 100_000, ..Settings::default() };
     let board = Board::new(settings);
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     let references = [format!("{name}/echo:1"), format!("{name}/other/echo:2")]
         .map(|text| Reference::parse(&text).expect("an image"));
     task::block_on(async {
@@ -579,8 +588,50 @@ fn an_actor_started_from_afar_by_its_image_runs_again_after_a_power_cut_with_nob
     });
 }
 
+#[test]
+fn a_start_by_a_manifest_with_a_tag_waits_for_no_network_and_only_a_reload_asks_again() {
+    let sandbox = Sandbox::new(env!("CARGO_BIN_EXE_latticed"));
+    let mut registry = Registry::open();
+    let echo = |revision: i32| {
+        let wasm = fs::read(guests::module_path("echo")).expect("the guest is built");
+        guests::sign_revision("echo", &[HTTP_SERVER], &wasm, revision).expect("it can be signed")
+    };
+    registry.push("echo", "1", MODULE, &echo(1));
+    let (name, http) = (registry.name(), free_address());
+    let settings = [("WASMCLOUD_OCI_ALLOWED_INSECURE", &*name)];
+    let mut manifest = Manifest::new("tagged");
+    manifest.actor_from("echo", &format!("{name}/echo:1"), 1).http(http);
+    let manifest = sandbox.write("tagged.yaml", manifest.text());
+    let revision = |board: &Host| board.status().actors.first().map(|actor| actor.revision);
+    let board = sandbox.run(&manifest, &settings);
+    wait_for_200(http, PATIENCE).unwrap_or_else(|error| panic!("{error}: {}", board.output()));
+    registry.push("echo", "1", MODULE, &echo(2));
+    board.kill();
+
+    registry.stop();
+    let dark = Dark::at(registry.address());
+    let start = Instant::now();
+    let board = sandbox.run(&manifest, &settings);
+    wait_for_200(http, PATIENCE).unwrap_or_else(|error| panic!("{error}: {}", board.output()));
+    println!("an actor from a tag answers {:?} after the start, with a network that drops packets", start.elapsed());
+    // A connection that nobody answers is waited for four times as long.
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}: {}", start.elapsed(), board.output());
+    assert_eq!(revision(&board), Some(1));
+
+    drop(dark);
+    registry.resume();
+    board.signal(Signal::HUP);
+    eventually("a reload looks the tag up", || revision(&board) == Some(2));
+    board.kill();
+    registry.stop();
+    let _dark = Dark::at(registry.address());
+    let board = sandbox.run(&manifest, &settings);
+    wait_for_200(http, PATIENCE).unwrap_or_else(|error| panic!("{error}: {}", board.output()));
+    assert_eq!(revision(&board), Some(2));
+}
+
 /// Actors that run, as soon as the host can be asked.
-fn actors_running(board: &support::host::Host) -> usize {
+fn actors_running(board: &Host) -> usize {
     task::block_on(board.client().status()).map_or(0, |status| status.actors.len())
 }
 

@@ -4,7 +4,13 @@
 
 mod support;
 
-use std::{collections::HashMap, path::Path, process::Command, sync::OnceLock};
+use std::{
+    collections::HashMap,
+    path::Path,
+    process::Command,
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
 use async_nats_031::Client;
 use latticed::{
@@ -14,9 +20,11 @@ use latticed::{
 };
 use support::{
     counter::{count, first_count},
+    dark::Dark,
     guests,
     host::{Host, Sandbox},
     http::free_address,
+    manifest::Manifest,
     namespace::Cable,
     nats::{self, NatsServer, block_on, control_client, eventually},
     provider,
@@ -96,6 +104,17 @@ async fn counts_through_a_power_cut(
     let board = sandbox.run_again(settings);
     assert_eq!(first_count(&board, address), 3, "{}", said(&board));
     runs(&board, actor, provider);
+
+    // And by a manifest that names them, as a service starts: what is here needs nobody either.
+    board.kill();
+    let mut manifest = Manifest::empty("counting");
+    manifest.capability_from(KVREDIS, KEY_VALUE, provider).actor_from("counter", actor, 1);
+    let manifest = sandbox.write("counting.yaml", manifest.text());
+    let start = Instant::now();
+    let board = sandbox.run(&manifest, settings);
+    assert_eq!(first_count(&board, address), 4, "{}", said(&board));
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}: {}", start.elapsed(), said(&board));
+    runs(&board, actor, provider);
     assert!(!board.output().contains("panicked") && !board.output().contains(PASSWORD), "{}", said(&board));
 }
 
@@ -126,8 +145,12 @@ fn from_a_registry_with_accounts() {
         );
         let nats = nats::connect(&server).await;
         let references = (format!("{name}/team/counter:0.1.0"), format!("{name}/team/kvredis:0.3.0"));
-        counts_through_a_power_cut(&sandbox, &settings, &nats, (&references.0, &references.1), || registry.stop())
-            .await;
+        let mut dark = None;
+        let gone = || {
+            registry.stop();
+            dark = Some(Dark::at(registry.address()));
+        };
+        counts_through_a_power_cut(&sandbox, &settings, &nats, (&references.0, &references.1), gone).await;
     });
 }
 

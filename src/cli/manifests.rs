@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Result},
     host::{
         Application, Host,
-        application::{ActorComponent, LinkComponent, ProviderComponent},
+        application::{ActorComponent, Asking, LinkComponent, ProviderComponent},
         desired::Desired,
     },
     log,
@@ -28,16 +28,16 @@ const MAX_FILES: usize = 1024;
 /// Name of the record of what came from a directory.
 const RECORD: &str = "manifests";
 
-/// Applies the manifest at `path`, or all of that directory.
+/// Applies the manifest at `path`, or all of that directory; `asking` says whether sources are asked for what is here.
 ///
 /// # Errors
 /// A single manifest cannot be used; or the directory, or the disk. Nothing was changed then. Single files of a directory
 /// are reported and passed over.
-pub async fn apply(host: &Arc<Host>, path: PathBuf, config: &Config) -> Result<()> {
+pub async fn apply(host: &Arc<Host>, path: PathBuf, config: &Config, asking: Asking) -> Result<()> {
     if !path.is_dir() {
         let (config, read_path) = (config.clone(), path);
         let application = smol::unblock(move || read(&read_path, &config)).await?;
-        return host.apply(application).await;
+        return host.apply_asking(application, asking).await;
     }
     let files = {
         let path = path.clone();
@@ -50,7 +50,7 @@ pub async fn apply(host: &Arc<Host>, path: PathBuf, config: &Config) -> Result<(
         let outcome = match smol::unblock(move || read(&read_path, &config)).await {
             Ok(application) => {
                 let name = application.name.clone();
-                let outcome = host.apply(application).await;
+                let outcome = host.apply_asking(application, asking).await;
                 applied.insert(name);
                 outcome
             }

@@ -10,7 +10,7 @@ use super::{manifests, run::Args};
 use crate::{
     config::{Config, Effective, RegistryAccount},
     error::Result,
-    host::Host,
+    host::{Host, application::Asking},
     log,
     service::notify,
 };
@@ -93,7 +93,7 @@ impl Reloader {
         }
         self.host.reload_capabilities().await;
         if let Some(path) = self.args.file.clone() {
-            manifests::apply(&self.host, path, &new).await?;
+            manifests::apply(&self.host, path, &new, Asking::Always).await?;
         }
         *self.config() = new;
         match followed.is_empty() {

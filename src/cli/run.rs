@@ -29,6 +29,7 @@ use crate::{
     error::{Context, Kind, Result},
     host::{
         self, Broker, Host, Liveness, Parts, Readiness,
+        application::Asking,
         event::{Events, LogEvents},
     },
     lattice::NatsBroker,
@@ -198,7 +199,7 @@ async fn serve(config: Config, args: Args) -> Result<()> {
     joined.watch(&mut liveness);
     let (liveness, readiness) = (Arc::new(liveness), Arc::new(Readiness::default()));
     if let Some(path) = args.file.clone() {
-        let applied = manifests::apply(&host, path, &config);
+        let applied = manifests::apply(&host, path, &config, Asking::ForUnknown);
         let watched = async { match watch(host.artifacts()).await {} };
         future::or(applied, watched).await?;
     }

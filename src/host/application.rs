@@ -68,6 +68,16 @@ pub struct ProviderComponent {
     pub configuration: Option<String>,
 }
 
+/// When the sources of an application's artifacts are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asking {
+    /// For everything that is not pinned to what is here: somebody wants it now.
+    Always,
+    /// Only for what this host has not had from that reference yet. A start runs what ran before and waits for nobody: a
+    /// network that drops packets would hold it up by a connection's whole time-out for each artifact.
+    ForUnknown,
+}
+
 impl Host {
     /// Makes `application` part of the desired state, in the place of the one with its name.
     ///
@@ -77,15 +87,23 @@ impl Host {
     /// A reference cannot be read, a module is not acceptable, two parts contradict each other, or the disk failed.
     /// Nothing was changed then.
     pub async fn apply(&self, application: Application) -> Result<()> {
-        let part = self.resolve(&application).await?;
+        self.apply_asking(application, Asking::Always).await
+    }
+
+    /// As [`Host::apply`], asking sources as `asking` says.
+    ///
+    /// # Errors
+    /// As [`Host::apply`].
+    pub async fn apply_asking(&self, application: Application, asking: Asking) -> Result<()> {
+        let part = self.resolve(&application, asking).await?;
         self.change(|desired| desired.replace_application(&application.name, part)).await
     }
 
-    async fn resolve(&self, application: &Application) -> Result<Desired> {
+    async fn resolve(&self, application: &Application, asking: Asking) -> Result<Desired> {
         let mut part = Desired::default();
         let mut targets = BTreeMap::new();
         for component in &application.providers {
-            let mut provider = self.resolve_provider(component).await?;
+            let mut provider = self.resolve_provider(component, asking).await?;
             provider.applications = BTreeSet::from([application.name.clone()]);
             targets.insert(component.name.as_str(), provider.clone());
             let key = (provider.public_key.clone(), provider.link_name.clone());
@@ -98,7 +116,7 @@ impl Host {
         }
         for component in &application.actors {
             let actor = self
-                .resolve_actor(component, &application.name)
+                .resolve_actor(component, &application.name, asking)
                 .await
                 .map_err(|error| error.context(&component.name))?;
             for link in &component.links {
@@ -129,11 +147,14 @@ impl Host {
         Ok(part)
     }
 
-    async fn resolve_provider(&self, component: &ProviderComponent) -> Result<DesiredProvider> {
-        let provider = self
-            .find_provider(&component.reference, &component.link_name)
-            .await
-            .map_err(|error| error.context(&component.name))?;
+    async fn resolve_provider(&self, component: &ProviderComponent, asking: Asking) -> Result<DesiredProvider> {
+        let provider = match self.recall_provider(component, asking) {
+            Some(provider) => provider,
+            None => self
+                .find_provider(&component.reference, &component.link_name)
+                .await
+                .map_err(|error| error.context(&component.name))?,
+        };
         if !component.contract_id.is_empty() && component.contract_id != provider.contract_id {
             return Err(Error::config(format!(
                 "{}: {} serves {}, the manifest says {}",
@@ -164,6 +185,40 @@ impl Host {
             applications: BTreeSet::new(),
             token: None,
         })
+    }
+
+    /// The provider that came from this reference before, where nobody is to be asked for it.
+    fn recall_provider(&self, component: &ProviderComponent, asking: Asking) -> Option<DesiredProvider> {
+        if !may_recall(&component.reference, asking) {
+            return None;
+        }
+        let desired = self.desired();
+        let kept = desired.providers.values().find(|there| there.reference == component.reference)?;
+        kept.token.as_ref()?;
+        Some(DesiredProvider {
+            link_name: component.link_name.clone(),
+            annotations: BTreeMap::new(),
+            applications: BTreeSet::new(),
+            ..kept.clone()
+        })
+    }
+
+    /// The actor that came from this reference before, where nobody is to be asked for it and its module is here. Whether
+    /// that is whole is seen when it starts.
+    async fn recall_actor(
+        &self,
+        component: &ActorComponent,
+        application: &str,
+        asking: Asking,
+    ) -> Option<DesiredActor> {
+        if !may_recall(&component.reference, asking) {
+            return None;
+        }
+        let desired = self.desired();
+        let kept = desired.actors.values().find(|actor| actor.reference == component.reference)?;
+        let (blobs, digest) = (self.store.blobs(), kept.digest);
+        smol::unblock(move || blobs.length(digest)).await?;
+        Some(DesiredActor { groups: vec![group(component, application)], ..kept.clone() })
     }
 
     /// The actor that came from this reference before: a board starts again without the stick it was installed from.
@@ -209,7 +264,15 @@ impl Host {
     }
 
     /// The actor of `component`, its module fetched.
-    async fn resolve_actor(&self, component: &ActorComponent, application: &str) -> Result<DesiredActor> {
+    async fn resolve_actor(
+        &self,
+        component: &ActorComponent,
+        application: &str,
+        asking: Asking,
+    ) -> Result<DesiredActor> {
+        if let Some(kept) = self.recall_actor(component, application, asking).await {
+            return Ok(kept);
+        }
         // A source that is gone, or that gives by now what nobody may run, stops no board that has something better.
         let is_fetched = || Reference::parse(&component.reference).is_ok_and(|reference| reference.is_fetched());
         let (module, claims) = match self.fetch_module(&component.reference).await {
@@ -229,6 +292,11 @@ impl Host {
             groups: vec![group(component, application)],
         })
     }
+}
+
+/// Whether what came from `reference` before will do. A file of this machine is read anew: that costs nothing.
+fn may_recall(reference: &str, asking: Asking) -> bool {
+    asking == Asking::ForUnknown && Reference::parse(reference).is_ok_and(|reference| reference.is_fetched())
 }
 
 fn group(component: &ActorComponent, application: &str) -> Group {

@@ -204,6 +204,13 @@ impl Host {
         kept.map_err(|error| error.context(reference.text()))
     }
 
+    /// The archive that `reference` brought before, unpacked from the copy that is here; nobody is asked.
+    async fn recall_archive(&self, reference: &Reference) -> Option<SignedProvider> {
+        let digest = self.artifacts.records().find(reference.text())?.digest()?;
+        let bytes = self.store.blobs().read(digest).await.ok()?;
+        self.processes().ok()?.keep(bytes, self.policy()).await.ok()
+    }
+
     /// Starts `desired` as a process.
     pub(super) async fn start_process(self: &Arc<Self>, desired: &DesiredProvider) -> Result<()> {
         let processes = self.processes()?.clone();
@@ -213,8 +220,12 @@ impl Host {
         let token = desired.token.clone().unwrap_or_default();
         let claims = match processes.check(token, self.policy()).await {
             Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Storage) => {
-                log::warn!("{error}; fetching it again"; provider_id = desired.public_key);
-                let again = self.fetch_archive(&Reference::parse(&desired.reference)?).await?;
+                log::warn!("{error}; unpacking or fetching it again"; provider_id = desired.public_key);
+                let reference = Reference::parse(&desired.reference)?;
+                let again = match self.recall_archive(&reference).await {
+                    Some(again) if again.subject == desired.public_key => again,
+                    _ => self.fetch_archive(&reference).await?,
+                };
                 if again.subject != desired.public_key {
                     return Err(Error::conflict(format!(
                         "{} is now the provider {}, not {}",

@@ -186,10 +186,15 @@ impl Host {
         self.child.wait().expect("the child can be awaited");
     }
 
+    /// Sends it `signal`.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.pid()).ok().and_then(rustix::process::Pid::from_raw).expect("a child has a pid");
+        rustix::process::kill_process(pid, signal).expect("the child can be signalled");
+    }
+
     /// Asks it to stop (SIGTERM), and says how it ended and all it printed.
     pub fn terminate(mut self) -> (ExitStatus, String) {
-        let pid = i32::try_from(self.pid()).ok().and_then(rustix::process::Pid::from_raw).expect("a child has a pid");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the child can be signalled");
+        self.signal(rustix::process::Signal::TERM);
         let end = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().expect("the child can be asked") {

@@ -25,10 +25,15 @@ impl Manifest {
 
     /// Adds the provider `builtin:NAME`.
     pub fn capability(&mut self, name: &str, contract: &str) -> &mut Self {
+        self.capability_from(name, contract, &format!("builtin:{name}"))
+    }
+
+    /// Adds the provider whose archive is behind `reference`.
+    pub fn capability_from(&mut self, name: &str, contract: &str, reference: &str) -> &mut Self {
         self.component(
             name,
             &format!(
-                "type: capability\n      properties:\n        image: builtin:{name}\n        contract: {contract}\n"
+                "type: capability\n      properties:\n        image: {reference:?}\n        contract: {contract}\n"
             ),
         )
     }

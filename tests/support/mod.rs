@@ -6,6 +6,7 @@ pub mod asker;
 pub mod calls;
 pub mod certificates;
 pub mod counter;
+pub mod dark;
 pub mod door;
 pub mod guests;
 pub mod held;
