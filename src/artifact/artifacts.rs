@@ -58,7 +58,7 @@ pub struct Artifacts {
     /// Who fetches what: whoever asks for the same waits and finds it in the store.
     fetching: Mutex<BTreeMap<String, Arc<lock::Mutex<()>>>>,
     records: Records,
-    keeper: Keeper,
+    pub(super) keeper: Keeper,
     running: Running,
     pace: Arc<Pace>,
     places: lock::Semaphore,
@@ -184,7 +184,7 @@ impl Artifacts {
         let (digest, bytes) = smol::unblock(move || (Digest::of(&bytes), bytes)).await;
         self.keeper.hold(digest);
         if blobs.length(digest).is_none() {
-            self.keeper.make_room(&self.records, bytes.len() as u64).await?;
+            self.keeper.make_room(&self.records, bytes.len() as u64, None).await?;
         }
         smol::unblock(move || blobs.put_blocking(&bytes)).await
     }
@@ -195,7 +195,7 @@ impl Artifacts {
     /// `Limit` when they do not fit beside what is needed; `Storage`.
     pub(super) async fn make_room(&self, digest: Digest, bytes: u64) -> Result<()> {
         self.keeper.hold(digest);
-        self.keeper.make_room(&self.records, bytes).await
+        self.keeper.make_room(&self.records, bytes, None).await
     }
 
     /// Brings back the content `digest` that `reference` gave before, and that is missing or damaged now. What the
@@ -363,21 +363,22 @@ impl Artifacts {
         content: &Content,
         kept: Option<Digest>,
     ) -> Result<Digest> {
+        let name = content.digest.map_or_else(|| asked.reference.text().to_owned(), |digest| digest.to_string());
+        let _fetching = self.keeper.fetching(&name);
         if let Some(bytes) = content.bytes {
             if bytes > asked.limit.bytes {
                 return Err(Error::limit(format!("it has {bytes} bytes, more than the {} allowed", asked.limit.bytes)));
             }
-            self.keeper.make_room(&self.records, bytes).await?;
+            self.keeper.make_room(&self.records, bytes, Some(&name)).await?;
         }
-        let name = content.digest.map_or_else(|| asked.reference.text().to_owned(), |digest| digest.to_string());
         let watched = self.running.begin(asked.reference.text(), asked.remote.name());
         let mut attempts = Attempts::new(asked);
         let mut began_anew = false;
         loop {
             let place = within(asked.deadline, async { Ok(self.places.acquire().await) }).await?;
             let limit = content.bytes.unwrap_or(u64::MAX).min(asked.limit.bytes);
-            let (blobs, name, digest) = (self.store.blobs(), name.clone(), content.digest);
-            let into = smol::unblock(move || blobs.resume(&name, digest, limit)).await.report_to(watched.progress());
+            let (blobs, called, digest) = (self.store.blobs(), name.clone(), content.digest);
+            let into = smol::unblock(move || blobs.resume(&called, digest, limit)).await.report_to(watched.progress());
             let (before, resumed) = (into.received(), into.resumed() > 0);
             watched.attempt(before);
             let wanted = Wanted {
@@ -390,7 +391,7 @@ impl Artifacts {
             };
             let (error, after) = match within(asked.deadline, origin.fetch(wanted)).await {
                 Ok(Received::Content(incoming, promised)) => {
-                    self.keeper.make_room(&self.records, incoming.received()).await?;
+                    self.keeper.make_room(&self.records, incoming.received(), Some(&name)).await?;
                     let expected = content.digest.or(promised);
                     match smol::unblock(move || incoming.finish(expected)).await {
                         Ok(digest) => {

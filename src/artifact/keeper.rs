@@ -2,7 +2,8 @@
 //!
 //! Needed is what the host says (desired state, running revisions and those before them), what is pinned, and what was
 //! fetched a moment ago and may be about to be needed. Nothing needed is ever removed: a download that does not fit beside
-//! it is refused. Content that neither is needed nor has a reference is what a crash or a stop left behind, and goes.
+//! it is refused. Downloads that were cut off count as well, and go first, the oldest first, unless they are on their way
+//! now. Content that neither is needed nor has a reference is what a crash or a stop left behind, and goes.
 //!
 //! Until the host has said what it needs nothing is removed at all.
 
@@ -42,8 +43,29 @@ pub struct Swept {
     pub freed_bytes: u64,
     /// Contents that stay.
     pub kept: u64,
-    /// Their bytes.
+    /// Their bytes, and those of downloads that were cut off and stay.
     pub kept_bytes: u64,
+    /// Downloads that were cut off, and given up.
+    #[serde(default)]
+    pub given_up: u64,
+}
+
+/// A download is on its way as long as this lives: what has arrived of it stays.
+pub struct Fetching<'a> {
+    keeper: &'a Keeper,
+    name: String,
+}
+
+impl Drop for Fetching<'_> {
+    fn drop(&mut self) {
+        let mut fetching = self.keeper.fetching.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = fetching.get_mut(&self.name) {
+            *count -= 1;
+            if *count == 0 {
+                fetching.remove(&self.name);
+            }
+        }
+    }
 }
 
 /// The keeper of one store.
@@ -52,6 +74,8 @@ pub struct Keeper {
     budget_bytes: u64,
     needed: RwLock<Option<Needed>>,
     recent: Mutex<BTreeMap<Digest, Instant>>,
+    /// What is on its way now, by the name of its unfinished blob, and how many fetch it.
+    fetching: Mutex<BTreeMap<String, usize>>,
     /// What was needed when the store was last swept.
     swept: Mutex<Option<BTreeSet<Digest>>>,
     sweeping: lock::Mutex<()>,
@@ -65,6 +89,7 @@ impl Keeper {
             budget_bytes,
             needed: RwLock::default(),
             recent: Mutex::default(),
+            fetching: Mutex::default(),
             swept: Mutex::default(),
             sweeping: lock::Mutex::new(()),
         }
@@ -90,12 +115,23 @@ impl Keeper {
         self.recent().remove(&digest);
     }
 
-    /// Makes room for `bytes` more.
+    /// What has arrived under `name` stays as long as the answer lives.
+    pub fn fetching(&self, name: &str) -> Fetching<'_> {
+        let mut fetching = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
+        *fetching.entry(name.to_owned()).or_default() += 1;
+        Fetching { keeper: self, name: name.to_owned() }
+    }
+
+    fn is_fetched(&self, name: &str) -> bool {
+        self.fetching.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name)
+    }
+
+    /// Makes room for `bytes` more. What has arrived of it under the name `own` is part of them.
     ///
     /// # Errors
     /// `Limit` when what is needed leaves none.
-    pub async fn make_room(&self, records: &Records, bytes: u64) -> Result<()> {
-        let swept = self.sweep(records, bytes).await?;
+    pub async fn make_room(&self, records: &Records, bytes: u64, own: Option<&str>) -> Result<()> {
+        let swept = self.sweep_beside(records, bytes, own).await?;
         match swept.kept_bytes.saturating_add(bytes) > self.budget_bytes && self.needed().is_some() {
             false => Ok(()),
             true => Err(Error::limit(format!(
@@ -118,34 +154,60 @@ impl Keeper {
                 swept.kept_bytes,
                 self.budget_bytes
             ),
-            Ok(Swept { removed: 0, .. }) => {}
-            Ok(swept) => log::info!("removed {} artifacts nobody needs, {} bytes", swept.removed, swept.freed_bytes),
+            Ok(Swept { removed: 0, given_up: 0, .. }) => {}
+            Ok(swept) => log::info!(
+                "removed {} artifacts nobody needs and {} downloads that were cut off, {} bytes",
+                swept.removed,
+                swept.given_up,
+                swept.freed_bytes
+            ),
             Err(error) => log::warn!("cannot tidy up the store of artifacts: {error}"),
         }
         *self.swept.lock().unwrap_or_else(PoisonError::into_inner) = needed;
     }
 
-    /// Removes what nobody refers to, and then, unused for longest first, until `extra` bytes more would fit the budget.
+    /// Removes what nobody refers to, and then, until `extra` bytes more would fit the budget, what was cut off and after
+    /// that what is unused for longest.
     ///
     /// # Errors
     /// Those of the store.
     pub async fn sweep(&self, records: &Records, extra: u64) -> Result<Swept> {
+        self.sweep_beside(records, extra, None).await
+    }
+
+    async fn sweep_beside(&self, records: &Records, extra: u64, own: Option<&str>) -> Result<Swept> {
         let _one_at_a_time = self.sweeping.lock().await;
         let blobs = self.blobs.clone();
-        let sizes = smol::unblock(move || {
+        let (sizes, mut unfinished) = smol::unblock(move || {
             let digests = blobs.list()?;
-            Ok::<_, Error>(
-                digests.into_iter().filter_map(|digest| Some((digest, blobs.length(digest)?))).collect::<Vec<_>>(),
-            )
+            let sizes = digests.into_iter().filter_map(|digest| Some((digest, blobs.length(digest)?)));
+            Ok::<_, Error>((sizes.collect::<Vec<_>>(), blobs.unfinished()))
         })
         .await?;
+        unfinished.retain(|one| own != Some(&*one.name));
         let mut swept = Swept {
             kept: sizes.len() as u64,
-            kept_bytes: sizes.iter().map(|(_, bytes)| bytes).sum(),
+            kept_bytes: sizes.iter().map(|(_, bytes)| bytes).chain(unfinished.iter().map(|one| &one.bytes)).sum(),
             ..Swept::default()
         };
         let Some(mut needed) = self.needed() else { return Ok(swept) };
         needed.extend(records.pins());
+        let orphans = self.orphans(records, &sizes, &needed);
+        let orphaned = |swept: &Swept| swept.kept_bytes.saturating_sub(orphans).saturating_add(extra);
+        for one in unfinished {
+            if orphaned(&swept) <= self.budget_bytes {
+                break;
+            }
+            if self.is_fetched(&one.name) {
+                continue;
+            }
+            let (blobs, name) = (self.blobs.clone(), one.name);
+            if smol::unblock(move || blobs.give_up(&name)).await {
+                swept.given_up += 1;
+                swept.freed_bytes += one.bytes;
+                swept.kept_bytes -= one.bytes;
+            }
+        }
         let mut unneeded: Vec<(u64, Digest, u64)> = sizes
             .into_iter()
             .filter(|(digest, _)| !needed.contains(digest))
@@ -178,6 +240,12 @@ impl Keeper {
         }
         self.recent().retain(|_, since| since.elapsed() < RECENT);
         Ok(swept)
+    }
+
+    /// Bytes of what goes in any case, as no reference brought it.
+    fn orphans(&self, records: &Records, sizes: &[(Digest, u64)], needed: &BTreeSet<Digest>) -> u64 {
+        let stays = |digest| needed.contains(&digest) || self.is_held(digest) || records.order_of(digest) > 0;
+        sizes.iter().filter(|(digest, _)| !stays(*digest)).map(|(_, bytes)| bytes).sum()
     }
 
     fn is_held(&self, digest: Digest) -> bool {
@@ -255,9 +323,17 @@ mod tests {
         }
 
         fn here(&self, contents: &[&[u8]]) {
+            self.here_beside(0, contents);
+        }
+
+        /// The same, beside so many unfinished ones.
+        fn here_beside(&self, unfinished: usize, contents: &[&[u8]]) {
             let mut expected: Vec<String> = contents.iter().map(|content| Digest::of(content).to_string()).collect();
             expected.sort();
             let mut found = self.disk.list(store::BLOBS_DIR).unwrap();
+            let all = found.len();
+            found.retain(|name| !name.ends_with(".part"));
+            assert_eq!(all - found.len(), unfinished);
             found.sort();
             assert_eq!(found, expected);
         }
@@ -312,6 +388,51 @@ mod tests {
         board.need(&[A]);
         smol::block_on(board.artifacts.tidy());
         board.here(&[A]);
+    }
+
+    #[test]
+    fn downloads_that_were_cut_off_count_and_go_first_but_not_those_on_their_way() {
+        let disk = FaultDisk::new();
+        let board = Board::on(&disk, 120);
+        let blobs = board.artifacts.store().blobs();
+        let cut_off = |name: &str, bytes: usize| {
+            let mut incoming = blobs.resume(name, Some(Digest::of(name.as_bytes())), 100);
+            incoming.write(&vec![7; bytes]).unwrap();
+        };
+        let left = || blobs.unfinished().into_iter().map(|one| one.name).collect::<Vec<_>>();
+        board.has("a/a:1", A);
+        board.need(&[]);
+        for (name, bytes) in [("first", 20), ("second", 20), ("third", 30)] {
+            cut_off(name, bytes);
+        }
+        let swept = board.sweep();
+        assert_eq!((swept.given_up, swept.kept, swept.kept_bytes), (0, 1, 110));
+
+        // Twenty bytes too many: the oldest goes, and content that nobody needs stays.
+        let keeper = &board.artifacts.keeper;
+        let room = |bytes, own| smol::block_on(keeper.make_room(board.artifacts.records(), bytes, own));
+        room(30, None).unwrap();
+        assert_eq!(left(), ["second", "third"]);
+        // What has arrived of it is part of what room is made for, and nothing is given up that somebody fetches.
+        room(60, Some("third")).unwrap();
+        assert_eq!(left(), ["second", "third"]);
+        let second = keeper.fetching("second");
+        room(50, None).unwrap();
+        assert_eq!(left(), ["second"]);
+        board.here_beside(1, &[A]);
+        drop(second);
+        let mut going_on = blobs.resume("second", Some(Digest::of(b"second")), 100);
+        room(100, None).unwrap();
+        assert_eq!(left(), ["second"], "somebody writes to it");
+        board.here_beside(1, &[]);
+        going_on.write(&[7; 10]).unwrap();
+        drop(going_on);
+        let swept = smol::block_on(board.artifacts.collect(true)).unwrap();
+        assert_eq!((swept.given_up, swept.freed_bytes, swept.kept_bytes), (1, 30, 0));
+        assert_eq!(disk.list(store::BLOBS_DIR).unwrap(), Vec::<String>::new());
+        drop((blobs, board));
+        let board = Board::on(&disk, 120);
+        assert_eq!(board.artifacts.store().look(|view| view.count(store::Table::Partial, b"")), 0);
     }
 
     #[test]

@@ -15,10 +15,11 @@ use data_encoding::HEXLOWER;
 use sha2::Digest as _;
 
 use super::{
-    Damage, DamageKind, Incoming,
+    Damage, DamageKind, Incoming, Unfinished,
     damage::move_aside,
     disk::{Disk, DiskFile, failed},
     log::{Shared, lock},
+    partial,
     writer::{Writer, read_all},
 };
 use crate::{
@@ -210,6 +211,16 @@ impl Blobs {
     /// one begins anew and leaves nothing. Blocks: reads what is there once for its hash.
     pub fn resume(&self, name: &str, content: Option<Digest>, limit: u64) -> Incoming {
         Incoming::resume(self.clone(), name, content, limit)
+    }
+
+    /// What waits for the rest of its bytes, the one begun first in front. Blocks.
+    pub fn unfinished(&self) -> Vec<Unfinished> {
+        partial::list(&self.shared)
+    }
+
+    /// Gives up what has arrived of `name`, unless somebody works on it now; answers whether it did. Blocks.
+    pub fn give_up(&self, name: &str) -> bool {
+        partial::give_up(&self.shared, name)
     }
 
     /// Length of `digest` in bytes, if it is there; its content is not looked at. Blocks.

@@ -72,6 +72,7 @@ pub use disk::{Disk, DiskFile, Lock};
 pub use fault_disk::FaultDisk;
 pub use incoming::{Incoming, Progress};
 pub use log::{DEFAULT_MAX_BYTES, DEFAULT_MAX_KEYS, DEFAULT_SEGMENT_BYTES, MAX_COMMIT_BYTES, Settings, Store};
+pub use partial::Unfinished;
 pub use real_disk::RealDisk;
 pub use state::{Transaction, Usage, View};
 pub use table::{Batch, Table};

@@ -185,6 +185,37 @@ pub(super) fn bytes_of(shared: &Shared, name: &str) -> Option<u64> {
     lock(&shared.partials).by_name.get(name).map(|partial| partial.bytes)
 }
 
+/// What has arrived of something whose rest is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// What whoever fetches it calls it.
+    pub name: String,
+    /// How much of the medium it takes now.
+    pub bytes: u64,
+}
+
+/// All of them, the one begun first in front. Blocks.
+pub(super) fn list(shared: &Shared) -> Vec<Unfinished> {
+    let mut found: Vec<(u64, String, String)> = {
+        let partials = lock(&shared.partials);
+        partials.by_name.iter().map(|(name, one)| (one.order, name.clone(), one.file.clone())).collect()
+    };
+    found.sort_unstable();
+    let length = |file: &str| shared.disk.open(&format!("{BLOBS_DIR}/{file}")).and_then(|file| file.len());
+    // Without a file: nothing of it has arrived yet.
+    found.into_iter().map(|(_, name, file)| Unfinished { name, bytes: length(&file).unwrap_or(0) }).collect()
+}
+
+/// Gives up `name`, unless somebody works on it; answers whether it did. Blocks.
+pub(super) fn give_up(shared: &Arc<Shared>, name: &str) -> bool {
+    let mut partials = lock(&shared.partials);
+    let idle = partials.by_name.get(name).is_some_and(|partial| !partial.in_use);
+    if idle {
+        partials.remove(shared, name);
+    }
+    idle
+}
+
 impl Partials {
     /// Gives up the oldest that nobody works on, if there are too many.
     fn make_room(&mut self, shared: &Arc<Shared>) {
@@ -193,12 +224,15 @@ impl Partials {
             let Some(oldest) = idle.min_by_key(|(_, partial)| partial.order).map(|(name, _)| name.clone()) else {
                 return;
             };
-            if let Some(partial) = self.by_name.remove(&oldest) {
-                let _ = shared.disk.remove(&format!("{BLOBS_DIR}/{}", partial.file));
-                if partial.recorded {
-                    drop(Store { shared: shared.clone() }.commit(Batch::new().delete(Table::Partial, oldest)));
-                }
-            }
+            self.remove(shared, &oldest);
+        }
+    }
+
+    fn remove(&mut self, shared: &Arc<Shared>, name: &str) {
+        let Some(partial) = self.by_name.remove(name) else { return };
+        let _ = shared.disk.remove(&format!("{BLOBS_DIR}/{}", partial.file));
+        if partial.recorded {
+            drop(Store { shared: shared.clone() }.commit(Batch::new().delete(Table::Partial, name)));
         }
     }
 }

@@ -36,8 +36,12 @@ pub fn run(args: Args, output: &mut Output) -> Result<()> {
     if output.json() {
         return output.document(swept);
     }
+    let given_up = match swept.given_up {
+        0 => String::new(),
+        count => format!(" and {count} that had arrived in part"),
+    };
     output.line(format_args!(
-        "removed {} ({}), kept {} ({})",
+        "removed {}{given_up} ({}), kept {} ({})",
         swept.removed,
         report::amount(swept.freed_bytes),
         swept.kept,
