@@ -4,3 +4,5 @@
 # needs ARMv7, so a compiler and library built for ARMv6 are wanted.
 ARG CROSS_BASE_IMAGE
 FROM $CROSS_BASE_IMAGE
+# As cross/build says it.
+ENV CARGO_TARGET_ARM_UNKNOWN_LINUX_GNUEABIHF_RUSTFLAGS="-C force-unwind-tables=no"

@@ -4,3 +4,5 @@
 # musl compiler for other processors.
 ARG CROSS_BASE_IMAGE
 FROM $CROSS_BASE_IMAGE
+# As cross/build says it.
+ENV CARGO_TARGET_ARM_UNKNOWN_LINUX_MUSLEABIHF_RUSTFLAGS="-C force-unwind-tables=no"

@@ -7,4 +7,5 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 ENV CARGO_TARGET_ARMV7_UNKNOWN_LINUX_GNUEABIHF_LINKER=arm-linux-gnueabihf-gcc \
     CARGO_TARGET_ARMV7_UNKNOWN_LINUX_GNUEABIHF_RUNNER="qemu-arm-static -L /usr/arm-linux-gnueabihf" \
+    CARGO_TARGET_ARMV7_UNKNOWN_LINUX_GNUEABIHF_RUSTFLAGS="-C target-feature=+thumb-mode -C force-unwind-tables=no" \
     CC_armv7_unknown_linux_gnueabihf=arm-linux-gnueabihf-gcc
