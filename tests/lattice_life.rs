@@ -20,7 +20,7 @@ use latticed::wire::interface::{HTTP_CLIENT, HTTP_SERVER, KEY_VALUE};
 use serde_json::{Value, json};
 use support::{
     guests,
-    host::Sandbox,
+    host::{Host, Sandbox},
     http::{free_address, wait_for_200},
     load::HttpLoad,
     manifest::Manifest,
@@ -149,22 +149,75 @@ fn ask(nats: &async_nats_031::Client, subject: String, body: Value) -> impl Futu
     }
 }
 
-/// The power goes between the ack of a command and the end of its fetch: after the next boot it is carried out, once.
-#[test]
-fn a_command_that_was_accepted_while_its_artifact_was_on_its_way_outlives_a_power_cut() {
-    block_on(async {
+/// A board with a server, and an actor whose file does not come before it is told to.
+struct Site {
+    sandbox: Sandbox,
+    board: Host,
+    nats: async_nats_031::Client,
+    /// The board's key.
+    id: String,
+    files: SlowFiles,
+    reference: String,
+    server: NatsServer,
+}
+
+impl Site {
+    async fn start() -> Self {
         let (sandbox, server) = (sandbox(), NatsServer::start());
         let content = std::fs::read(guests::module_path("echo_small")).expect("the guest is built");
         let files = SlowFiles::start(content.clone());
         let digest = latticed::store::Digest::of(&content);
         let reference = format!("http://127.0.0.1:{}/echo.wasm#sha256={digest}", files.port);
         let port = server.port().to_string();
-        let settings = [("NATS_HOST", "127.0.0.1"), ("NATS_PORT", &*port)];
+        let settings = [
+            ("NATS_HOST", "127.0.0.1"),
+            ("NATS_PORT", &*port),
+            // A server that says nothing is asked again soon.
+            ("WASMCLOUD_ARTIFACT_IDLE_MS", "3000"),
+        ];
         let mut board = sandbox.run_again(&settings);
         board.wait_for("connected to NATS");
         let nats = nats::connect(&server).await;
         control_client(&nats).await;
         let id = board.status().host_id;
+        Self { sandbox, board, nats, id, files, reference, server }
+    }
+}
+
+/// What is stopped while it is still on its way is not started by the command that came before.
+#[test]
+fn a_stop_holds_against_a_start_that_is_still_under_way() {
+    block_on(async {
+        let site = Site::start().await;
+        let Site { board, nats, id, files, reference, .. } = &site;
+        let command = async |verb: &str, body: Value| {
+            let ack = ask(nats, format!("wasmbus.ctl.default.cmd.{id}.{verb}"), body).await;
+            assert_eq!(ack["accepted"], true, "{verb}: {ack}");
+        };
+        let key = guests::key("echo_small");
+        let failed = nats.subscribe("wasmbus.evt.default.actor_start_failed".into()).await.expect("it can listen");
+        let mut failed = failed.take(1);
+        command("la", json!({"actor_ref": reference, "count": 3})).await;
+        // Nobody knows yet whose file that is.
+        command("sa", json!({"actor_ref": key, "count": null, "host_id": id})).await;
+        files.serves.store(true, SeqCst);
+        let told =
+            tokio::time::timeout(PATIENCE, failed.next()).await.expect("the start is given up").expect("an event");
+        let told = String::from_utf8_lossy(&told.payload).into_owned();
+        assert!(told.contains("was stopped by a command that came later"), "{told}");
+        assert!(board.status().actors.is_empty());
+        command("la", json!({"actor_ref": reference, "count": 2})).await;
+        eventually("a later start holds", || board.status().actors.iter().any(|actor| actor.max_concurrent == 2));
+    });
+}
+
+/// The power goes between the ack of a command and the end of its fetch: after the next boot it is carried out, once.
+#[test]
+fn a_command_that_was_accepted_while_its_artifact_was_on_its_way_outlives_a_power_cut() {
+    block_on(async {
+        let Site { sandbox, board, nats, id, files, reference, server } = Site::start().await;
+        let port = server.port().to_string();
+        let settings = [("NATS_HOST", "127.0.0.1"), ("NATS_PORT", &*port)];
         let launch = json!({"actor_ref": reference, "count": 3, "annotations": {"by": "test"}});
         let ack = ask(&nats, format!("wasmbus.ctl.default.cmd.{id}.la"), launch).await;
         assert_eq!(ack, json!({"accepted": true, "error": ""}));
@@ -190,18 +243,9 @@ fn a_command_that_was_accepted_while_its_artifact_was_on_its_way_outlives_a_powe
 #[test]
 fn a_command_from_before_a_power_cut_gives_way_to_a_newer_one() {
     block_on(async {
-        let (sandbox, server) = (sandbox(), NatsServer::start());
-        let content = std::fs::read(guests::module_path("echo_small")).expect("the guest is built");
-        let files = SlowFiles::start(content.clone());
-        let digest = latticed::store::Digest::of(&content);
-        let reference = format!("http://127.0.0.1:{}/echo.wasm#sha256={digest}", files.port);
+        let Site { sandbox, board, nats, id, files, reference, server } = Site::start().await;
         let port = server.port().to_string();
         let settings = [("NATS_HOST", "127.0.0.1"), ("NATS_PORT", &*port)];
-        let mut board = sandbox.run_again(&settings);
-        board.wait_for("connected to NATS");
-        let nats = nats::connect(&server).await;
-        control_client(&nats).await;
-        let id = board.status().host_id;
         let subject = format!("wasmbus.ctl.default.cmd.{id}.scale");
         let ack = ask(&nats, subject.clone(), json!({"actor_ref": reference, "count": 3})).await;
         assert_eq!(ack["accepted"], true, "{ack}");
@@ -236,7 +280,7 @@ fn a_server_without_jetstream_is_one_line_in_the_log() {
     let (sandbox, server) = (sandbox(), NatsServer::configured("listen: \"127.0.0.1:{port}\""));
     let port = server.port().to_string();
     let mut board = sandbox.run_again(&[("NATS_HOST", "127.0.0.1"), ("NATS_PORT", &*port)]);
-    board.wait_for("bucket cannot be used: there is no JetStream here");
+    board.wait_for("bucket cannot be used: the NATS server has no JetStream");
     // Long enough for three more tries.
     thread::sleep(Duration::from_secs(8));
     assert_eq!(board.output().matches("JetStream").count(), 1, "{}", board.output());

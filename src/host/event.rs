@@ -50,6 +50,11 @@ pub enum Event {
         /// Invocations that may run at once.
         max_concurrent: u16,
     },
+    /// An actor or a provider takes no more calls, and finishes those that are under way: others shall get what comes.
+    Leaving {
+        /// `M…` or `V…`.
+        public_key: String,
+    },
     /// An actor no longer answers.
     ActorStopped {
         /// `M…`.
@@ -138,6 +143,7 @@ impl Events for LogEvents {
             Event::ActorScaled { public_key, max_concurrent } => {
                 log::info!("actor scaled to {max_concurrent} invocations at once"; actor_id = public_key);
             }
+            Event::Leaving { public_key } => log::debug!("it takes no more calls"; entity = public_key),
             Event::ActorStopped { public_key } => log::info!("actor stopped"; actor_id = public_key),
             Event::ProviderStarted { public_key, image_ref, contract_id, link_name } => {
                 log::info!(

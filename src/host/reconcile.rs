@@ -467,6 +467,7 @@ impl Host {
     pub(super) async fn stop_actor(&self, key: &str) {
         let gone = self.router.routes_mut().remove_actor(key);
         if let Some(gone) = gone {
+            self.tell(&Event::Leaving { public_key: key.to_owned() });
             gone.actor.stop(self.settings.drain).await;
             self.tell(&Event::ActorStopped { public_key: key.to_owned() });
         }
@@ -518,6 +519,7 @@ impl Host {
     pub(super) async fn stop_provider(&self, key: &(String, String), reason: &str) {
         let gone = self.router.routes_mut().remove_provider(key);
         if let Some(gone) = gone {
+            self.tell(&Event::Leaving { public_key: key.0.clone() });
             // A listener waits for requests in flight, so it gets the drain time and a little more to close.
             let patience = self.settings.drain + CAPABILITY_PATIENCE;
             let reason = match patient(patience, gone.capability.stop()).await {

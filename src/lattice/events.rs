@@ -394,6 +394,8 @@ impl Events for LatticeEvents {
             }
             // Told by whoever took the request or saw the bucket change: every host of the lattice has every link.
             Event::LinkSet(_) | Event::LinkFailed(..) | Event::LinkDeleted(_) => {}
+            // Its subscription ends now and not after the drain: other hosts that run the same get what comes.
+            Event::Leaving { .. } => {}
         }
         self.listening.calls.store(false, Relaxed);
         self.routes_changed.notify(usize::MAX);

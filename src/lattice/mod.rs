@@ -16,6 +16,7 @@ pub mod control;
 pub mod credentials;
 pub mod entity_config;
 pub mod events;
+mod gate;
 pub mod gather;
 pub mod heartbeat;
 pub mod jetstream;
@@ -79,7 +80,7 @@ pub struct Shared {
     cache: Arc<cache::Cache>,
     heart: heartbeat::Heart,
     pings: control::pings::Pings,
-    resumed: control::intention::Resumed,
+    pending: control::intention::Pending,
     entity_config: entity_config::EntityConfig,
     remotes: Arc<remote::Remotes>,
     /// Links as the lattice was told of them.
@@ -185,7 +186,7 @@ impl Lattice {
             heart: heartbeat::Heart::default(),
             remotes,
             pings: control::pings::Pings::default(),
-            resumed: control::intention::Resumed::default(),
+            pending: control::intention::Pending::default(),
             entity_config,
             links: smol::lock::Mutex::new(links),
         });

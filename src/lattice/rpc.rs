@@ -7,10 +7,7 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -23,11 +20,12 @@ use super::{
     cache::Cache,
     connection::{Answer, Background, Connection, Standing},
     events::{LatticeEvents, random_id, unix_micros},
+    gate::Gate,
     remote::Remotes,
 };
 use crate::{
     claims::{AntiForgery, Now},
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     host::{BoxFuture, Call, ProviderStatus, Uplink, UplinkStatus},
     log,
     wire::{
@@ -44,6 +42,10 @@ use crate::{
 /// Calls from the network that may be under way at once, waiting ones included. The router's own limits are tighter; this one
 /// bounds what they are told about. One more is answered with a refusal at once.
 const MAX_IN_FLIGHT: usize = 1024;
+
+/// Their bodies together, those fetched from the object store included, bytes. A board of 512 MB has no more to spare; what
+/// does not fit is refused and may be tried again.
+const MAX_IN_FLIGHT_BYTES: usize = 32 << 20;
 
 /// What a caller reads when nobody answered, whatever the reason (`protocol/invocation.md §5.1`).
 const NO_ANSWER: &str = "Failed to perform RPC call: request timeout";
@@ -65,7 +67,7 @@ enum Served {
 
 /// Keeps the subscriptions equal to what runs, for ever.
 pub async fn serve_for_ever(shared: Arc<Shared>) {
-    let in_flight = Arc::new(AtomicUsize::new(0));
+    let gate = Gate::new(MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES);
     let mut serving: HashMap<String, Background> = HashMap::new();
     loop {
         shared.rpc.connected().await;
@@ -80,10 +82,10 @@ pub async fn serve_for_ever(shared: Arc<Shared>) {
             }
             match shared.rpc.subscribe(subject.clone(), queue_group).await {
                 Ok(mut messages) => {
-                    let (shared, in_flight) = (shared.clone(), in_flight.clone());
+                    let (shared, gate) = (shared.clone(), gate.clone());
                     let task = shared.rpc.clone().spawn(async move {
                         while let Some(message) = messages.next().await {
-                            take_in(&shared, &in_flight, &served, message);
+                            take_in(&shared, &gate, &served, message).await;
                         }
                     });
                     serving.insert(subject, task);
@@ -133,42 +135,41 @@ fn wanted(shared: &Shared) -> HashMap<String, (Option<String>, Served)> {
     wanted
 }
 
-/// Starts the answer to `message`. Runs on the library's thread, so it only hands over.
-fn take_in(shared: &Arc<Shared>, in_flight: &Arc<AtomicUsize>, served: &Served, message: Message) {
-    struct Place(Arc<AtomicUsize>);
-    impl Drop for Place {
-        fn drop(&mut self) {
-            self.0.fetch_sub(1, Relaxed);
-        }
+/// Starts the answer to `message`, or refuses it from here: then whoever floods this host waits in line.
+async fn take_in(shared: &Arc<Shared>, gate: &Gate, served: &Served, message: Message) {
+    if *served == Served::Health {
+        return reply(shared, &message, codec::encode(&BTreeMap::from([("healthy", true)]))).await;
     }
-    let full = in_flight.fetch_add(1, Relaxed) >= MAX_IN_FLIGHT;
-    let place = Place(in_flight.clone());
-    let (shared, served) = (shared.clone(), served.clone());
+    let Some(pass) = gate.enter(message.payload.len()) else {
+        let id = Invocation::decode(&message.payload).map(|one| one.id).unwrap_or_default();
+        return reply(shared, &message, InvocationResponse::failure(id, busy()).encode()).await;
+    };
+    let (shared, gate, served) = (shared.clone(), gate.clone(), served.clone());
     crate::task::spawn(async move {
-        let _place = place;
-        let response = match &served {
-            Served::Health => codec::encode(&BTreeMap::from([("healthy", true)])),
-            _ if full => {
-                let id = Invocation::decode(&message.payload).map(|one| one.id).unwrap_or_default();
-                InvocationResponse::failure(id, format!("this host has {MAX_IN_FLIGHT} calls under way; try again"))
-                    .encode()
-            }
-            served => answer(&shared, served, &message).await,
-        };
-        let Some(reply) = message.reply else { return };
-        let sent = match response {
-            Ok(body) => shared.rpc.publish(reply.to_string(), body).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = sent {
-            log::debug!("an answer was not sent: {error}");
-        }
+        let _pass = pass;
+        let response = answer(&shared, &gate, &served, &message).await;
+        reply(&shared, &message, response).await;
     })
     .detach();
 }
 
+fn busy() -> String {
+    format!("this host has {MAX_IN_FLIGHT} calls or {} MiB of them under way; try again", MAX_IN_FLIGHT_BYTES >> 20)
+}
+
+async fn reply(shared: &Shared, message: &Message, response: Result<Vec<u8>>) {
+    let Some(reply) = &message.reply else { return };
+    let sent = match response {
+        Ok(body) => shared.rpc.publish(reply.to_string(), body).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = sent {
+        log::debug!("an answer was not sent: {error}");
+    }
+}
+
 /// Runs the call in `message` and writes its answer.
-async fn answer(shared: &Shared, served: &Served, message: &Message) -> Result<Vec<u8>> {
+async fn answer(shared: &Shared, gate: &Gate, served: &Served, message: &Message) -> Result<Vec<u8>> {
     let began = Instant::now();
     let invocation = match Invocation::decode(&message.payload) {
         Ok(invocation) => invocation,
@@ -176,7 +177,7 @@ async fn answer(shared: &Shared, served: &Served, message: &Message) -> Result<V
     };
     let id = invocation.id.clone();
     let trace = trace_of(&invocation, message);
-    let outcome = run(shared, served, &invocation, trace, began).await;
+    let outcome = run(shared, gate, served, &invocation, trace, began).await;
     tell(
         shared,
         &invocation.origin,
@@ -220,6 +221,7 @@ fn trace_of(invocation: &Invocation<'_>, message: &Message) -> Option<Trace> {
 
 async fn run(
     shared: &Shared,
+    gate: &Gate,
     served: &Served,
     invocation: &Invocation<'_>,
     trace: Option<Trace>,
@@ -248,8 +250,11 @@ async fn run(
         }
         _ => {}
     }
+    let mut _room = None;
     let payload = if invocation.is_stored() {
         deadline += BODY_PATIENCE;
+        let length = usize::try_from(length_of(invocation)).unwrap_or(usize::MAX);
+        _room = Some(gate.reserve(length).ok_or_else(|| Error::new(Kind::Busy, busy()))?);
         let name = chunk::request_object(&invocation.id);
         let body = shared.bodies.take(name, length_of(invocation), BODY_PATIENCE).await?;
         checked.check_stored_body(invocation, &body)?;
@@ -335,6 +340,32 @@ pub struct RpcUplink {
     pub(super) timeout: Duration,
 }
 
+/// A call to another host whose end is not told yet. Dropped before that, its caller gave it up, which is a failure too.
+struct Untold {
+    events: InvocationEvents,
+    /// Who called whom for what.
+    called: Option<(Entity, Entity, String)>,
+    bytes: u64,
+}
+
+impl Untold {
+    async fn tell(mut self, succeeded: bool) {
+        if let Some((origin, target, operation)) = self.called.take() {
+            self.events.tell(&origin, &target, &operation, self.bytes, succeeded).await;
+        }
+    }
+}
+
+impl Drop for Untold {
+    fn drop(&mut self) {
+        let (Some((origin, target, operation)), events, bytes) = (self.called.take(), self.events.clone(), self.bytes)
+        else {
+            return;
+        };
+        crate::task::spawn(async move { events.tell(&origin, &target, &operation, bytes, false).await }).detach();
+    }
+}
+
 impl Uplink for RpcUplink {
     fn call(&self, call: Call) -> BoxFuture<'static, Result<Vec<u8>>> {
         let (connection, bodies, invocations) =
@@ -362,6 +393,11 @@ impl Uplink for RpcUplink {
             let trace_context = trace.as_ref().map(Trace::members).unwrap_or_default();
             let invocation = Invocation { origin, target, operation, host_id, trace_context, ..Invocation::default() };
             let invocation = seal(invocation, payload, &anti_forgery, &bodies, patience).await?;
+            let untold = Untold {
+                events: invocations,
+                called: Some((invocation.origin.clone(), invocation.target.clone(), invocation.operation.clone())),
+                bytes: length,
+            };
             let asked = connection.request(subject, headers, invocation.encode()?, patience).await;
             let outcome = match asked {
                 Ok(Answer::Message(message)) => read_answer(&bodies, &invocation.id, &message, patience).await,
@@ -371,9 +407,7 @@ impl Uplink for RpcUplink {
                     Err(Error::unavailable(NO_ANSWER))
                 }
             };
-            invocations
-                .tell(&invocation.origin, &invocation.target, &invocation.operation, length, outcome.is_ok())
-                .await;
+            untold.tell(outcome.is_ok()).await;
             outcome
         })
     }

@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use super::{
     Shared,
-    intention::{Subject, Ticket},
+    intention::{Artifact, Subject, Ticket},
 };
 use crate::{
     error::{Error, Result},
-    host::{change::Module, desired::DesiredProvider},
+    host::{
+        change::Module,
+        desired::{Desired, DesiredProvider},
+    },
     wire::{
         control::{
             Annotations,
@@ -25,11 +28,11 @@ use crate::{
 pub async fn run(shared: &Arc<Shared>, ticket: &Ticket, verb: Verb, body: &[u8]) -> Result<()> {
     match verb {
         Verb::LaunchActor => launch_actor(shared, ticket, LaunchActor::parse(body)?).await,
-        Verb::StopActor => stop_actor(shared, StopActor::parse(body)?).await,
+        Verb::StopActor => stop_actor(shared, ticket, StopActor::parse(body)?).await,
         Verb::ScaleActor => scale_actor(shared, ticket, ScaleActor::parse(body)?).await,
         Verb::UpdateActor => update_actor(shared, ticket, UpdateActor::parse(body)?).await,
         Verb::LaunchProvider => launch_provider(shared, ticket, LaunchProvider::parse(body)?).await,
-        Verb::StopProvider => stop_provider(shared, StopProvider::parse(body)?).await,
+        Verb::StopProvider => stop_provider(shared, ticket, StopProvider::parse(body)?).await,
         // The answer goes out first; the caller of this then asks the host to end.
         Verb::StopHost => StopHost::parse(body).map(drop),
     }
@@ -49,19 +52,47 @@ pub fn reference(verb: Verb, body: &[u8]) -> Option<String> {
     }
 }
 
-/// What a command is about, to tell what it takes the place of.
+/// What a command is about.
 pub fn subject(verb: Verb, body: &[u8]) -> Option<Subject> {
-    match verb {
-        Verb::StopActor => Some(Subject::Key(StopActor::parse(body).ok()?.actor_id)),
-        _ => reference(verb, body).map(Subject::Reference),
-    }
+    Some(match verb {
+        Verb::StopActor => {
+            let stop = StopActor::parse(body).ok()?;
+            Subject { artifact: Artifact::Key(stop.actor_id), link_name: None, ends: stop.count.is_none() }
+        }
+        Verb::StopProvider => {
+            let stop = StopProvider::parse(body).ok()?;
+            let (key, link_name) = (stop.provider_ref, Some(stop.link_name));
+            Subject { artifact: Artifact::Key(key), link_name, ends: true }
+        }
+        Verb::LaunchProvider => {
+            let launch = LaunchProvider::parse(body).ok()?;
+            let link_name = Some(launch.link_name);
+            Subject { artifact: Artifact::Reference(launch.provider_ref), link_name, ends: false }
+        }
+        Verb::ScaleActor => {
+            let scale = ScaleActor::parse(body).ok()?;
+            let artifact = match scale.target {
+                ScaleTarget::Key { actor_id, actor_ref: None } => Artifact::Key(actor_id),
+                ScaleTarget::Key { actor_ref: Some(reference), .. } | ScaleTarget::Reference(reference) => {
+                    Artifact::Reference(reference)
+                }
+            };
+            Subject { artifact, link_name: None, ends: scale.count == Some(0) }
+        }
+        Verb::LaunchActor | Verb::UpdateActor => {
+            Subject { artifact: Artifact::Reference(reference(verb, body)?), link_name: None, ends: false }
+        }
+        Verb::StopHost => return None,
+    })
 }
 
 async fn launch_actor(shared: &Arc<Shared>, ticket: &Ticket, launch: LaunchActor) -> Result<()> {
     let LaunchActor { actor_ref, count, annotations } = launch;
     let started = async {
         let (module, _) = fetch(shared, &actor_ref).await?;
-        ticket.change(&shared.host, |desired| desired.start_actor(&module, count, &annotations)).await
+        ticket
+            .change_of(&module.public_key, &shared.host, |desired| desired.start_actor(&module, count, &annotations))
+            .await
     };
     let outcome = started.await;
     report_start(shared, ticket, None, &actor_ref, &annotations, count, outcome)
@@ -79,7 +110,7 @@ async fn scale_actor(shared: &Arc<Shared>, ticket: &Ticket, scale: ScaleActor) -
                     return Ok(());
                 }
                 let all = Annotations::new();
-                return shared.host.change(|desired| Ok(desired.stop_actor(&actor_id, None, &all).0)).await;
+                return ticket.change(&shared.host, |desired| Ok(desired.stop_actor(&actor_id, None, &all).0)).await;
             }
             let running = shared.host.desired().actors.get(&actor_id).map(|actor| actor.reference.clone());
             let Some(reference) = actor_ref.or(running) else {
@@ -95,10 +126,10 @@ async fn scale_actor(shared: &Arc<Shared>, ticket: &Ticket, scale: ScaleActor) -
             return Err(Error::conflict(format!("{reference} is the actor {}, not {key}", module.public_key)));
         }
         let before = shared.host.desired();
-        let total = |desired: &crate::host::desired::Desired| {
-            desired.actors.get(&module.public_key).map_or(0, |actor| actor.max_concurrent())
-        };
-        ticket.change(&shared.host, |desired| desired.scale_actor(&module, count, &annotations)).await?;
+        let total =
+            |desired: &Desired| desired.actors.get(&module.public_key).map_or(0, |actor| actor.max_concurrent());
+        let scaled = |desired: &Desired| desired.scale_actor(&module, count, &annotations);
+        ticket.change_of(&module.public_key, &shared.host, scaled).await?;
         if unchanged && total(&before) == total(&shared.host.desired()) {
             // Clients wait for the event even when nothing had to be started.
             shared.events.tell_unchanged(&module.public_key, &reference, &annotations);
@@ -139,9 +170,9 @@ async fn fetch(shared: &Shared, reference: &str) -> Result<(Module, bool)> {
     Ok((module, false))
 }
 
-async fn stop_actor(shared: &Shared, stop: StopActor) -> Result<()> {
+async fn stop_actor(shared: &Shared, ticket: &Ticket, stop: StopActor) -> Result<()> {
     let StopActor { actor_id, count, annotations } = stop;
-    shared.host.change(|desired| Ok(desired.stop_actor(&actor_id, count, &annotations).0)).await
+    ticket.change(&shared.host, |desired| Ok(desired.stop_actor(&actor_id, count, &annotations).0)).await
 }
 
 async fn update_actor(shared: &Arc<Shared>, ticket: &Ticket, update: UpdateActor) -> Result<()> {
@@ -192,7 +223,8 @@ async fn launch_provider(shared: &Shared, ticket: &Ticket, launch: LaunchProvide
         shared.may_fetch_provider(&provider_ref)?;
         let found = shared.host.find_provider(&provider_ref, &link_name).await?;
         let provider = DesiredProvider { configuration, annotations, ..found };
-        ticket.change(&shared.host, |desired| desired.start_provider(provider)).await
+        let key = provider.public_key.clone();
+        ticket.change_of(&key, &shared.host, |desired| desired.start_provider(provider)).await
     };
     started.await.inspect_err(|error| {
         if ticket.goes_on_after(error) {
@@ -207,6 +239,6 @@ async fn launch_provider(shared: &Shared, ticket: &Ticket, launch: LaunchProvide
     })
 }
 
-async fn stop_provider(shared: &Shared, stop: StopProvider) -> Result<()> {
-    shared.host.change(|desired| Ok(desired.stop_provider(&stop.provider_ref, &stop.link_name))).await
+async fn stop_provider(shared: &Shared, ticket: &Ticket, stop: StopProvider) -> Result<()> {
+    ticket.change(&shared.host, |desired| Ok(desired.stop_provider(&stop.provider_ref, &stop.link_name))).await
 }

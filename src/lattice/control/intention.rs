@@ -5,7 +5,7 @@
 //! was left is taken up again, and tried until it works, cannot work, or another command takes its place.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -29,6 +29,9 @@ const RECORD: &str = "intention/";
 /// Intentions kept at most. A board has a handful of actors to fetch; one more command that takes its time is refused.
 pub const MAX_INTENTIONS: usize = 256;
 
+/// Keys that one command remembers as stopped while it is under way; a board runs fewer entities.
+const MAX_STOPPED: usize = 256;
+
 /// First and longest wait before what was left from before the boot is tried again, doubling between: a board whose
 /// registry is out of reach for a day asks a few hundred times.
 const FIRST_RETRY: Duration = Duration::from_secs(2);
@@ -37,15 +40,34 @@ const LONGEST_RETRY: Duration = Duration::from_secs(300);
 /// One command being carried out, and the record of it, if there is one.
 pub struct Ticket {
     /// Name of its record.
-    kept: lock::Mutex<Option<String>>,
+    name: String,
+    state: lock::Mutex<State>,
     /// It was accepted before this host's start: a failure that time may cure is not its end.
     resumed: bool,
+    /// Keys of what was stopped while this command was under way and nobody knew yet what it starts.
+    stopped: Mutex<BTreeSet<String>>,
+}
+
+/// How far a command is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Only this process knows of it.
+    Open,
+    /// It is on disk.
+    Kept,
+    /// What it comes to is on disk, or it has ended without.
+    Done,
 }
 
 impl Ticket {
     /// A command that has just come in.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { kept: lock::Mutex::new(None), resumed: false })
+        let name = format!("{RECORD}{}", event_id(random_id()));
+        Arc::new(Self { name, state: lock::Mutex::new(State::Open), resumed: false, stopped: Mutex::default() })
+    }
+
+    fn resumed(name: String) -> Arc<Self> {
+        Arc::new(Self { name, state: lock::Mutex::new(State::Kept), resumed: true, stopped: Mutex::default() })
     }
 
     /// Changes what should run as the command wants it, and ends its intention with that.
@@ -53,14 +75,35 @@ impl Ticket {
     /// # Errors
     /// As [`Host::change`].
     pub async fn change(&self, host: &Host, change: impl FnOnce(&Desired) -> Result<Desired>) -> Result<()> {
-        let mut kept = self.kept.lock().await;
-        let also = match &*kept {
-            Some(name) => Batch::new().delete(Table::Host, name.as_bytes()),
-            None => Batch::new(),
+        let mut state = self.state.lock().await;
+        let also = match *state {
+            State::Kept => Batch::new().delete(Table::Host, self.name.as_bytes()),
+            State::Open | State::Done => Batch::new(),
         };
         host.change_and(also, change).await?;
-        *kept = None;
+        *state = State::Done;
         Ok(())
+    }
+
+    /// As [`Ticket::change`], for a command that starts the entity `key`, which was not known when it came.
+    ///
+    /// # Errors
+    /// As [`Host::change`]; `Conflict` when it was stopped meanwhile.
+    pub async fn change_of(
+        &self,
+        key: &str,
+        host: &Host,
+        change: impl FnOnce(&Desired) -> Result<Desired>,
+    ) -> Result<()> {
+        let stopped = |desired: &Desired| match self.stopped().contains(key) {
+            true => Err(Error::conflict(format!("{key} was stopped by a command that came later"))),
+            false => change(desired),
+        };
+        self.change(host, stopped).await
+    }
+
+    fn stopped(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.stopped.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Whether the command will be tried again after this failure, so that nobody need be told of it yet.
@@ -68,26 +111,31 @@ impl Ticket {
         self.resumed && is_curable(error)
     }
 
-    /// Puts the command on disk.
+    /// Puts the command on disk, if it has not ended meanwhile.
     async fn keep(&self, host: &Host, verb: Verb, body: &[u8]) -> Result<()> {
-        let mut kept = self.kept.lock().await;
+        let mut state = self.state.lock().await;
+        if *state != State::Open {
+            return Ok(());
+        }
         let store = host.store();
         if store.scan(Table::Host, RECORD.as_bytes())?.len() >= MAX_INTENTIONS {
             return Err(Error::limit(format!(
                 "this host has accepted {MAX_INTENTIONS} commands that are not carried out yet; try again later"
             )));
         }
-        let name = format!("{RECORD}{}", event_id(random_id()));
         let record = [verb.token().as_bytes(), b"\n", body].concat();
-        store.commit(Batch::new().put(Table::Host, name.as_bytes(), record)).await?;
-        *kept = Some(name);
+        store.commit(Batch::new().put(Table::Host, self.name.as_bytes(), record)).await?;
+        *state = State::Kept;
         Ok(())
     }
 
-    /// The command has ended without a change: its record goes.
+    /// The command has ended: its record goes, if there is one still.
     async fn forget(&self, host: &Host) {
-        let Some(name) = self.kept.lock().await.take() else { return };
-        if let Err(error) = host.store().commit(Batch::new().delete(Table::Host, name)).await {
+        let mut state = self.state.lock().await;
+        if std::mem::replace(&mut *state, State::Done) != State::Kept {
+            return;
+        }
+        if let Err(error) = host.store().commit(Batch::new().delete(Table::Host, self.name.as_bytes())).await {
             log::warn!(
                 "a command that has ended is still on disk and will be carried out after the next boot: {error}"
             );
@@ -100,53 +148,81 @@ fn is_curable(error: &Error) -> bool {
     matches!(error.kind(), Kind::Unavailable | Kind::Timeout | Kind::Storage | Kind::Busy)
 }
 
-/// What of a command's intention tells whether a later command takes its place.
+/// What a command is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Subject {
-    /// Where an artifact comes from.
+pub struct Subject {
+    /// What is started or stopped.
+    pub artifact: Artifact,
+    /// Under which link name, for a provider.
+    pub link_name: Option<String>,
+    /// It ends all of it.
+    pub ends: bool,
+}
+
+/// What is started or stopped, as far as the command says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Artifact {
+    /// By where it comes from.
     Reference(String),
-    /// `M…`.
+    /// By its key.
     Key(String),
 }
 
-/// Commands from before the boot that are still being tried, by record name.
+/// Commands that were accepted and are still being carried out, by record name.
 #[derive(Default)]
-pub struct Resumed(Mutex<BTreeMap<String, Pursued>>);
+pub struct Pending(Mutex<BTreeMap<String, Pursued>>);
 
 struct Pursued {
     reference: String,
+    link_name: Option<String>,
     ticket: Arc<Ticket>,
     task: Task<()>,
 }
 
-impl Resumed {
+impl Pending {
     fn tasks(&self) -> MutexGuard<'_, BTreeMap<String, Pursued>> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
-/// Whether a command from before the boot about the artifact `reference` is still being tried.
+/// Whether an accepted command about the artifact `reference` is still being carried out.
 pub fn is_pursued(shared: &Shared, reference: &str) -> bool {
-    shared.resumed.tasks().values().any(|pursued| pursued.reference == reference)
+    shared.pending.tasks().values().any(|pursued| pursued.reference == reference)
 }
 
-/// Gives up what was left from before the boot about `subject`: a newer command has come.
+/// Gives up accepted commands whose place one about `subject` takes: what is stopped is not started later, and what was left
+/// from before the boot gives way to anything newer. Of commands of this boot no start ends another: they add up.
 pub async fn supersede(shared: &Shared, subject: &Subject) {
-    let about = |reference: &str| match subject {
-        Subject::Reference(other) => reference == other,
-        Subject::Key(key) => shared.cache.resolve_reference(reference).as_ref() == Some(key),
+    let gives_way = |pursued: &Pursued| {
+        (subject.ends || pursued.ticket.resumed)
+            && pursued.link_name == subject.link_name
+            && match &subject.artifact {
+                Artifact::Reference(reference) => *reference == pursued.reference,
+                Artifact::Key(key) => shared.cache.resolve_reference(&pursued.reference).as_ref() == Some(key),
+            }
     };
     let names: Vec<String> = {
-        let tasks = shared.resumed.tasks();
-        tasks.iter().filter(|(_, pursued)| about(&pursued.reference)).map(|(name, _)| name.clone()).collect()
+        let tasks = shared.pending.tasks();
+        if let (true, Artifact::Key(key)) = (subject.ends, &subject.artifact) {
+            // What a first start of a reference brings is not known before it is here; then it is looked at.
+            for pursued in tasks.values().filter(|pursued| pursued.link_name == subject.link_name) {
+                let mut stopped = pursued.ticket.stopped();
+                if stopped.len() < MAX_STOPPED {
+                    stopped.insert(key.clone());
+                }
+            }
+        }
+        tasks.iter().filter(|(_, pursued)| gives_way(pursued)).map(|(name, _)| name.clone()).collect()
     };
     for name in names {
-        let Some(Pursued { reference, ticket, task }) = shared.resumed.tasks().remove(&name) else { continue };
+        let Some(Pursued { reference, ticket, task, .. }) = shared.pending.tasks().remove(&name) else { continue };
         // A change that is on its way to the disk comes to its end first.
-        let _no_change_under_way = ticket.kept.lock().await;
+        let mut state = ticket.state.lock().await;
         task.cancel().await;
-        log::info!("a command from before the start gives way to a newer one"; image_ref = reference);
-        if let Err(error) = shared.host.store().commit(Batch::new().delete(Table::Host, name)).await {
+        log::info!("an accepted command gives way to a newer one"; image_ref = reference);
+        if std::mem::replace(&mut *state, State::Done) == State::Kept
+            && let Err(error) = shared.host.store().commit(Batch::new().delete(Table::Host, name)).await
+        {
             log::warn!("{error}");
         }
     }
@@ -164,31 +240,56 @@ pub async fn carry_out(shared: &Arc<Shared>, verb: Verb, body: &[u8], patience: 
         let (shared, ticket, body) = (shared.clone(), ticket.clone(), body.to_vec());
         task::spawn(async move {
             let outcome = command::run(&shared, &ticket, verb, &body).await;
-            ticket.forget(&shared.host).await;
             // Nobody listens any more when the ack is given already.
             let _ = sender.try_send(outcome);
+            ended(&shared, &ticket).await;
         })
     };
     match crate::lattice::connection::within(patience, receiver.recv()).await {
-        Some(Ok(outcome)) => return outcome,
+        Some(Ok(outcome)) => {
+            working.detach();
+            return outcome;
+        }
         Some(Err(_)) => return Err(Error::internal("the command ended without an outcome")),
         None => {}
     }
-    if verb.fetches() {
-        if let Err(error) = ticket.keep(&shared.host, verb, body).await {
-            // A change that is on its way to the disk comes to its end first; else the work ends here.
-            let _no_change_under_way = ticket.kept.lock().await;
-            working.cancel().await;
-            return receiver.try_recv().unwrap_or(Err(error));
-        }
-        // It may have come to its end while the disk was busy.
-        if let Ok(outcome) = receiver.try_recv() {
-            ticket.forget(&shared.host).await;
-            return outcome;
-        }
+    // The host's end is no change, and is asked for after the answer.
+    if verb == Verb::StopHost {
+        working.detach();
+        return Ok(());
     }
-    working.detach();
+    if let Err(error) = ticket.keep(&shared.host, verb, body).await {
+        // A change that is on its way to the disk comes to its end first; else the work ends here.
+        let _no_change_under_way = ticket.state.lock().await;
+        working.cancel().await;
+        return receiver.try_recv().unwrap_or(Err(error));
+    }
+    let state = ticket.state.lock().await;
+    // It may have come to its end while the disk was busy.
+    if *state == State::Done {
+        drop(state);
+        working.detach();
+        return receiver.recv().await.unwrap_or(Ok(()));
+    }
+    let subject = command::subject(verb, body);
+    let pursued = Pursued {
+        reference: command::reference(verb, body).unwrap_or_default(),
+        link_name: subject.and_then(|subject| subject.link_name),
+        ticket: ticket.clone(),
+        task: working,
+    };
+    shared.pending.tasks().insert(ticket.name.clone(), pursued);
     Ok(())
+}
+
+/// The command of `ticket` has come to its end: nothing of it is left.
+async fn ended(shared: &Shared, ticket: &Ticket) {
+    ticket.forget(&shared.host).await;
+    // The last step: dropping the own task's handle ends it here.
+    let own = shared.pending.tasks().remove(&ticket.name);
+    if let Some(pursued) = own {
+        pursued.task.detach();
+    }
 }
 
 /// Takes up again what was accepted before the boot and not carried out.
@@ -205,16 +306,17 @@ pub fn resume(shared: &Arc<Shared>) -> Result<()> {
             continue;
         };
         let reference = command::reference(verb, &body).unwrap_or_default();
+        let link_name = command::subject(verb, &body).and_then(|subject| subject.link_name);
         log::info!("going on with a command from before the start"; image_ref = reference, command = verb.token());
-        let ticket = Arc::new(Ticket { kept: lock::Mutex::new(Some(name.clone())), resumed: true });
-        let mut tasks = shared.resumed.tasks();
-        let task = task::spawn(pursue(shared.clone(), ticket.clone(), name.clone(), verb, body));
-        tasks.insert(name, Pursued { reference, ticket, task });
+        let ticket = Ticket::resumed(name.clone());
+        let mut tasks = shared.pending.tasks();
+        let task = task::spawn(pursue(shared.clone(), ticket.clone(), verb, body));
+        tasks.insert(name, Pursued { reference, link_name, ticket, task });
     }
     Ok(())
 }
 
-async fn pursue(shared: Arc<Shared>, ticket: Arc<Ticket>, name: String, verb: Verb, body: Vec<u8>) {
+async fn pursue(shared: Arc<Shared>, ticket: Arc<Ticket>, verb: Verb, body: Vec<u8>) {
     // An update needs the actor that it updates.
     shared.host.settle().await;
     let mut wait = FIRST_RETRY;
@@ -233,10 +335,5 @@ async fn pursue(shared: Arc<Shared>, ticket: Arc<Ticket>, name: String, verb: Ve
         smol::Timer::after(wait).await;
         wait = (wait * 2).min(LONGEST_RETRY);
     }
-    ticket.forget(&shared.host).await;
-    // The last step: dropping the own task's handle ends it here.
-    let own = shared.resumed.tasks().remove(&name);
-    if let Some(pursued) = own {
-        pursued.task.detach();
-    }
+    ended(&shared, &ticket).await;
 }

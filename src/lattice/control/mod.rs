@@ -10,18 +10,12 @@ mod lattice_wide;
 pub mod pings;
 mod query;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use async_nats::Message;
 use futures_util::StreamExt;
 
-use super::{Shared, connection::Background};
+use super::{Shared, connection::Background, gate::Gate};
 use crate::{
     error::{Error, Result},
     log,
@@ -38,9 +32,13 @@ const ACK_PATIENCE: Duration = Duration::from_millis(1000);
 /// Requests that may be under way at once. Commands wait for each other at the disk anyway; one more is refused.
 const MAX_IN_FLIGHT: usize = 256;
 
+/// Their bodies together, bytes. Manifests and links with certificates have a few hundred kilobytes; what does not fit is
+/// refused.
+const MAX_IN_FLIGHT_BYTES: usize = 8 << 20;
+
 /// Listens for ever. The subscriptions outlive the connection, so they are made once.
 pub async fn serve_for_ever(shared: Arc<Shared>) {
-    let in_flight = Arc::new(AtomicUsize::new(0));
+    let gate = Gate::new(MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES);
     let mut listening: Vec<Background> = Vec::new();
     for subscription in shared.subjects.control_subscriptions(&shared.host_id) {
         let mut messages = loop {
@@ -53,10 +51,10 @@ pub async fn serve_for_ever(shared: Arc<Shared>) {
                 }
             }
         };
-        let (shared, in_flight) = (shared.clone(), in_flight.clone());
+        let (shared, gate) = (shared.clone(), gate.clone());
         listening.push(shared.control.clone().spawn(async move {
             while let Some(message) = messages.next().await {
-                take_in(&shared, &in_flight, message);
+                take_in(&shared, &gate, message).await;
             }
         }));
     }
@@ -64,30 +62,22 @@ pub async fn serve_for_ever(shared: Arc<Shared>) {
     smol::future::pending::<()>().await;
 }
 
-/// Starts the answer to `message`. Runs on the library's thread, so it only hands over.
-fn take_in(shared: &Arc<Shared>, in_flight: &Arc<AtomicUsize>, message: Message) {
-    if shared.subjects.parse_control(&message.subject) == Some(Topic::PingHosts) {
+/// Starts the answer to `message`, or refuses it from here: then whoever floods this host waits in line.
+async fn take_in(shared: &Arc<Shared>, gate: &Gate, message: Message) {
+    let Some(topic) = shared.subjects.parse_control(&message.subject) else { return };
+    if topic == Topic::PingHosts {
         return pings::take_in(shared, message);
     }
-    struct Place(Arc<AtomicUsize>);
-    impl Drop for Place {
-        fn drop(&mut self) {
-            self.0.fetch_sub(1, Relaxed);
-        }
-    }
-    let full = in_flight.fetch_add(1, Relaxed) >= MAX_IN_FLIGHT;
-    let place = Place(in_flight.clone());
+    let Some(pass) = gate.enter(message.payload.len()) else {
+        let text = format!("this host has {MAX_IN_FLIGHT} requests under way; try again");
+        return reply(shared, &message, &Ack::refused(&text).encode()).await;
+    };
     let shared = shared.clone();
     crate::task::spawn(async move {
-        let _place = place;
+        let _pass = pass;
         let subject = message.subject.as_str();
         let Some(topic) = shared.subjects.parse_control(subject) else { return };
         log::debug!("control request"; subject = subject);
-        if full {
-            let text = format!("this host has {MAX_IN_FLIGHT} requests under way; try again");
-            reply(&shared, &message, &Ack::refused(&text).encode()).await;
-            return;
-        }
         handle(&shared, topic, &message).await;
     })
     .detach();
