@@ -20,6 +20,7 @@ use latticed::{
     store::Digest,
     wire::interface::{HTTP_SERVER, HttpRequest, HttpResponse},
 };
+use rustix::process::Signal;
 use serde_json::Value;
 use support::{
     guests,
@@ -551,10 +552,7 @@ fn the_mirror_answers_as_the_standard_says_and_outlives_hostile_clients() {
 #[test]
 fn a_mirror_with_certificate_and_token_stands_in_front_of_any_reference_with_a_digest() {
     let (mirror, board) = (sandbox(), sandbox());
-    let certificate = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
-    let cert = mirror.write("mirror.pem", certificate.cert.pem());
-    let key = mirror.write("mirror.key", certificate.signing_key.serialize_pem());
-    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("it is ours");
+    let (cert, key) = certificate(&mirror, "mirror");
     let address = free_address();
     let (listen, token) = (address.to_string(), "a secret of this test");
     let mut serving = mirror.run_again(&[
@@ -600,6 +598,75 @@ fn a_mirror_with_certificate_and_token_stands_in_front_of_any_reference_with_a_d
     let half = [("WASMCLOUD_MIRROR_LISTEN", "127.0.0.1:0"), ("WASMCLOUD_MIRROR_TLS_CERT_FILE", "x.pem")];
     let (exit, text) = failure(sandbox().command(&["run"]).envs(half));
     assert!(exit == 3 && text.contains("WASMCLOUD_MIRROR_TLS_KEY_FILE"), "{exit}: {text}");
+}
+
+/// A certificate for `localhost` and its key, in files of `sandbox`.
+fn certificate(sandbox: &Sandbox, name: &str) -> (PathBuf, PathBuf) {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+    let cert = sandbox.write(&format!("{name}.pem"), made.cert.pem());
+    let key = sandbox.write(&format!("{name}.key"), made.signing_key.serialize_pem());
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("it is ours");
+    (cert, key)
+}
+
+#[test]
+fn a_reload_brings_token_and_certificate_of_the_mirror_and_says_what_waits() {
+    let (mirror, board) = (sandbox(), sandbox());
+    let (cert, key) = certificate(&mirror, "first");
+    let address = free_address();
+    let set = |listen: SocketAddr, token: &str| {
+        let text = format!(
+            "WASMCLOUD_MIRROR_LISTEN={listen}\nWASMCLOUD_MIRROR_TLS_CERT_FILE={}\nWASMCLOUD_MIRROR_TLS_KEY_FILE={}\n\
+             WASMCLOUD_MIRROR_TOKEN={token}\n",
+            cert.display(),
+            key.display()
+        );
+        let path = mirror.write("settings.env", text);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("it is ours");
+        path
+    };
+    let settings = set(address, "token-one");
+    let mut serving = mirror.run_with(&["run", "--env-file", settings.to_str().expect("UTF-8")], &[]);
+    serving.wait_for("the mirror serves");
+    let digest = publish(&mirror, "echo", &guests::module_path("echo"));
+    let trusted = board.path("trusted.pem");
+    std::fs::copy(&cert, &trusted).expect("it can be copied");
+    let reference = format!("mirror://echo@{digest}");
+    let mirrors = format!("https://localhost:{}", address.port());
+    let ask = |token: &str| {
+        // Another board each time: what is here spares the question.
+        let asking = sandbox();
+        let mut command = asking.command(&["artifact", "publish", "copy", &reference]);
+        command.env("WASMCLOUD_MIRRORS", &mirrors).env("WASMCLOUD_MIRROR_TOKEN", token);
+        command.env("WASMCLOUD_ARTIFACT_CA_FILE", &trusted).env("WASMCLOUD_ARTIFACT_ATTEMPTS", "1");
+        let output = run(&mut command);
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert_eq!(ask("token-one"), (true, String::new()));
+
+    // Another token, other files under the same names, and an address that has to wait.
+    let (next_cert, next_key) = certificate(&mirror, "next");
+    std::fs::rename(&next_cert, &cert).expect("they lie beside each other");
+    std::fs::rename(&next_key, &key).expect("they lie beside each other");
+    set(free_address(), "token-two");
+    serving.signal(Signal::HUP);
+    serving.wait_for("now in effect: WASMCLOUD_MIRROR_TOKEN");
+    serving.wait_for("in effect only after a restart: WASMCLOUD_MIRROR_LISTEN");
+    let (done, complaint) = ask("token-two");
+    assert!(!done && complaint.contains("no TLS with"), "the old certificate is still shown: {complaint}");
+    std::fs::copy(&cert, &trusted).expect("it can be copied");
+    let (done, complaint) = ask("token-one");
+    assert!(!done && complaint.contains("answered 401"), "{complaint}");
+    assert_eq!(ask("token-two"), (true, String::new()));
+
+    // A key that does not belong to the certificate changes nothing, the token neither.
+    let (_, strange) = certificate(&mirror, "strange");
+    std::fs::rename(&strange, &key).expect("they lie beside each other");
+    set(address, "token-three");
+    serving.signal(Signal::HUP);
+    serving.wait_for("nothing was reloaded: the certificate");
+    assert_eq!(ask("token-two"), (true, String::new()));
+    assert!(!serving.output().contains("token-"), "a token is in the log: {}", serving.output());
 }
 
 #[test]

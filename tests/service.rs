@@ -62,11 +62,6 @@ fn probe(socket: &Path, path: &str) -> (u16, Value) {
     (status, serde_json::from_str(body).unwrap_or(Value::Null))
 }
 
-fn signal(host: &Host, signal: rustix::process::Signal) {
-    let pid = i32::try_from(host.pid()).ok().and_then(rustix::process::Pid::from_raw).expect("a child has a pid");
-    rustix::process::kill_process(pid, signal).expect("the child can be signalled");
-}
-
 fn echo(sandbox: &Sandbox, address: std::net::SocketAddr) -> std::path::PathBuf {
     let mut manifest = Manifest::new("app");
     manifest.actor("echo", &guests::module_path("echo"), 1).http(address);
@@ -92,7 +87,7 @@ fn the_service_manager_hears_how_the_host_is() {
     }
 
     sandbox.write("settings.env", "WASMCLOUD_LOG_LEVEL=debug\nHOST_SITE=two\nWASMCLOUD_WORKERS=7\n");
-    signal(&host, rustix::process::Signal::HUP);
+    host.signal(rustix::process::Signal::HUP);
     let heard = manager.hear("READY=1", &host).concat();
     assert!(heard.contains("RELOADING=1\nMONOTONIC_USEC="), "{heard}");
     host.wait_for("now in effect: WASMCLOUD_LOG_LEVEL info -> debug, labels");
@@ -100,12 +95,12 @@ fn the_service_manager_hears_how_the_host_is() {
     assert_eq!(host.status().labels.get("site").map(String::as_str), Some("two"));
 
     sandbox.write("settings.env", "WASMCLOUD_LOG_LEVEL=loud\n");
-    signal(&host, rustix::process::Signal::HUP);
+    host.signal(rustix::process::Signal::HUP);
     manager.hear("READY=1", &host);
     host.wait_for("nothing was reloaded: WASMCLOUD_LOG_LEVEL");
     assert_eq!(host.status().labels.get("site").map(String::as_str), Some("two"));
 
-    signal(&host, rustix::process::Signal::TERM);
+    host.signal(rustix::process::Signal::TERM);
     manager.hear("STOPPING=1", &host);
     let (status, output) = host.terminate();
     assert!(status.success(), "{output}");
@@ -228,7 +223,7 @@ fn applications_come_and_go_with_their_manifests() {
     std::fs::remove_file(sandbox.path("manifests/broken.yaml")).expect("it is there");
     std::fs::remove_file(sandbox.path("manifests/one.yaml")).expect("it is there");
     application("two", "counter", two);
-    signal(&host, rustix::process::Signal::HUP);
+    host.signal(rustix::process::Signal::HUP);
     host.wait_for("the application one goes, as its manifest did");
     eventually("the second listens", || std::net::TcpStream::connect(two).is_ok());
     eventually("the first has gone", || std::net::TcpStream::connect(one).is_err());

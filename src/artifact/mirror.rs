@@ -6,7 +6,10 @@
 //! manifest to layer, each checked. A mirror that knows names only, any file server on a laptop, will
 //! do for `mirror://`. It sends its token to these mirrors and nowhere else. Everything here blocks, on smol's pool.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Instant,
+};
 
 use ureq::http::{HeaderMap, header};
 
@@ -52,7 +55,7 @@ struct Inner {
     settings: Settings,
     addresses: Vec<Address>,
     /// Value of the header that shows the token.
-    authorization: Option<String>,
+    authorization: RwLock<Option<String>>,
 }
 
 /// One mirror.
@@ -98,9 +101,18 @@ impl Mirrors {
         Ok(Self(Arc::new(Inner {
             settings,
             addresses: addresses.iter().map(|text| Address::parse(text)).collect::<Result<_>>()?,
-            authorization: token.map(|token| format!("Bearer {token}")),
+            authorization: RwLock::new(bearer(token)),
         })))
     }
+
+    /// Shows `token` to all of them from now on.
+    pub fn show(&self, token: Option<&str>) {
+        *self.0.authorization.write().unwrap_or_else(PoisonError::into_inner) = bearer(token);
+    }
+}
+
+fn bearer(token: Option<&str>) -> Option<String> {
+    token.map(|token| format!("Bearer {token}"))
 }
 
 impl Origin for Mirrors {
@@ -245,7 +257,8 @@ impl Inner {
     }
 
     fn headers(&self) -> Vec<(header::HeaderName, String)> {
-        self.authorization.iter().map(|value| (header::AUTHORIZATION, value.clone())).collect()
+        let authorization = self.authorization.read().unwrap_or_else(PoisonError::into_inner);
+        authorization.iter().map(|value| (header::AUTHORIZATION, value.clone())).collect()
     }
 }
 

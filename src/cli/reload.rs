@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::{manifests, run::Args};
+use super::{manifests, run::Args, site::Site};
 use crate::{
     config::{Config, Effective, RegistryAccount},
     error::Result,
@@ -36,6 +36,9 @@ const AT_ONCE: &[&str] = &[
     "WASMCLOUD_ACTOR_LOG_BYTES",
     "WASMCLOUD_ACTOR_LOG_PER_SECOND",
     "WASMCLOUD_SLICE_FUEL",
+    "WASMCLOUD_MIRROR_TOKEN",
+    "WASMCLOUD_MIRROR_TLS_CERT_FILE",
+    "WASMCLOUD_MIRROR_TLS_KEY_FILE",
     "OCI_REGISTRY",
     "OCI_REGISTRY_USER",
     "OCI_REGISTRY_PASSWORD",
@@ -45,14 +48,15 @@ const AT_ONCE: &[&str] = &[
 pub struct Reloader {
     args: Args,
     host: Arc<Host>,
+    site: Arc<Site>,
     /// What is in force.
     config: Mutex<Config>,
 }
 
 impl Reloader {
-    /// For the host that was started with `args` and `config`.
-    pub fn new(args: Args, host: Arc<Host>, config: Config) -> Self {
-        Self { args, host, config: Mutex::new(config) }
+    /// For the host that was started with `args` and `config`, and its part in its site.
+    pub fn new(args: Args, host: Arc<Host>, site: Arc<Site>, config: Config) -> Self {
+        Self { args, host, site, config: Mutex::new(config) }
     }
 
     /// Reads everything again. `ready` says whether the service manager knows the host as running: only then is it told,
@@ -76,6 +80,8 @@ impl Reloader {
         for warning in &new.warnings {
             log::warn!("{warning}");
         }
+        // Before anything changes: a certificate that cannot be used stops the reload.
+        let renewal = self.site.read_again(&new).await?;
         let old = self.config().clone();
         let (at_once, later) = changes(old.values(), new.values());
         log::set_level(new.log.level);
@@ -84,6 +90,7 @@ impl Reloader {
         if let Some(RegistryAccount { registry, user, password }) = &new.registry {
             self.host.artifacts().credentials().configure(registry, user, password.expose());
         }
+        self.site.renew(&new, renewal);
         let mut followed = at_once;
         if self.host.set_labels(new.labels.clone()) {
             followed.push("labels".to_owned());

@@ -191,7 +191,7 @@ async fn serve(config: Config, args: Args) -> Result<()> {
         ..web::Settings::at(config.admin_socket.clone())
     };
     let admin = Admin::start(settings, host.clone()).await?;
-    let site = Site::start(&config, &host).await?;
+    let site = Arc::new(Site::start(&config, &host).await?);
     joining.allow_processes(&config, &host)?;
     let joined = joining.join(&host, &broker).await?;
     host.health().configure(config.health);
@@ -226,7 +226,7 @@ async fn serve(config: Config, args: Args) -> Result<()> {
     let housekeeping = task::spawn(keep_house(tick));
     let known_ready = Arc::new(AtomicBool::new(false));
     let manager = Manager { host: host.clone(), liveness, readiness, policy, known_ready: known_ready.clone() };
-    let reloader = Arc::new(Reloader::new(args, host.clone(), config));
+    let reloader = Arc::new(Reloader::new(args, host.clone(), site.clone(), config));
     let reloading = signals::on_reload(move || {
         let (reloader, ready) = (reloader.clone(), known_ready.load(Relaxed));
         async move { reloader.reload(ready).await }
@@ -245,7 +245,10 @@ async fn serve(config: Config, args: Args) -> Result<()> {
     housekeeping.cancel().await;
     reloading.cancel().await;
     joined.leave().await;
-    site.stop().await;
+    // Nobody reloads any more, so nobody else has it; if somebody had, it would end with them.
+    if let Some(site) = Arc::into_inner(site) {
+        site.stop().await;
+    }
     admin.stop().await;
     log::settle();
     Ok(())

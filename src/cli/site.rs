@@ -16,6 +16,7 @@ use crate::{
 /// A host's part in its site, for as long as this lives.
 pub struct Site {
     mirror: Option<Mirror>,
+    mirrors: Option<Arc<Mirrors>>,
     following: Option<Task<()>>,
 }
 
@@ -35,15 +36,37 @@ impl Site {
             None => None,
         };
         if config.mirror.sources.is_empty() {
-            return Ok(Self { mirror, following: None });
+            return Ok(Self { mirror, mirrors: None, following: None });
         }
         let mirrors = Arc::new(Mirrors::new(config.artifacts.clone(), &config.mirror.sources, token)?);
         host.artifacts().register(Remote::Mirror, mirrors.clone());
-        host.artifacts().set_front(mirrors);
+        host.artifacts().set_front(mirrors.clone());
         let interval = config.mirror.poll;
         let following =
             (!interval.is_zero()).then(|| task::spawn(host.clone().follow_names(interval, config.strict_update)));
-        Ok(Self { mirror, following })
+        Ok(Self { mirror, mirrors: Some(mirrors), following })
+    }
+
+    /// Reads what of `config` can follow without a new start, the certificate above all; changes nothing yet.
+    ///
+    /// # Errors
+    /// A certificate or key that cannot be used.
+    pub async fn read_again(&self, config: &Config) -> Result<Option<mirror::Renewal>> {
+        if self.mirror.is_none() {
+            return Ok(None);
+        }
+        let token = config.mirror.token.as_ref().map(|token| mirror::Token::new(token.expose()));
+        mirror::Renewal::read(config.mirror.tls.clone(), token).await.map(Some)
+    }
+
+    /// Puts in force what was read again: the token on both sides, and the certificate.
+    pub fn renew(&self, config: &Config, renewal: Option<mirror::Renewal>) {
+        if let (Some(mirror), Some(renewal)) = (&self.mirror, renewal) {
+            mirror.renew(renewal);
+        }
+        if let Some(mirrors) = &self.mirrors {
+            mirrors.show(config.mirror.token.as_ref().map(|token| token.expose()));
+        }
     }
 
     /// Ends it.

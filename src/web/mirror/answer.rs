@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{Arc, Mutex, PoisonError, RwLock, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
@@ -66,20 +66,32 @@ impl Held {
 pub(super) struct Shelf {
     store: Store,
     names: Names,
-    token: Option<Token>,
+    /// What a client must show, if anything.
+    token: RwLock<Option<Token>>,
     whole: Mutex<HashMap<Digest, Instant>>,
 }
 
 impl Shelf {
     pub(super) fn new(store: Store, token: Option<Token>) -> Self {
-        Self { names: Names::new(store.clone()), store, token, whole: Mutex::default() }
+        Self { names: Names::new(store.clone()), store, token: RwLock::new(token), whole: Mutex::default() }
+    }
+
+    /// What a client must show from now on.
+    pub(super) fn want(&self, token: Option<Token>) {
+        *self.token.write().unwrap_or_else(PoisonError::into_inner) = token;
+    }
+
+    /// Whether a client that shows this may be answered.
+    fn is_satisfied_by(&self, shown: Option<&[u8]>) -> bool {
+        let token = self.token.read().unwrap_or_else(PoisonError::into_inner);
+        token.as_ref().is_none_or(|token| token.is_shown_by(shown))
     }
 
     /// Answers one request; every failure is a response too. What a body sends is counted in `progress`.
     pub(super) async fn answer(&self, request: Request<Incoming>, progress: Arc<AtomicU64>) -> Reply {
         let header = |name: &HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
         let shown = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-        if self.token.as_ref().is_some_and(|token| !token.is_shown_by(shown)) {
+        if !self.is_satisfied_by(shown) {
             return with(refuse(StatusCode::UNAUTHORIZED, UNAUTHORIZED), header::WWW_AUTHENTICATE, "Bearer");
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {

@@ -21,5 +21,5 @@ mod server;
 mod token;
 
 pub(super) use body::BlobBody;
-pub use server::{Mirror, Settings};
+pub use server::{Mirror, Renewal, Settings};
 pub use token::Token;

@@ -10,7 +10,7 @@ use std::{
     net::{IpAddr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream},
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -83,7 +83,42 @@ pub struct Settings {
 const BIND_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A running mirror; dropping it closes the socket.
-pub struct Mirror(Task<()>);
+pub struct Mirror {
+    task: Task<()>,
+    shelf: Arc<Shelf>,
+    acceptor: Arc<Acceptor>,
+}
+
+/// Speaks TLS, or not, as the settings last said.
+type Acceptor = RwLock<Option<TlsAcceptor>>;
+
+/// What of the settings can follow while the socket stays open, found usable.
+pub struct Renewal {
+    token: Option<Token>,
+    acceptor: Option<TlsAcceptor>,
+}
+
+impl Renewal {
+    /// Reads certificate and key.
+    ///
+    /// # Errors
+    /// `Config` or `Denied` for a certificate that cannot be used.
+    pub async fn read(tls: Option<(PathBuf, PathBuf)>, token: Option<Token>) -> Result<Self> {
+        let acceptor = match tls {
+            Some((certificate, key)) => Some(
+                smol::unblock(move || {
+                    certificate::acceptor(
+                        (&certificate, "WASMCLOUD_MIRROR_TLS_CERT_FILE"),
+                        (&key, "WASMCLOUD_MIRROR_TLS_KEY_FILE"),
+                    )
+                })
+                .await?,
+            ),
+            None => None,
+        };
+        Ok(Self { token, acceptor })
+    }
+}
 
 impl Mirror {
     /// Opens the socket and serves `store`. Where no interface has the address yet it is tried again until one does.
@@ -91,18 +126,9 @@ impl Mirror {
     /// # Errors
     /// `Conflict` or `Config` when the address cannot be had; `Config` or `Denied` for a certificate that cannot be used.
     pub async fn start(settings: Settings, store: Store) -> Result<Self> {
-        let acceptor = match settings.tls.clone() {
-            Some((certificate, key)) => Some(
-                smol::unblock(move || {
-                    let named = |path| (path, "WASMCLOUD_MIRROR_TLS_CERT_FILE", "WASMCLOUD_MIRROR_TLS_KEY_FILE");
-                    let (certificate, certificate_name, key_name) = named(certificate);
-                    certificate::acceptor((&certificate, certificate_name), (&key, key_name))
-                })
-                .await?,
-            ),
-            None => None,
-        };
-        let shelf = Arc::new(Shelf::new(store, settings.token));
+        let Renewal { token, acceptor } = Renewal::read(settings.tls, settings.token).await?;
+        let acceptor = Arc::new(RwLock::new(acceptor));
+        let shelf = Arc::new(Shelf::new(store, token));
         let listen = settings.listen;
         let bound = match bind(listen) {
             Err(error) if error.kind() == Kind::Unavailable => {
@@ -111,23 +137,35 @@ impl Mirror {
             }
             outcome => Some(outcome?),
         };
-        Ok(Self(task::spawn(async move {
+        let (serving, speaking) = (shelf.clone(), acceptor.clone());
+        let task = task::spawn(async move {
             let listener = match bound {
                 Some(listener) => listener,
                 None => bind_later(listen).await,
             };
-            let scheme = if acceptor.is_some() { "https" } else { "http" };
+            let scheme = if current(&speaking).is_some() { "https" } else { "http" };
             // After the kernel chose a port, where it may.
             let place = listener.get_ref().local_addr().unwrap_or(listen);
             log::info!("the mirror serves this board's artifacts on {scheme}://{place}");
-            accept(listener, shelf, acceptor).await;
-        })))
+            accept(listener, serving, speaking).await;
+        });
+        Ok(Self { task, shelf, acceptor })
+    }
+
+    /// Whoever connects from now on meets this certificate, and must show this token.
+    pub fn renew(&self, renewal: Renewal) {
+        self.shelf.want(renewal.token);
+        *self.acceptor.write().unwrap_or_else(PoisonError::into_inner) = renewal.acceptor;
     }
 
     /// Accepts nobody any more. Answers on their way still go out while the process lives.
     pub async fn stop(self) {
-        self.0.cancel().await;
+        self.task.cancel().await;
     }
+}
+
+fn current(acceptor: &Acceptor) -> Option<TlsAcceptor> {
+    acceptor.read().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 fn bind(address: SocketAddr) -> Result<Async<StdListener>> {
@@ -189,11 +227,11 @@ impl Drop for Admitted {
     }
 }
 
-async fn accept(listener: Async<StdListener>, shelf: Arc<Shelf>, acceptor: Option<TlsAcceptor>) {
+async fn accept(listener: Async<StdListener>, shelf: Arc<Shelf>, acceptor: Arc<Acceptor>) {
     let clients = Clients::default();
     let next = || listener.accept();
     accept::for_ever("the mirror", MAX_CONNECTIONS + MAX_REFUSALS, next, |(stream, address), place| {
-        let (shelf, acceptor) = (shelf.clone(), acceptor.clone());
+        let (shelf, acceptor) = (shelf.clone(), current(&acceptor));
         let admitted = if place.number() < MAX_CONNECTIONS { clients.admit(address.ip()) } else { None };
         async move {
             match admitted {
