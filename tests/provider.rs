@@ -512,6 +512,64 @@ fn a_provider_sees_its_own_place_and_no_secret() {
     });
 }
 
+/// What it may use is counted by the kernel: more is refused to it, and it goes on.
+#[test]
+fn a_provider_gets_no_more_than_its_limits() {
+    block_on(async {
+        let server = NatsServer::start();
+        let nats = connect(&server).await;
+        // The kernel counts no processes of root's.
+        let sandbox = Sandbox::of_nobody(env!("CARGO_BIN_EXE_latticed"));
+        let key = provider::key("greedy");
+        let rules = format!("{key}:memory=64M,{key}:files=64,{key}:processes=64");
+        let mut stage = Stage::inside(sandbox, &server, nats, &[("WASMCLOUD_PROVIDER_RULES", &rules)]).await;
+        stage.put_link("greedy", json!({})).await;
+        stage.launch("greedy", json!({})).await;
+        stage.event("health_check_passed").await;
+        stage.place_where("greedy", |place| place["link"].is_object()).await;
+        let ask = async |operation: &str, body: &str| stage.call("greedy", operation, body.as_bytes()).await;
+        for (operation, enough, too_much, refusal) in
+            [("Test.Allocate", "16000000", "128000000", "memory"), ("Test.Open", "16", "64", "Too many open files")]
+        {
+            assert_eq!(ask(operation, enough).await, Ok(Vec::new()), "{operation}");
+            let refused = ask(operation, too_much).await;
+            assert!(refused.as_ref().is_err_and(|text| text.contains(refusal)), "{operation}: {refused:?}");
+        }
+        let forks = ask("Test.Execute", "for i in $(seq 80); do sleep 2 & done; wait").await.expect("a shell");
+        let said = String::from_utf8_lossy(&forks).to_lowercase();
+        assert!(said.contains("cannot fork") || said.contains("fork:"), "{said}");
+        assert_eq!(stage.increment("greedy").await, Ok(1));
+    });
+}
+
+/// A service manager or a shell may leave descriptors open for the host; they are none of a provider's business.
+#[test]
+fn what_was_left_open_for_the_host_does_not_reach_a_provider() {
+    block_on(async {
+        let folder = tempfile::tempdir().expect("the temporary folder is writable");
+        let (left_open, script) = (folder.path().join("left-open"), folder.path().join("host"));
+        std::fs::write(&left_open, "x").expect("written");
+        let program = env!("CARGO_BIN_EXE_latticed");
+        let text = format!("#!/bin/sh\nexec 9<{}\nexec {program} \"$@\"\n", left_open.display());
+        std::fs::write(&script, text).expect("written");
+        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("it is ours");
+        let server = NatsServer::start();
+        let nats = connect(&server).await;
+        let mut stage = Stage::inside(Sandbox::new(script), &server, nats, &[]).await;
+        let has = |process: u64| {
+            let entries = std::fs::read_dir(format!("/proc/{process}/fd")).expect("it runs").flatten();
+            let mut targets = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+            targets.any(|target| target == left_open)
+        };
+        stage.put_link("tidy", json!({})).await;
+        stage.launch("tidy", json!({})).await;
+        stage.event("health_check_passed").await;
+        let place = stage.place_where("tidy", |place| place["link"].is_object()).await;
+        assert!(has(u64::from(stage.host().pid())), "the host has it");
+        assert!(!has(place["process"].as_u64().expect("a number")));
+    });
+}
+
 /// A host that is no root, and providers of the same user that see all files of it: what the host was told in secret they
 /// find neither in its environment nor in its memory, nor in those of the processes in between.
 #[test]

@@ -208,6 +208,17 @@ async fn answer(
             let output = Command::new("sh").args(["-c", &text]).output().map_err(|error| error.to_string())?;
             Ok([output.stdout, output.stderr].concat())
         }
+        // Takes so many bytes, and gives them back.
+        "Test.Allocate" => {
+            let bytes = text.parse().map_err(|_| "a number of bytes")?;
+            Vec::<u8>::new().try_reserve_exact(bytes).map(|()| Vec::new()).map_err(|error| error.to_string())
+        }
+        // Opens so many files at once.
+        "Test.Open" => {
+            let count = text.parse::<usize>().map_err(|_| "a number of files")?;
+            let files: Result<Vec<_>, _> = (0..count).map(|_| std::fs::File::open("/dev/null")).collect();
+            files.map(|_| Vec::new()).map_err(|error| error.to_string())
+        }
         // Says something where it may not, and tells what the server thought of it.
         "Test.Publish" => {
             nats.publish(text, "forged".into()).await.map_err(|error| error.to_string())?;
