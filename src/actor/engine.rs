@@ -87,6 +87,12 @@ impl Engine {
         let _ = self.0.when_idle.set(what);
     }
 
+    /// Something large has come and gone besides invocations, as when an artifact was unpacked: what is to be done in an idle
+    /// moment is done when it comes.
+    pub fn await_idle(&self) {
+        self.0.clone().tidy();
+    }
+
     /// The limits in force.
     pub fn settings(&self) -> Arc<Settings> {
         self.0.settings.read().unwrap_or_else(PoisonError::into_inner).clone()

@@ -272,6 +272,7 @@ impl Host {
             self.announce();
             self.reconciler.begin("tidying up what was fetched".to_owned());
             self.artifacts.tidy().await;
+            self.engine.await_idle();
             self.reconciler.state().step = None;
         }
     }
