@@ -73,6 +73,11 @@ impl Host {
         Limit { bytes: self.engine.settings().module_bytes as u64, setting: "WASMCLOUD_ACTOR_MODULE_BYTES" }
     }
 
+    /// How often an actor runs when nobody says how often.
+    pub fn max_concurrent(&self) -> u16 {
+        self.engine.settings().max_concurrent
+    }
+
     /// Brings back the module of an actor that should run and whose copy here is missing or damaged.
     pub(super) async fn restore_module(&self, actor: &DesiredActor) -> Result<()> {
         let reference = Reference::parse(&actor.reference)?;

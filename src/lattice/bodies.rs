@@ -83,6 +83,21 @@ impl Bodies {
         self.outcome("fetch", within(patience, fetched).await)
     }
 
+    /// Deletes the body `name`, which nobody will fetch, some time soon. What cannot be deleted costs space in the store and
+    /// nothing else.
+    pub fn discard(&self, name: String) {
+        let (bucket, place) = self.place(name);
+        let deleted = async move {
+            if let Ok(reader) = Reader::open(&bucket, &place).await {
+                let _ = delete(&bucket, &place, reader.info()).await;
+            }
+        };
+        crate::task::spawn(async move {
+            within(chunk::EXTRA_TIME, deleted).await;
+        })
+        .detach();
+    }
+
     fn place(&self, name: String) -> (Bucket, Place) {
         let bucket = Bucket::new(self.connection.clone(), self.domain.as_deref(), &self.lattice);
         (bucket, Place { bucket: self.lattice.clone(), name })

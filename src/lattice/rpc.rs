@@ -47,6 +47,9 @@ const MAX_IN_FLIGHT: usize = 1024;
 /// does not fit is refused and may be tried again.
 const MAX_IN_FLIGHT_BYTES: usize = 32 << 20;
 
+/// Room for what is around the body of an answer, bytes.
+const ANSWER_ROOM_BYTES: usize = 1024;
+
 /// What a caller reads when nobody answered, whatever the reason (`protocol/invocation.md §5.1`).
 const NO_ANSWER: &str = "Failed to perform RPC call: request timeout";
 
@@ -138,17 +141,23 @@ fn wanted(shared: &Shared) -> HashMap<String, (Option<String>, Served)> {
 /// Starts the answer to `message`, or refuses it from here: then whoever floods this host waits in line.
 async fn take_in(shared: &Arc<Shared>, gate: &Gate, served: &Served, message: Message) {
     if *served == Served::Health {
-        return reply(shared, &message, codec::encode(&BTreeMap::from([("healthy", true)]))).await;
+        reply(shared, &message, codec::encode(&BTreeMap::from([("healthy", true)]))).await;
+        return;
     }
     let Some(pass) = gate.enter(message.payload.len()) else {
         let id = Invocation::decode(&message.payload).map(|one| one.id).unwrap_or_default();
-        return reply(shared, &message, InvocationResponse::failure(id, busy()).encode()).await;
+        reply(shared, &message, InvocationResponse::failure(id, busy()).encode()).await;
+        return;
     };
     let (shared, gate, served) = (shared.clone(), gate.clone(), served.clone());
     crate::task::spawn(async move {
         let _pass = pass;
-        let response = answer(&shared, &gate, &served, &message).await;
-        reply(&shared, &message, response).await;
+        let (response, stored) = answer(&shared, &gate, &served, &message).await;
+        if !reply(&shared, &message, response).await
+            && let Some(name) = stored
+        {
+            shared.bodies.discard(name);
+        }
     })
     .detach();
 }
@@ -157,23 +166,25 @@ fn busy() -> String {
     format!("this host has {MAX_IN_FLIGHT} calls or {} MiB of them under way; try again", MAX_IN_FLIGHT_BYTES >> 20)
 }
 
-async fn reply(shared: &Shared, message: &Message, response: Result<Vec<u8>>) {
-    let Some(reply) = &message.reply else { return };
+/// Sends `response` to whoever waits for it, and says whether it left.
+async fn reply(shared: &Shared, message: &Message, response: Result<Vec<u8>>) -> bool {
+    let Some(reply) = &message.reply else { return false };
     let sent = match response {
         Ok(body) => shared.rpc.publish(reply.to_string(), body).await,
         Err(error) => Err(error),
     };
-    if let Err(error) = sent {
+    if let Err(error) = &sent {
         log::debug!("an answer was not sent: {error}");
     }
+    sent.is_ok()
 }
 
-/// Runs the call in `message` and writes its answer.
-async fn answer(shared: &Shared, gate: &Gate, served: &Served, message: &Message) -> Result<Vec<u8>> {
+/// Runs the call in `message` and writes its answer; the name of its body too, where that was put into the object store.
+async fn answer(shared: &Shared, gate: &Gate, served: &Served, message: &Message) -> (Result<Vec<u8>>, Option<String>) {
     let began = Instant::now();
     let invocation = match Invocation::decode(&message.payload) {
         Ok(invocation) => invocation,
-        Err(error) => return InvocationResponse::failure("", error.text()).encode(),
+        Err(error) => return (InvocationResponse::failure("", error.text()).encode(), None),
     };
     let id = invocation.id.clone();
     let trace = trace_of(&invocation, message);
@@ -189,17 +200,22 @@ async fn answer(shared: &Shared, gate: &Gate, served: &Served, message: &Message
     .await;
     match outcome {
         Ok(body) if chunk::must_store(body.len()) => {
-            let length = body.len() as u64;
-            match shared.bodies.store(chunk::response_object(&id), body, BODY_PATIENCE).await {
+            let (length, name) = (body.len() as u64, chunk::response_object(&id));
+            match shared.bodies.store(name.clone(), body, BODY_PATIENCE).await {
                 Ok(()) => {
-                    InvocationResponse { content_length: Some(length), ..InvocationResponse::success(id, &b""[..]) }
+                    let success = InvocationResponse::success(id, &b""[..]);
+                    (InvocationResponse { content_length: Some(length), ..success }.encode(), Some(name))
                 }
-                Err(error) => InvocationResponse::failure(id, error.text()),
+                Err(error) => (InvocationResponse::failure(id, error.text()).encode(), None),
             }
-            .encode()
         }
-        Ok(body) => InvocationResponse::success(id, body).encode(),
-        Err(error) => InvocationResponse::failure(id, error.text()).encode(),
+        // Below the threshold, and yet more than a server with a lower limit takes.
+        Ok(body) if body.len() + ANSWER_ROOM_BYTES > shared.rpc.max_payload() => {
+            let text = format!("the answer has {} bytes, more than the NATS server takes in a message", body.len());
+            (InvocationResponse::failure(id, text).encode(), None)
+        }
+        Ok(body) => (InvocationResponse::success(id, body).encode(), None),
+        Err(error) => (InvocationResponse::failure(id, error.text()).encode(), None),
     }
 }
 
@@ -235,16 +251,19 @@ async fn run(
     let mut deadline = began + shared.settings.rpc_timeout;
     match served {
         Served::Actor(key) if invocation.target.public_key != *key => {
+            discard_request(&shared.bodies, invocation);
             return Err(Error::denied(format!("target key mismatch: {} != {key}", invocation.target.public_key)));
         }
         Served::Provider { key, link_name } => {
             if invocation.target.public_key != *key || invocation.target.link_name != *link_name {
+                discard_request(&shared.bodies, invocation);
                 return Err(Error::denied(format!("target key mismatch: {} != {key}", invocation.target.public_key)));
             }
             let actor = &invocation.origin.public_key;
             let routes = shared.host.router().routes();
             let link = routes.links.find(actor, &invocation.target.contract_id, link_name);
             if link.is_none_or(|link| link.provider_id != *key) {
+                discard_request(&shared.bodies, invocation);
                 return Err(Error::denied(format!("unlinked actor: '{actor}'")));
             }
         }
@@ -340,6 +359,13 @@ pub struct RpcUplink {
     pub(super) timeout: Duration,
 }
 
+/// A long body that whoever was called has not fetched, or not in time.
+fn discard_request(bodies: &Bodies, invocation: &Invocation<'_>) {
+    if invocation.is_stored() {
+        bodies.discard(chunk::request_object(&invocation.id));
+    }
+}
+
 /// A call to another host whose end is not told yet. Dropped before that, its caller gave it up, which is a failure too.
 struct Untold {
     events: InvocationEvents,
@@ -401,8 +427,12 @@ impl Uplink for RpcUplink {
             let asked = connection.request(subject, headers, invocation.encode()?, patience).await;
             let outcome = match asked {
                 Ok(Answer::Message(message)) => read_answer(&bodies, &invocation.id, &message, patience).await,
-                Ok(Answer::Nobody | Answer::Silence) => Err(Error::timeout(NO_ANSWER)),
+                Ok(Answer::Nobody | Answer::Silence) => {
+                    discard_request(&bodies, &invocation);
+                    Err(Error::timeout(NO_ANSWER))
+                }
                 Err(error) => {
+                    discard_request(&bodies, &invocation);
                     log::debug!("a call to another host was not made: {error}");
                     Err(Error::unavailable(NO_ANSWER))
                 }

@@ -101,7 +101,7 @@ async fn launch_actor(shared: &Arc<Shared>, ticket: &Ticket, launch: LaunchActor
 async fn scale_actor(shared: &Arc<Shared>, ticket: &Ticket, scale: ScaleActor) -> Result<()> {
     let ScaleActor { target, count, annotations } = scale;
     // Absent means as often as this host lets any actor run.
-    let count = count.unwrap_or(crate::actor::settings::MAX_CONCURRENT);
+    let count = count.unwrap_or_else(|| shared.host.max_concurrent());
     let (key, reference) = match target {
         ScaleTarget::Key { actor_id, actor_ref } => {
             if count == 0 {

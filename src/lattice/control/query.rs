@@ -15,7 +15,26 @@ use crate::{
     },
 };
 
+/// Answers with as many instances of each actor as fit one message: clients count and stop actors, and one instance tells
+/// what the others do.
 pub async fn inventory(shared: &Shared, message: &Message) {
+    let mut most = usize::from(inventory::MAX_LISTED_INSTANCES);
+    loop {
+        match serde_json::to_vec(&written(shared, most)) {
+            Ok(body) if body.len() > shared.control.max_payload() && most > 1 => most /= 2,
+            Ok(body) => {
+                if most < usize::from(inventory::MAX_LISTED_INSTANCES) {
+                    log::warn!("the inventory lists {most} instances of each actor: more do not fit one message");
+                }
+                return reply(shared, message, &body).await;
+            }
+            Err(cause) => return log::warn!("{} was not answered: {cause}", message.subject),
+        }
+    }
+}
+
+/// The inventory with at most `most` instances of each actor.
+fn written(shared: &Shared, most: usize) -> Inventory {
     let host = &shared.host;
     let uptime = host.uptime().as_secs();
     let mut answer = Inventory {
@@ -36,7 +55,7 @@ pub async fn inventory(shared: &Shared, message: &Message) {
             let mut instances = Vec::new();
             for group in &running.desired.groups {
                 for _ in 0..group.count {
-                    if instances.len() == usize::from(inventory::MAX_LISTED_INSTANCES) {
+                    if instances.len() == most {
                         break;
                     }
                     instances.push(inventory::Instance {
@@ -70,16 +89,41 @@ pub async fn inventory(shared: &Shared, message: &Message) {
             });
         }
     }
-    send(shared, message, &answer).await;
+    answer
 }
 
 pub async fn claims(shared: &Shared, message: &Message) {
-    send(shared, message, &ClaimsList { claims: &shared.cache.claims() }).await;
+    send_list(shared, message, &shared.cache.claims(), |claims| serde_json::to_vec(&ClaimsList { claims })).await;
 }
 
 pub async fn links(shared: &Shared, message: &Message) {
     let links: Vec<_> = shared.host.desired().links.values().map(|wanted| wanted.link.clone()).collect();
-    send(shared, message, &Links { links: &links }).await;
+    send_list(shared, message, &links, |links| serde_json::to_vec(&Links { links })).await;
+}
+
+/// Answers with as many of `items` as fit one message.
+async fn send_list<T>(
+    shared: &Shared,
+    message: &Message,
+    mut items: &[T],
+    write: impl Fn(&[T]) -> serde_json::Result<Vec<u8>>,
+) {
+    let (all, most) = (items.len(), shared.control.max_payload());
+    loop {
+        match write(items) {
+            Ok(body) if body.len() > most && !items.is_empty() => {
+                // Items differ in length: a little fewer than their mean says.
+                items = &items[..(items.len() as u64 * most as u64 / body.len() as u64 * 9 / 10) as usize];
+            }
+            Ok(body) => {
+                if items.len() < all {
+                    log::warn!("{} of {all} fit the answer to {}", items.len(), message.subject);
+                }
+                return reply(shared, message, &body).await;
+            }
+            Err(cause) => return log::warn!("{} was not answered: {cause}", message.subject),
+        }
+    }
 }
 
 pub(super) async fn send(shared: &Shared, message: &Message, answer: &impl Serialize) {
