@@ -33,6 +33,9 @@ pub fn module(name: &str) -> String {
     format!("file://{}/tests/actors/built/{name}.wasm", env!("CARGO_MANIFEST_DIR"))
 }
 
+/// What the boards are set to; not what they are unless set otherwise.
+const MAX_CONCURRENT: u16 = 6;
+
 fn cluster() -> KeyPair {
     KeyPair::from_name(Role::Cluster, "test cluster")
 }
@@ -85,7 +88,8 @@ impl Board {
                 key,
                 builtins: capability::builtins(&store, &capability::Settings::default()),
                 store,
-                engine: Engine::new(actor::Settings::default()).unwrap(),
+                engine: Engine::new(actor::Settings { max_concurrent: MAX_CONCURRENT, ..actor::Settings::default() })
+                    .unwrap(),
                 intrinsics: capability::INTRINSICS,
                 events: vec![events.clone()],
                 clock: Box::new(SystemClock),
@@ -203,7 +207,7 @@ impl Client {
         };
         invocation.encoded_claims = signer.sign(&invocation, &body, Now::from_system(0)).unwrap();
         let bodies = super::bodies::Bodies::new(self.connection.clone(), "default", None);
-        if chunk::must_store(body.len()) {
+        if chunk::must_store(body.len()) || body.len() + 4096 > self.connection.max_payload() {
             bodies.store(invocation.id.clone(), body, Duration::from_secs(10)).await.unwrap();
         } else {
             invocation.msg = Cow::Owned(body);
@@ -475,5 +479,126 @@ fn actors_and_providers_of_two_hosts_call_each_other() {
         let answer = client.call(&caller, "HttpServer.HandleRequest", body, &anti_forgery()).await;
         assert!(answer.error.is_some_and(|error| error.contains("request timeout")));
         first.stop().await;
+    });
+}
+
+#[test]
+fn what_one_message_does_not_take_is_cut_or_stored_and_not_lost() {
+    run(async {
+        let server = NatsServer::start("max_payload: 65536");
+        let directory = tempfile::tempdir().unwrap();
+        let board = Board::start("alpha", directory.path(), &server.endpoint()).await;
+        let client = Client::new(&server.endpoint()).await;
+        let id = board.id();
+        client.until_answered(&format!("get.{id}.inv")).await;
+        let echo = module("echo");
+        accepted(&client.ask(&format!("cmd.{id}.scale"), json!({"actor_ref": echo, "count": null})).await);
+        let started = client.event("actor_started", |data| data["image_ref"] == echo.as_str()).await;
+        let key = started["public_key"].as_str().unwrap().to_owned();
+        assert_eq!(board.host.desired().actors[&key].max_concurrent(), MAX_CONCURRENT);
+
+        accepted(&client.ask(&format!("cmd.{id}.scale"), json!({"actor_ref": echo, "count": 1000})).await);
+        client.event("actor_scaled", |data| data["max_instances"] == 1000).await;
+        let inventory = client.ask(&format!("get.{id}.inv"), Value::Null).await;
+        let listed = inventory["actors"][0]["instances"].as_array().unwrap();
+        assert!((50..1000).contains(&listed.len()), "{}", listed.len());
+        assert_eq!(listed[0]["max_instances"], 1000);
+
+        let long = vec![7; 100_000];
+        assert_eq!(client.http(&key, "/raw", "", long.clone()).await.body, long);
+        board.stop().await;
+    });
+}
+
+#[test]
+fn no_long_body_is_left_in_the_object_store() {
+    run(async {
+        let server = NatsServer::start("");
+        let directory = tempfile::tempdir().unwrap();
+        let board = Board::start("alpha", directory.path(), &server.endpoint()).await;
+        let client = Client::new(&server.endpoint()).await;
+        let id = board.id();
+        client.until_answered(&format!("get.{id}.inv")).await;
+        accepted(&client.ask(&format!("cmd.{id}.la"), json!({"actor_ref": module("echo")})).await);
+        let started = client.event("actor_started", |_| true).await;
+        let key = started["public_key"].as_str().unwrap().to_owned();
+        let long = vec![7; 1_000_000];
+        assert_eq!(client.http(&key, "/raw", "", long.clone()).await.body, long);
+
+        let bucket = super::objects::Bucket::new(client.connection.clone(), None, "default");
+        let empty = async |what: &str| {
+            let until = std::time::Instant::now() + Duration::from_secs(10);
+            while bucket.next("$O.default.C.>", 0, Duration::from_secs(5)).await.unwrap().is_some() {
+                assert!(std::time::Instant::now() < until, "chunks are left: {what}");
+                smol::Timer::after(Duration::from_millis(20)).await;
+            }
+        };
+        empty("answered").await;
+
+        // Refused before its body was looked at.
+        let bodies = super::bodies::Bodies::new(client.connection.clone(), "default", None);
+        let sealed = async |target: &str, body: Vec<u8>| {
+            let invocation = Invocation {
+                origin: Entity::actor("__WASH__"),
+                target: Entity::actor(target),
+                operation: "HttpServer.HandleRequest".into(),
+                host_id: id.clone(),
+                ..Invocation::default()
+            };
+            super::rpc::seal(invocation, body, &anti_forgery(), &bodies, Duration::from_secs(10)).await.unwrap()
+        };
+        let subject = format!("wasmbus.rpc.default.{key}");
+        let wrong = sealed("MOTHER", long.clone()).await;
+        assert!(bucket.next("$O.default.C.>", 0, Duration::from_secs(5)).await.unwrap().is_some());
+        let Answer::Message(message) = client.raw(&subject, wrong.encode().unwrap()).await else { panic!() };
+        let refused = InvocationResponse::decode(&message.payload).unwrap();
+        assert!(refused.error.is_some_and(|error| error.contains("target key mismatch")));
+        empty("refused").await;
+
+        // Nobody wants to know the answer.
+        let request =
+            HttpRequest { method: "POST".into(), path: "/raw".into(), body: long.clone(), ..HttpRequest::default() };
+        let right = sealed(&key, rmp_serde::to_vec_named(&request).unwrap()).await;
+        client.connection.publish(subject, right.encode().unwrap()).await.unwrap();
+        smol::Timer::after(Duration::from_secs(2)).await;
+        empty("without a reader").await;
+
+        // Nobody is there to take the request.
+        let shared = &board.lattice.shared;
+        let uplink = super::rpc::RpcUplink {
+            connection: shared.rpc.clone(),
+            control: shared.control.clone(),
+            events: shared.events.clone(),
+            subjects: shared.subjects.clone(),
+            host_id: id.clone(),
+            anti_forgery: shared.anti_forgery.clone(),
+            bodies: shared.bodies.clone(),
+            cache: shared.cache.clone(),
+            invocations: shared.invocations.clone(),
+            remotes: shared.remotes.clone(),
+            timeout: Duration::from_secs(2),
+        };
+        let call = host::Call {
+            origin: Entity::actor(key.clone()),
+            target: Entity::actor("MNOBODY"),
+            operation: "Any".into(),
+            payload: long.clone(),
+            deadline: std::time::Instant::now() + Duration::from_secs(10),
+            depth: 0,
+            trace: None,
+        };
+        host::Uplink::call(&uplink, call).await.unwrap_err();
+        empty("nobody").await;
+
+        // Broken off half-way.
+        let began = std::time::Instant::now();
+        let body = vec![7; 16 << 20];
+        bodies.store("whole".into(), body.clone(), Duration::from_secs(20)).await.unwrap();
+        let whole = began.elapsed();
+        bodies.discard("whole".into()).await;
+        empty("discarded").await;
+        bodies.store("half".into(), body, whole / 2).await.unwrap_err();
+        empty("half").await;
+        board.stop().await;
     });
 }

@@ -35,7 +35,7 @@ use crate::{
             invocation::{InvocationFailed, InvocationSucceeded, Passed},
         },
         subject::{PROVIDER_QUEUE_GROUP, ProviderTopic, Subjects},
-        trace,
+        text, trace,
     },
 };
 
@@ -47,14 +47,15 @@ const MAX_IN_FLIGHT: usize = 1024;
 /// does not fit is refused and may be tried again.
 const MAX_IN_FLIGHT_BYTES: usize = 32 << 20;
 
-/// Room for what is around the body of an answer, bytes.
-const ANSWER_ROOM_BYTES: usize = 1024;
-
 /// What a caller reads when nobody answered, whatever the reason (`protocol/invocation.md §5.1`).
 const NO_ANSWER: &str = "Failed to perform RPC call: request timeout";
 
 /// How long a long body may take beside the call itself.
 const BODY_PATIENCE: Duration = chunk::EXTRA_TIME;
+
+/// What an answer's envelope takes beside its id and its body or error, bytes; a little over what is measured. An answer that
+/// would not fit into what the server takes goes through the object store, an error is cut.
+const ENVELOPE_ROOM_BYTES: usize = 256;
 
 /// Who a subscription is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,18 +146,21 @@ async fn take_in(shared: &Arc<Shared>, gate: &Gate, served: &Served, message: Me
         return;
     }
     let Some(pass) = gate.enter(message.payload.len()) else {
-        let id = Invocation::decode(&message.payload).map(|one| one.id).unwrap_or_default();
-        reply(shared, &message, InvocationResponse::failure(id, busy()).encode()).await;
+        let invocation = Invocation::decode(&message.payload).unwrap_or_default();
+        let refusal = InvocationResponse::failure(invocation.id.clone(), busy()).encode();
+        reply(shared, &message, refusal).await;
+        if invocation.is_stored() && shared.anti_forgery.check(&invocation, shared.host.now()).is_ok() {
+            shared.bodies.discard(chunk::request_object(&invocation.id)).await;
+        }
         return;
     };
     let (shared, gate, served) = (shared.clone(), gate.clone(), served.clone());
     crate::task::spawn(async move {
         let _pass = pass;
         let (response, stored) = answer(&shared, &gate, &served, &message).await;
-        if !reply(&shared, &message, response).await
-            && let Some(name) = stored
-        {
-            shared.bodies.discard(name);
+        let sent = reply(&shared, &message, response).await;
+        if let Some(name) = stored.filter(|_| !sent) {
+            shared.bodies.discard(name).await;
         }
     })
     .detach();
@@ -166,20 +170,17 @@ fn busy() -> String {
     format!("this host has {MAX_IN_FLIGHT} calls or {} MiB of them under way; try again", MAX_IN_FLIGHT_BYTES >> 20)
 }
 
-/// Sends `response` to whoever waits for it, and says whether it left.
+/// Sends `response`, and says whether it is on its way.
 async fn reply(shared: &Shared, message: &Message, response: Result<Vec<u8>>) -> bool {
     let Some(reply) = &message.reply else { return false };
     let sent = match response {
         Ok(body) => shared.rpc.publish(reply.to_string(), body).await,
         Err(error) => Err(error),
     };
-    if let Err(error) = &sent {
-        log::debug!("an answer was not sent: {error}");
-    }
-    sent.is_ok()
+    sent.inspect_err(|error| log::debug!("an answer was not sent: {error}")).is_ok()
 }
 
-/// Runs the call in `message` and writes its answer; the name of its body too, where that was put into the object store.
+/// Runs the call in `message` and writes its answer; with the name of its body, if that was put into the object store.
 async fn answer(shared: &Shared, gate: &Gate, served: &Served, message: &Message) -> (Result<Vec<u8>>, Option<String>) {
     let began = Instant::now();
     let invocation = match Invocation::decode(&message.payload) {
@@ -198,24 +199,23 @@ async fn answer(shared: &Shared, gate: &Gate, served: &Served, message: &Message
         outcome.is_ok(),
     )
     .await;
+    let most = shared.rpc.max_payload();
     match outcome {
-        Ok(body) if chunk::must_store(body.len()) => {
+        Ok(body) if chunk::must_store(body.len()) || body.len() + id.len() + ENVELOPE_ROOM_BYTES > most => {
             let (length, name) = (body.len() as u64, chunk::response_object(&id));
             match shared.bodies.store(name.clone(), body, BODY_PATIENCE).await {
                 Ok(()) => {
-                    let success = InvocationResponse::success(id, &b""[..]);
-                    (InvocationResponse { content_length: Some(length), ..success }.encode(), Some(name))
+                    let empty = InvocationResponse::success(id, &b""[..]);
+                    (InvocationResponse { content_length: Some(length), ..empty }.encode(), Some(name))
                 }
                 Err(error) => (InvocationResponse::failure(id, error.text()).encode(), None),
             }
         }
-        // Below the threshold, and yet more than a server with a lower limit takes.
-        Ok(body) if body.len() + ANSWER_ROOM_BYTES > shared.rpc.max_payload() => {
-            let text = format!("the answer has {} bytes, more than the NATS server takes in a message", body.len());
-            (InvocationResponse::failure(id, text).encode(), None)
-        }
         Ok(body) => (InvocationResponse::success(id, body).encode(), None),
-        Err(error) => (InvocationResponse::failure(id, error.text()).encode(), None),
+        Err(error) => {
+            let room = most.saturating_sub(id.len() + ENVELOPE_ROOM_BYTES);
+            (InvocationResponse::failure(id, text::prefix(error.text(), room)).encode(), None)
+        }
     }
 }
 
@@ -248,22 +248,21 @@ async fn run(
         Served::Provider { .. } => as_provider_says(&error),
         _ => error,
     })?;
+    // From here on the caller is known, so the body it names is its own: refused, it is removed instead of fetched.
+    let mut left_behind = LeftBehind(invocation.is_stored().then(|| (&shared.bodies, invocation.id.as_ref())));
     let mut deadline = began + shared.settings.rpc_timeout;
     match served {
         Served::Actor(key) if invocation.target.public_key != *key => {
-            discard_request(&shared.bodies, invocation);
             return Err(Error::denied(format!("target key mismatch: {} != {key}", invocation.target.public_key)));
         }
         Served::Provider { key, link_name } => {
             if invocation.target.public_key != *key || invocation.target.link_name != *link_name {
-                discard_request(&shared.bodies, invocation);
                 return Err(Error::denied(format!("target key mismatch: {} != {key}", invocation.target.public_key)));
             }
             let actor = &invocation.origin.public_key;
             let routes = shared.host.router().routes();
             let link = routes.links.find(actor, &invocation.target.contract_id, link_name);
             if link.is_none_or(|link| link.provider_id != *key) {
-                discard_request(&shared.bodies, invocation);
                 return Err(Error::denied(format!("unlinked actor: '{actor}'")));
             }
         }
@@ -276,6 +275,7 @@ async fn run(
         _room = Some(gate.reserve(length).ok_or_else(|| Error::new(Kind::Busy, busy()))?);
         let name = chunk::request_object(&invocation.id);
         let body = shared.bodies.take(name, length_of(invocation), BODY_PATIENCE).await?;
+        left_behind.0 = None;
         checked.check_stored_body(invocation, &body)?;
         body
     } else {
@@ -291,6 +291,17 @@ async fn run(
         trace,
     };
     shared.host.router().serve(call).await
+}
+
+/// The stored body of a call that was not fetched yet: removed when this is dropped with it.
+struct LeftBehind<'a>(Option<(&'a Bodies, &'a str)>);
+
+impl Drop for LeftBehind<'_> {
+    fn drop(&mut self) {
+        if let Some((bodies, id)) = self.0.take() {
+            bodies.discard_later(vec![chunk::request_object(id)], Duration::ZERO);
+        }
+    }
 }
 
 /// The refusal in the words of the provider SDKs, which leave the beginning away and name one thing otherwise.
@@ -359,13 +370,6 @@ pub struct RpcUplink {
     pub(super) timeout: Duration,
 }
 
-/// A long body that whoever was called has not fetched, or not in time.
-fn discard_request(bodies: &Bodies, invocation: &Invocation<'_>) {
-    if invocation.is_stored() {
-        bodies.discard(chunk::request_object(&invocation.id));
-    }
-}
-
 /// A call to another host whose end is not told yet. Dropped before that, its caller gave it up, which is a failure too.
 struct Untold {
     events: InvocationEvents,
@@ -424,15 +428,25 @@ impl Uplink for RpcUplink {
                 called: Some((invocation.origin.clone(), invocation.target.clone(), invocation.operation.clone())),
                 bytes: length,
             };
+            let stored = invocation.is_stored().then(|| chunk::request_object(&invocation.id));
             let asked = connection.request(subject, headers, invocation.encode()?, patience).await;
+            match &asked {
+                Ok(Answer::Message(_)) => {}
+                // Somebody may be at it still, and put an answer there that nobody reads.
+                Ok(Answer::Silence) => {
+                    let names = stored.into_iter().chain([chunk::response_object(&invocation.id)]).collect();
+                    bodies.discard_later(names, BODY_PATIENCE);
+                }
+                Ok(Answer::Nobody) | Err(_) => {
+                    if let Some(name) = stored {
+                        bodies.discard_later(vec![name], Duration::ZERO);
+                    }
+                }
+            }
             let outcome = match asked {
                 Ok(Answer::Message(message)) => read_answer(&bodies, &invocation.id, &message, patience).await,
-                Ok(Answer::Nobody | Answer::Silence) => {
-                    discard_request(&bodies, &invocation);
-                    Err(Error::timeout(NO_ANSWER))
-                }
+                Ok(Answer::Nobody | Answer::Silence) => Err(Error::timeout(NO_ANSWER)),
                 Err(error) => {
-                    discard_request(&bodies, &invocation);
                     log::debug!("a call to another host was not made: {error}");
                     Err(Error::unavailable(NO_ANSWER))
                 }

@@ -85,6 +85,11 @@ async fn take_in(shared: &Arc<Shared>, gate: &Gate, message: Message) {
 
 async fn reply(shared: &Shared, message: &Message, body: &[u8]) {
     let Some(subject) = &message.reply else { return };
+    let most = shared.control.max_payload();
+    if body.len() > most {
+        log::warn!("{} was not answered: {} bytes, the server takes {most}", message.subject, body.len());
+        return;
+    }
     if let Err(error) = shared.control.publish(subject.to_string(), body.to_vec()).await {
         log::debug!("an answer to {} was not sent: {error}", message.subject);
     }
