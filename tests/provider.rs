@@ -866,9 +866,10 @@ fn a_minted_login_is_renewed_before_it_ends() {
             .stage(&[("WASMCLOUD_PROVIDER_NATS_SECONDS", &seconds), ("WASMCLOUD_PROVIDER_PROBE_MS", "60000")])
             .await;
         stage.put_link("lasting", json!({})).await;
-        let begun = std::time::Instant::now();
         stage.launch("lasting", json!({})).await;
         stage.place_where("lasting", |_| true).await;
+        // Its login was made before this.
+        let begun = std::time::Instant::now();
         let (mut answered, mut longest_silence) = (std::time::Instant::now(), Duration::ZERO);
         while begun.elapsed() < LIFETIME + LIFETIME / 4 {
             if stage.increment("lasting").await.is_ok() {
@@ -877,7 +878,12 @@ fn a_minted_login_is_renewed_before_it_ends() {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        assert!(answered.elapsed() < Duration::from_secs(1), "it works beyond the first login's end");
+        // On a busy machine the next renewal may fall into this very moment: what counts is that it goes on.
+        let beyond = std::time::Instant::now();
+        while stage.increment("lasting").await.is_err() {
+            assert!(beyond.elapsed() < PATIENCE, "it does not work beyond the first login's end");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         println!("longest time without an answer: {longest_silence:?}");
         let first = stage.event("provider_started").await;
         let stopped = stage.event("provider_stopped").await;
@@ -887,7 +893,7 @@ fn a_minted_login_is_renewed_before_it_ends() {
         );
         let second = stage.event("provider_started").await;
         assert_ne!(second["instance_id"], first["instance_id"]);
-        assert_eq!(stage.place("lasting").await["instance"], second["instance_id"]);
+        stage.place_where("lasting", |place| place["instance"] != first["instance_id"]).await;
         assert!(stage.host().output().contains("ended in order"), "{}", stage.host().output());
         assert!(!operator.server.log().contains("Expired"), "{}", operator.server.log());
     });

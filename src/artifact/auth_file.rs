@@ -17,6 +17,7 @@ use serde::Deserialize;
 use crate::{
     artifact::{Limit, RegistryLogin, file::read_blocking},
     error::{Error, Result},
+    private,
 };
 
 /// Largest such file: 256 KiB, a thousand registries with long tokens.
@@ -42,8 +43,9 @@ struct Entry {
 /// The logins in the file at `path`, by registry as it is written there. Blocks.
 ///
 /// # Errors
-/// Those of reading a file; `Config` when it is none of the form.
+/// Those of reading a file; `Denied` when every user may read it; `Config` when it is none of the form.
 pub fn read(path: &Path) -> Result<Vec<(String, RegistryLogin)>> {
+    private::check(path)?;
     let bytes = read_blocking(path, LIMIT)?;
     parse(&bytes).map_err(|error| error.context(path.display()))
 }

@@ -63,12 +63,20 @@ impl Rule {
     }
 }
 
+/// Whether `name` is what `pattern` says, in which each `*` stands for anything.
 fn matches(pattern: &str, name: &str) -> bool {
-    match (pattern.strip_suffix('*'), pattern.strip_prefix('*')) {
-        (Some(beginning), _) => name.starts_with(beginning),
-        (None, Some(end)) => name.ends_with(end),
-        (None, None) => name == pattern,
+    let mut parts = pattern.split('*');
+    let Some(rest) = parts.next().and_then(|beginning| name.strip_prefix(beginning)) else { return false };
+    let mut parts: Vec<&str> = parts.collect();
+    let Some(end) = parts.pop() else { return rest.is_empty() };
+    let mut rest = rest;
+    for part in parts {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
     }
+    rest.ends_with(end)
 }
 
 /// What the operator changed about it.
@@ -119,6 +127,27 @@ mod tests {
         let all = all.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let own = filter.of(provider, "/own", all);
         own.into_iter().map(|(name, _)| name).filter(|name| !REPLACED.contains(&name.as_str())).collect()
+    }
+
+    #[test]
+    fn a_star_stands_for_anything_wherever_it_is() {
+        for (pattern, name) in [
+            ("*SECRET*", "MY_SECRET_KEY"),
+            ("*SECRET*", "SECRET"),
+            ("A*B", "A_x_B"),
+            ("A*B", "AB"),
+            ("A*", "A"),
+            ("*B", "B"),
+            ("*", "X"),
+            ("A*B*C", "A1B2B3C"),
+        ] {
+            assert!(matches(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in
+            [("*SECRET*", "SECRE"), ("A*B", "A"), ("AB*B", "AB"), ("A", "AB"), ("A*B", "ABx"), ("", "A")]
+        {
+            assert!(!matches(pattern, name), "{pattern} {name}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Names say what a socket is for: `http` (or any name that begins with it) serves the HTTP capability, matched to links
 //! by its address; `probes` the probes. Sockets that we opened ourselves are given to the service manager under
-//! `http-ADDRESS` while their link lasts, so that connections made while a host restarts wait instead of being refused.
+//! `http-kept-ADDRESS` while their link lasts, so that connections made while a host restarts wait instead of being refused.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -18,8 +18,9 @@ use rustix::net::{AddressFamily, SocketType, sockopt};
 use super::notify;
 use crate::{capability::http_server::Sockets, log, web::probes};
 
-/// Beginning of the name of what we gave the service manager to keep.
-const KEPT: &str = "http-";
+/// Beginning of the name of what we gave the service manager to keep. No socket unit should choose it: its socket would be
+/// taken for one of ours, and closed when no link wants it.
+const KEPT: &str = "http-kept-";
 
 /// One listening TCP socket that was handed over for the HTTP capability.
 #[derive(Debug)]
@@ -201,7 +202,7 @@ mod tests {
 
     #[test]
     fn names_hold_no_colons() {
-        assert_eq!(name(([127, 0, 0, 1], 80).into()), "http-127.0.0.1_80");
+        assert_eq!(name(([127, 0, 0, 1], 80).into()), "http-kept-127.0.0.1_80");
         assert!(!name("[::1]:80".parse().expect("an address")).contains(':'));
     }
 }

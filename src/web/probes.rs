@@ -176,7 +176,11 @@ impl Drop for Probes {
 }
 
 fn cannot(place: &str, cause: &std::io::Error) -> Error {
-    Error::new(Kind::Config, format!("cannot answer probes on {place}: {cause}; check WASMCLOUD_PROBES"))
+    use std::io::ErrorKind;
+    // What another start may find otherwise is no mistake in the settings: the service manager tries again.
+    let passes = matches!(cause.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable);
+    let kind = if passes { Kind::Unavailable } else { Kind::Config };
+    Error::new(kind, format!("cannot answer probes on {place}: {cause}; check WASMCLOUD_PROBES"))
 }
 
 /// Binds the socket file, in the place of one that nobody answers on. Everybody may connect: there is nothing to take.
