@@ -156,6 +156,13 @@ impl LatticeEvents {
         self.tell_scaled(now, key, reference, &told, annotations);
     }
 
+    /// Tells whoever waits for a start that `key` runs, with fewer instances than before: by the event of one instance alone,
+    /// since those that count instances were told what stopped.
+    pub fn tell_fewer(&self, key: &str, reference: &str, annotations: &Annotations) {
+        let Some((now, told)) = self.running(key) else { return };
+        self.tell_instances(now, key, reference, &told.claims, annotations, 1);
+    }
+
     /// Tells that `reference` could not be started.
     pub fn tell_start_failed(
         &self,
@@ -205,6 +212,23 @@ impl LatticeEvents {
         annotations: &Annotations,
         count: u16,
     ) {
+        self.tell_instances(now, key, reference, claims, annotations, count);
+        let (not_before, expires) = dates(now, claims);
+        let claims = actor_claims(claims, &not_before, &expires);
+        let host_id = &self.host_id;
+        self.emit(&ActorsStarted { public_key: key, image_ref: reference, annotations, host_id, claims, count });
+    }
+
+    /// The start of each of `count` instances.
+    fn tell_instances(
+        &self,
+        now: Now,
+        key: &str,
+        reference: &str,
+        claims: &SignedModule,
+        annotations: &Annotations,
+        count: u16,
+    ) {
         let (not_before, expires) = dates(now, claims);
         let claims = actor_claims(claims, &not_before, &expires);
         for number in 0..count.min(MAX_SINGLE_EVENTS) {
@@ -217,8 +241,6 @@ impl LatticeEvents {
                 claims,
             });
         }
-        let host_id = &self.host_id;
-        self.emit(&ActorsStarted { public_key: key, image_ref: reference, annotations, host_id, claims, count });
     }
 
     fn tell_stopped(&self, key: &str, reference: &str, annotations: &Annotations, count: u16, remaining: u16) {

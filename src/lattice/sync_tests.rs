@@ -161,6 +161,28 @@ fn answers_above_what_the_server_takes_are_cut_and_come() {
     });
 }
 
+/// As `wash start actor` of 0.21 does, which waits for the event of a start.
+#[test]
+fn who_starts_by_scaling_down_hears_of_a_start_too() {
+    run(async {
+        let (server, directory) = (NatsServer::start(""), tempfile::tempdir().unwrap());
+        let board = Board::start("alpha", directory.path(), &server.endpoint()).await;
+        let client = Client::new(&server.endpoint()).await;
+        let id = client.until_answered("ping.hosts").await["id"].as_str().unwrap().to_owned();
+        let reference = module("echo_small");
+        let scale = async |count: u16| {
+            accepted(&client.ask(&format!("cmd.{id}.scale"), json!({"actor_ref": reference, "count": count})).await);
+        };
+        scale(3).await;
+        eventually("three starts are told", || client.events("actor_started").len() == 3).await;
+        scale(1).await;
+        eventually("one that runs is told", || client.events("actor_started").len() == 4).await;
+        eventually("two have stopped", || client.events("actor_stopped").len() == 2).await;
+        assert_eq!(client.events("actors_started").len(), 1, "nobody counts one too many");
+        board.stop().await;
+    });
+}
+
 #[test]
 fn names_that_are_no_part_of_a_subject_are_refused_and_harm_nobody() {
     run(async {

@@ -130,9 +130,12 @@ async fn scale_actor(shared: &Arc<Shared>, ticket: &Ticket, scale: ScaleActor) -
             |desired: &Desired| desired.actors.get(&module.public_key).map_or(0, |actor| actor.max_concurrent());
         let scaled = |desired: &Desired| desired.scale_actor(&module, count, &annotations);
         ticket.change_of(&module.public_key, &shared.host, scaled).await?;
-        if unchanged && total(&before) == total(&shared.host.desired()) {
-            // Clients wait for the event even when nothing had to be started.
+        // Clients that start an actor by scaling it wait for the event of a start even when nothing had to be started.
+        let (before, after) = (total(&before), total(&shared.host.desired()));
+        if unchanged && before == after {
             shared.events.tell_unchanged(&module.public_key, &reference, &annotations);
+        } else if unchanged && after > 0 && after < before {
+            shared.events.tell_fewer(&module.public_key, &reference, &annotations);
         }
         Ok(())
     };
