@@ -323,11 +323,7 @@ const BODY: &[u8] = b"hi";
 #[test]
 fn a_site_without_a_network_updates_itself_from_its_mirror_and_no_request_fails() {
     let cable = Cable::new();
-    let programs = tempfile::tempdir().expect("the temporary folder is writable");
-    let program = |end: usize| {
-        cable.program_at(end, env!("CARGO_BIN_EXE_latticed"), programs.path().join(format!("latticed-{end}")))
-    };
-    let (mirror, board) = (Sandbox::new(program(0)), Sandbox::new(program(1)));
+    let ([mirror, board], _programs) = cable.sandboxes(env!("CARGO_BIN_EXE_latticed"));
     let listen = "10.77.0.3:8099".to_owned();
     let serving = [("WASMCLOUD_MIRROR_LISTEN", &*listen)];
     let mut mirroring = mirror.run_again(&serving);

@@ -30,7 +30,7 @@ fn actor() -> String {
 /// A host on a server, and a client of both.
 struct Stage {
     sandbox: Sandbox,
-    port: String,
+    port: u16,
     /// Ended with the stage, where it is the stage's own.
     _server: Option<NatsServer>,
     host: Option<Host>,
@@ -57,25 +57,24 @@ impl Stage {
     async fn inside(sandbox: Sandbox, server: &NatsServer, nats: Client, settings: &[(&str, &str)]) -> Self {
         let events = nats.subscribe("wasmbus.evt.default".into()).await.expect("the server listens");
         nats.flush().await.expect("the server answers");
-        let port = server.port().to_string();
-        let mut stage = Self { sandbox, port, _server: None, host: None, host_id: String::new(), nats, events };
+        let mut stage =
+            Self { sandbox, port: server.port(), _server: None, host: None, host_id: String::new(), nats, events };
         stage.start_host(settings).await;
         stage
     }
 
+    /// Links and starts the provider `name`, and waits until it has its link; what it sees then.
+    async fn linked(&mut self, name: &str) -> Value {
+        self.put_link(name, json!({})).await;
+        self.launch(name, json!({})).await;
+        self.event("health_check_passed").await;
+        self.place_where(name, |place| place["link"].is_object()).await
+    }
+
     async fn start_host(&mut self, settings: &[(&str, &str)]) {
-        let (port, seed) = (self.port.clone(), nats::cluster().seed().expose().to_owned());
-        let mut all = vec![
-            ("WASMCLOUD_RPC_PORT", port.as_str()),
-            ("WASMCLOUD_CTL_PORT", port.as_str()),
-            ("WASMCLOUD_CLUSTER_SEED", seed.as_str()),
-            ("WASMCLOUD_ALLOW_FILE_LOAD", "true"),
-            ("WASMCLOUD_PROVIDER_FIRST_PROBE_MS", "3000"),
-            ("WASMCLOUD_PROVIDER_PROBE_MS", "1000"),
-        ];
+        let mut all = vec![("WASMCLOUD_PROVIDER_FIRST_PROBE_MS", "3000"), ("WASMCLOUD_PROVIDER_PROBE_MS", "1000")];
         all.extend_from_slice(settings);
-        let mut host = self.sandbox.run_again(&all);
-        host.wait_for("connected to NATS");
+        let host = nats::joined(&self.sandbox, self.port, &all);
         self.host_id = host.status().host_id;
         self.host = Some(host);
     }
@@ -523,10 +522,7 @@ fn a_provider_gets_no_more_than_its_limits() {
         let key = provider::key("greedy");
         let rules = format!("{key}:memory=64M,{key}:files=64,{key}:processes=64");
         let mut stage = Stage::inside(sandbox, &server, nats, &[("WASMCLOUD_PROVIDER_RULES", &rules)]).await;
-        stage.put_link("greedy", json!({})).await;
-        stage.launch("greedy", json!({})).await;
-        stage.event("health_check_passed").await;
-        stage.place_where("greedy", |place| place["link"].is_object()).await;
+        stage.linked("greedy").await;
         let ask = async |operation: &str, body: &str| stage.call("greedy", operation, body.as_bytes()).await;
         for (operation, enough, too_much, refusal) in
             [("Test.Allocate", "16000000", "128000000", "memory"), ("Test.Open", "16", "64", "Too many open files")]
@@ -561,10 +557,7 @@ fn what_was_left_open_for_the_host_does_not_reach_a_provider() {
             let mut targets = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
             targets.any(|target| target == left_open)
         };
-        stage.put_link("tidy", json!({})).await;
-        stage.launch("tidy", json!({})).await;
-        stage.event("health_check_passed").await;
-        let place = stage.place_where("tidy", |place| place["link"].is_object()).await;
+        let place = stage.linked("tidy").await;
         assert!(has(u64::from(stage.host().pid())), "the host has it");
         assert!(!has(place["process"].as_u64().expect("a number")));
     });
@@ -581,10 +574,7 @@ fn a_provider_of_the_same_user_cannot_look_into_the_host() {
         // An empty value is none: as operators have it, and not as tests.
         let settings = [("WASMCLOUD_PROVIDER_LANDLOCK", "false"), ("WASMCLOUD_DUMPABLE", "")];
         let mut stage = Stage::inside(sandbox, &server, nats, &settings).await;
-        stage.put_link("curious", json!({})).await;
-        stage.launch("curious", json!({})).await;
-        stage.event("health_check_passed").await;
-        let place = stage.place_where("curious", |place| place["link"].is_object()).await;
+        let place = stage.linked("curious").await;
         let status = place["status"].as_str().expect("text");
         assert!(!status.contains("\nUid:\t0\t"), "{status}");
         let detail = stage.host().status().providers[0].detail.clone();

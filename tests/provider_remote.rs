@@ -75,15 +75,7 @@ fn a_provider_that_no_host_started_is_linked_called_watched_and_forgotten() {
         let sandbox = Sandbox::new(env!("CARGO_BIN_EXE_latticed"));
         let nats = nats::connect(&server).await;
         let mut events = nats.subscribe("wasmbus.evt.default".into()).await.expect("the server listens");
-        let (port, seed) = (server.port().to_string(), nats::cluster().seed().expose().to_owned());
-        let mut host = sandbox.run_again(&[
-            ("WASMCLOUD_RPC_PORT", port.as_str()),
-            ("WASMCLOUD_CTL_PORT", port.as_str()),
-            ("WASMCLOUD_CLUSTER_SEED", seed.as_str()),
-            ("WASMCLOUD_ALLOW_FILE_LOAD", "true"),
-            ("WASMCLOUD_PROVIDER_PROBE_MS", "300"),
-        ]);
-        host.wait_for("connected to NATS");
+        let host = nats::joined(&sandbox, server.port(), &[("WASMCLOUD_PROVIDER_PROBE_MS", "300")]);
         let control = control_client(&nats).await;
         let (key, counter) = (provider::key(NAME), guests::key("counter"));
 

@@ -54,20 +54,14 @@ impl Stage {
         let (server, sandbox) = (NatsServer::start(), Sandbox::new(env!("CARGO_BIN_EXE_latticed")));
         let nats = nats::connect(&server).await;
         let events = nats.subscribe("wasmbus.evt.default".into()).await.expect("the server listens");
-        let (port, seed) = (server.port().to_string(), nats::cluster().seed().expose().to_owned());
         let mut all = vec![
-            ("WASMCLOUD_RPC_PORT", port.as_str()),
-            ("WASMCLOUD_CTL_PORT", port.as_str()),
-            ("WASMCLOUD_CLUSTER_SEED", seed.as_str()),
-            ("WASMCLOUD_ALLOW_FILE_LOAD", "true"),
             // Development builds on a busy machine.
             ("WASMCLOUD_RPC_TIMEOUT_MS", "20000"),
             ("WASMCLOUD_PROVIDER_FIRST_PROBE_MS", "1000"),
             ("WASMCLOUD_PROVIDER_PROBE_MS", "1000"),
         ];
         all.extend_from_slice(settings);
-        let mut host = sandbox.run_again(&all);
-        host.wait_for("connected to NATS");
+        let host = nats::joined(&sandbox, server.port(), &all);
         let control = control_client(&nats).await;
         let old_nats = async_nats_030::connect(server.url()).await.expect("the server answers");
         let older = ctl_client_027::ClientBuilder::new(old_nats).rpc_timeout(PATIENCE).build().await.expect("a client");

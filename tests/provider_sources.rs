@@ -200,11 +200,7 @@ fn from_an_object_store_behind_leaf_and_hub() {
 #[test]
 fn from_a_mirror_on_a_wire_that_leads_nowhere_else() {
     let cable = Cable::new();
-    let programs = tempfile::tempdir().expect("the temporary folder is writable");
-    let program = |end: usize| {
-        cable.program_at(end, env!("CARGO_BIN_EXE_latticed"), programs.path().join(format!("latticed-{end}")))
-    };
-    let (mirror, board) = (Sandbox::new(program(0)), Sandbox::new(program(1)));
+    let ([mirror, board], _programs) = cable.sandboxes(env!("CARGO_BIN_EXE_latticed"));
     let listen = "10.77.0.1:8099";
     let mut serving = mirror.run_again(&[("WASMCLOUD_MIRROR_LISTEN", listen)]);
     serving.wait_for("the mirror serves");

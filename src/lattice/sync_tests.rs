@@ -19,7 +19,7 @@ use super::{
     Settings, Timing,
     bucket::{Bucket, Entry},
     connection::{Answer, Connection},
-    lattice_tests::{Board, Client, accepted, anti_forgery, module},
+    lattice_tests::{Alone, Board, Client, accepted, anti_forgery, module},
     settings::{Endpoint, Login, Tls},
     testing::{NatsServer, connect, eventually, forward, free_port, run, steady},
 };
@@ -79,10 +79,7 @@ async fn api(connection: &Connection, subject: &str, body: impl Into<bytes::Byte
 #[test]
 fn a_bucket_that_was_lost_is_made_and_filled_again() {
     run(async {
-        let (server, directory) = (NatsServer::start(""), tempfile::tempdir().unwrap());
-        let board = Board::start("alpha", directory.path(), &server.endpoint()).await;
-        let client = Client::new(&server.endpoint()).await;
-        let id = client.until_answered("ping.hosts").await["id"].as_str().unwrap().to_owned();
+        let Alone { board, client, id, server: _server, directory: _directory } = Alone::start("").await;
         let reference = module("echo_small");
         accepted(&client.ask(&format!("cmd.{id}.la"), json!({"actor_ref": reference})).await);
         let launch = json!({"provider_ref": "builtin:keyvalue", "link_name": "default"});
@@ -139,10 +136,8 @@ fn an_entry_that_the_bucket_refuses_holds_up_no_other() {
 #[test]
 fn answers_above_what_the_server_takes_are_cut_and_come() {
     run(async {
-        let (server, directory) = (NatsServer::start("max_payload: 8000"), tempfile::tempdir().unwrap());
-        let board = Board::start("alpha", directory.path(), &server.endpoint()).await;
-        let client = Client::new(&server.endpoint()).await;
-        let id = client.until_answered("ping.hosts").await["id"].as_str().unwrap().to_owned();
+        let Alone { board, client, id, server: _server, directory: _directory } =
+            Alone::start("max_payload: 8000").await;
         for number in 0..40 {
             let mut link = link(&format!("l{number}"));
             link.values.insert("value".into(), "x".repeat(500));
@@ -165,10 +160,7 @@ fn answers_above_what_the_server_takes_are_cut_and_come() {
 #[test]
 fn who_starts_by_scaling_down_hears_of_a_start_too() {
     run(async {
-        let (server, directory) = (NatsServer::start(""), tempfile::tempdir().unwrap());
-        let board = Board::start("alpha", directory.path(), &server.endpoint()).await;
-        let client = Client::new(&server.endpoint()).await;
-        let id = client.until_answered("ping.hosts").await["id"].as_str().unwrap().to_owned();
+        let Alone { board, client, id, server: _server, directory: _directory } = Alone::start("").await;
         let reference = module("echo_small");
         let scale = async |count: u16| {
             accepted(&client.ask(&format!("cmd.{id}.scale"), json!({"actor_ref": reference, "count": count})).await);
@@ -186,10 +178,7 @@ fn who_starts_by_scaling_down_hears_of_a_start_too() {
 #[test]
 fn names_that_are_no_part_of_a_subject_are_refused_and_harm_nobody() {
     run(async {
-        let (server, directory) = (NatsServer::start(""), tempfile::tempdir().unwrap());
-        let board = Board::start("alpha", directory.path(), &server.endpoint()).await;
-        let client = Client::new(&server.endpoint()).await;
-        let id = client.until_answered("ping.hosts").await["id"].as_str().unwrap().to_owned();
+        let Alone { board, client, id, server: _server, directory: _directory } = Alone::start("").await;
         for name in ["my link", ">", "*", "a..b"] {
             let launch = json!({"provider_ref": "builtin:keyvalue", "link_name": name});
             let answer = client.ask(&format!("cmd.{id}.lp"), launch).await;
@@ -349,10 +338,7 @@ fn without_jetstream_a_host_answers_from_what_it_knows() {
 fn every_ping_of_a_storm_is_answered_and_commands_go_on_meanwhile() {
     const PINGS: usize = 3000;
     run(async {
-        let (server, directory) = (NatsServer::start(""), tempfile::tempdir().unwrap());
-        let board = Board::start("alpha", directory.path(), &server.endpoint()).await;
-        let client = Client::new(&server.endpoint()).await;
-        let id = client.until_answered("ping.hosts").await["id"].as_str().unwrap().to_owned();
+        let Alone { board, client, id, server, directory: _directory } = Alone::start("").await;
         let stormer = connect(&server.endpoint(), &steady()).await;
         let mut answers = stormer.subscribe("_INBOX.storm.*".into(), None).await.unwrap();
         let gathering = stormer.spawn({

@@ -44,16 +44,8 @@ const LOOK: Duration = Duration::from_millis(2);
 pub fn measure(program: &Path, effort: Effort, table: &mut Table) -> Result<(), Box<dyn Error>> {
     let (server, sandbox) = (NatsServer::start(), Sandbox::new(program));
     let kvredis = program.with_file_name("kvredis");
-    let (port, seed) = (server.port().to_string(), nats::cluster().seed().expose().to_owned());
-    let mut host = sandbox.run_again(&[
-        ("WASMCLOUD_RPC_PORT", port.as_str()),
-        ("WASMCLOUD_CTL_PORT", port.as_str()),
-        ("WASMCLOUD_CLUSTER_SEED", seed.as_str()),
-        ("WASMCLOUD_ALLOW_FILE_LOAD", "true"),
-        // Probes come again only when everything has been measured.
-        ("WASMCLOUD_PROVIDER_PROBE_MS", "600000"),
-    ]);
-    host.wait_for("connected to NATS");
+    // Probes come again only when everything has been measured.
+    let host = nats::joined(&sandbox, server.port(), &[("WASMCLOUD_PROVIDER_PROBE_MS", "600000")]);
     let host_id = host.status().host_id;
     let binary = fs::read(&kvredis)?;
     let archive = |name: &str| {

@@ -39,14 +39,7 @@ pub fn measure(program: &Path, effort: Effort, table: &mut Table) -> Result<(), 
     let (redis, server) = (RedisServer::in_memory(), NatsServer::start());
     let (sandbox, address) = (Sandbox::new(program), http::free_address());
     let archive = sandbox.write("kvredis.par.gz", provider::archive("kvredis", KEY_VALUE, &fs::read(&kvredis)?));
-    let (port, seed) = (server.port().to_string(), nats::cluster().seed().expose().to_owned());
-    let mut host = sandbox.run_again(&[
-        ("WASMCLOUD_RPC_PORT", port.as_str()),
-        ("WASMCLOUD_CTL_PORT", port.as_str()),
-        ("WASMCLOUD_CLUSTER_SEED", seed.as_str()),
-        ("WASMCLOUD_ALLOW_FILE_LOAD", "true"),
-    ]);
-    host.wait_for("connected to NATS");
+    let host = nats::joined(&sandbox, server.port(), &[]);
     let before = process::memory(host.pid())?;
     nats::block_on(command(&server, &host, &archive, &redis, address))?;
     http::wait_for_200(address, Duration::from_secs(60))?;

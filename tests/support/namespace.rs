@@ -9,6 +9,7 @@ use std::{
     thread,
 };
 
+use super::host::Sandbox;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// Tells the namespaces of one process apart.
@@ -65,6 +66,14 @@ impl Cable {
         fs::write(&path, text).expect("the temporary folder is writable");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("it is ours");
         path
+    }
+
+    /// A sandbox at each end whose hosts are run from `program`; the folder holds what starts them there.
+    pub fn sandboxes(&self, program: &str) -> ([Sandbox; 2], tempfile::TempDir) {
+        let folder = tempfile::tempdir().expect("the temporary folder is writable");
+        let at =
+            |end: usize| Sandbox::new(self.program_at(end, program, folder.path().join(format!("latticed-{end}"))));
+        ([at(0), at(1)], folder)
     }
 
     /// Runs `work` at the end `end` of the cable; threads it starts are there too.

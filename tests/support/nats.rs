@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::http::free_address;
+use super::{
+    host::{Host, Sandbox},
+    http::free_address,
+};
 
 /// How long a server may take to start, or a state to come about. Far above what it takes.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -138,6 +141,22 @@ pub fn hub_and_leaf() -> (NatsServer, NatsServer) {
         "listen: \"127.0.0.1:{{port}}\"\nleafnodes {{ remotes: [ {{ url: \"nats://{door}\" }} ] }}\n"
     ));
     (hub, leaf)
+}
+
+/// Runs the host of `sandbox` with the server at `port` for everything, with files allowed and `more` settings, and waits until
+/// it is there.
+pub fn joined(sandbox: &Sandbox, port: u16, more: &[(&str, &str)]) -> Host {
+    let (port, seed) = (port.to_string(), cluster().seed().expose().to_owned());
+    let mut settings = vec![
+        ("WASMCLOUD_RPC_PORT", port.as_str()),
+        ("WASMCLOUD_CTL_PORT", port.as_str()),
+        ("WASMCLOUD_CLUSTER_SEED", seed.as_str()),
+        ("WASMCLOUD_ALLOW_FILE_LOAD", "true"),
+    ];
+    settings.extend_from_slice(more);
+    let mut host = sandbox.run_again(&settings);
+    host.wait_for("connected to NATS");
+    host
 }
 
 /// Waits until `condition` holds, and says how long that took.
