@@ -3,8 +3,8 @@
 //!
 //! The mirrors of a site are asked in the order in which the operator named them; the first that has it gives it. Content
 //! goes by its digest, so it does not matter who gives it; an image pinned by its manifest's digest goes by that, from
-//! manifest to layer, each checked. A mirror that knows names only, any file server on a laptop, will
-//! do for `mirror://`. It sends its token to these mirrors and nowhere else. Everything here blocks, on smol's pool.
+//! manifest to layer, each checked. A mirror that knows names only, any file server on a laptop, will do for `mirror://`. It
+//! sends its token to these mirrors and nowhere else. Everything here blocks, on smol's pool.
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
@@ -158,20 +158,13 @@ impl Inner {
     /// What the manifest with this digest stands for. Every manifest is checked against the digest that leads to it, so it
     /// does not matter who gives it.
     fn by_manifest(&self, manifest: Digest, deadline: Instant) -> Result<Resolved> {
-        let mut worst: Option<Error> = None;
-        for address in &self.addresses {
-            let asked = Web::new(&self.settings, address.secure, deadline).and_then(|web| {
-                image::follow(&address.who, format!("sha256:{manifest}"), Some(manifest), |path| {
-                    self.manifest(&web, address, path)
-                })
-            });
-            match asked {
-                Ok(resolved) => return Ok(resolved),
-                Err(error) if error.kind() == Kind::NotFound => {}
-                Err(error) => worst = Some(worst.unwrap_or(error)),
+        self.first(deadline, |address, web| {
+            let get = |path: &str| self.manifest(&web, address, path);
+            match image::follow(&address.who, format!("sha256:{manifest}"), Some(manifest), get) {
+                Err(error) if error.kind() == Kind::NotFound => Ok(None),
+                outcome => outcome.map(Some),
             }
-        }
-        Err(worst.unwrap_or_else(|| self.nowhere()))
+        })
     }
 
     /// One manifest of the mirror at `address`.
@@ -201,23 +194,29 @@ impl Inner {
 
     /// The first mirror that has one of `paths`, the first of them it has.
     fn find(&self, paths: &[String], deadline: Instant) -> Result<Found<'_>> {
+        self.first(deadline, |address, web| {
+            let found = self.look(&web, address, paths)?;
+            Ok(found.map(|(path, headers)| Found {
+                address,
+                path,
+                web,
+                digest: digest_of(&headers),
+                bytes: headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok()),
+            }))
+        })
+    }
+
+    /// What the first mirror that has it gives; `ask` answers nothing where one has it not.
+    fn first<'a, T>(
+        &'a self,
+        deadline: Instant,
+        mut ask: impl FnMut(&'a Address, Web) -> Result<Option<T>>,
+    ) -> Result<T> {
         let mut worst: Option<Error> = None;
         for address in &self.addresses {
-            let asked = Web::new(&self.settings, address.secure, deadline)
-                .and_then(|web| self.look(&web, address, paths).map(|found| (web, found)));
-            match asked {
-                Ok((web, Some((path, headers)))) => {
-                    return Ok(Found {
-                        address,
-                        path,
-                        web,
-                        digest: digest_of(&headers),
-                        bytes: headers
-                            .get(header::CONTENT_LENGTH)
-                            .and_then(|length| length.to_str().ok()?.parse().ok()),
-                    });
-                }
-                Ok((_, None)) => {}
+            match Web::new(&self.settings, address.secure, deadline).and_then(|web| ask(address, web)) {
+                Ok(Some(found)) => return Ok(found),
+                Ok(None) => {}
                 // What may be there behind a line that is down counts more than what is not there.
                 Err(error) => worst = Some(worst.unwrap_or(error)),
             }

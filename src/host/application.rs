@@ -214,20 +214,24 @@ impl Host {
         if !may_recall(&component.reference, asking) {
             return None;
         }
-        let desired = self.desired();
-        let kept = desired.actors.values().find(|actor| actor.reference == component.reference)?;
+        let kept = self.kept_actor(component, application)?;
         let (blobs, digest) = (self.store.blobs(), kept.digest);
         smol::unblock(move || blobs.length(digest)).await?;
+        Some(kept)
+    }
+
+    /// The actor that came from this reference before.
+    fn kept_actor(&self, component: &ActorComponent, application: &str) -> Option<DesiredActor> {
+        let desired = self.desired();
+        let kept = desired.actors.values().find(|actor| actor.reference == component.reference)?;
         Some(DesiredActor { groups: vec![group(component, application)], ..kept.clone() })
     }
 
-    /// The actor that came from this reference before: a board starts again without the stick it was installed from.
-    fn kept_actor(&self, component: &ActorComponent, application: &str, missing: Error) -> Result<DesiredActor> {
-        let desired = self.desired();
-        let kept =
-            desired.actors.values().find(|actor| actor.reference == component.reference).ok_or(missing.clone())?;
+    /// The same in the place of what cannot be had: a board starts again without the stick it was installed from.
+    fn fall_back(&self, component: &ActorComponent, application: &str, missing: Error) -> Result<DesiredActor> {
+        let kept = self.kept_actor(component, application).ok_or(missing.clone())?;
         log::warn!("{missing}; starting the copy kept from before"; actor_id = kept.public_key);
-        Ok(DesiredActor { groups: vec![group(component, application)], ..kept.clone() })
+        Ok(kept)
     }
 
     /// Reads the module behind `reference`, checks it and keeps its bytes.
@@ -277,12 +281,12 @@ impl Host {
         let is_fetched = || Reference::parse(&component.reference).is_ok_and(|reference| reference.is_fetched());
         let (module, claims) = match self.fetch_module(&component.reference).await {
             Err(error) if error.kind() == Kind::NotFound || is_fetched() => {
-                return self.kept_actor(component, application, error);
+                return self.fall_back(component, application, error);
             }
             outcome => outcome?,
         };
         if let Err(older) = self.check_not_older(&module, &claims).await {
-            return self.kept_actor(component, application, older);
+            return self.fall_back(component, application, older);
         }
         Ok(DesiredActor {
             reference: module.reference,

@@ -174,9 +174,9 @@ impl Cache {
         self.known().refused.insert(key.to_owned());
     }
 
-    /// Everything that waits is tried again; says whether anything had been refused.
-    pub(super) fn try_again(&self) -> bool {
-        !std::mem::take(&mut self.known().refused).is_empty()
+    /// Everything that waits is tried again.
+    pub(super) fn try_again(&self) {
+        self.known().refused.clear();
     }
 
     /// Whether something was refused.

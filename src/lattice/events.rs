@@ -160,7 +160,9 @@ impl LatticeEvents {
     /// since those that count instances were told what stopped.
     pub fn tell_fewer(&self, key: &str, reference: &str, annotations: &Annotations) {
         let Some((now, told)) = self.running(key) else { return };
-        self.tell_instances(now, key, reference, &told.claims, annotations, 1);
+        let (not_before, expires) = dates(now, &told.claims);
+        let claims = actor_claims(&told.claims, &not_before, &expires);
+        self.tell_instances(key, reference, claims, annotations, 1);
     }
 
     /// Tells that `reference` could not be started.
@@ -212,9 +214,9 @@ impl LatticeEvents {
         annotations: &Annotations,
         count: u16,
     ) {
-        self.tell_instances(now, key, reference, claims, annotations, count);
         let (not_before, expires) = dates(now, claims);
         let claims = actor_claims(claims, &not_before, &expires);
+        self.tell_instances(key, reference, claims, annotations, count);
         let host_id = &self.host_id;
         self.emit(&ActorsStarted { public_key: key, image_ref: reference, annotations, host_id, claims, count });
     }
@@ -222,15 +224,12 @@ impl LatticeEvents {
     /// The start of each of `count` instances.
     fn tell_instances(
         &self,
-        now: Now,
         key: &str,
         reference: &str,
-        claims: &SignedModule,
+        claims: ActorClaims<'_>,
         annotations: &Annotations,
         count: u16,
     ) {
-        let (not_before, expires) = dates(now, claims);
-        let claims = actor_claims(claims, &not_before, &expires);
         for number in 0..count.min(MAX_SINGLE_EVENTS) {
             self.emit(&ActorStarted {
                 public_key: key,

@@ -190,15 +190,8 @@ async fn answer(shared: &Shared, gate: &Gate, served: &Served, message: &Message
     let id = invocation.id.clone();
     let trace = trace_of(&invocation, message);
     let outcome = run(shared, gate, served, &invocation, trace, began).await;
-    tell(
-        shared,
-        &invocation.origin,
-        &invocation.target,
-        &invocation.operation,
-        length_of(&invocation),
-        outcome.is_ok(),
-    )
-    .await;
+    let Invocation { origin, target, operation, .. } = &invocation;
+    shared.invocations.tell(origin, target, operation, length_of(&invocation), outcome.is_ok()).await;
     let most = shared.rpc.max_payload();
     match outcome {
         Ok(body) if chunk::must_store(body.len()) || body.len() + id.len() + ENVELOPE_ROOM_BYTES > most => {
@@ -316,12 +309,7 @@ pub(crate) fn as_provider_says(error: &Error) -> Error {
     Error::denied(text)
 }
 
-/// Tells the lattice that a call passed, if there is a connection; these events are not kept.
-async fn tell(shared: &Shared, source: &Entity, dest: &Entity, operation: &str, bytes: u64, succeeded: bool) {
-    shared.invocations.tell(source, dest, operation, bytes, succeeded).await;
-}
-
-/// Tells of single invocations on their own subject.
+/// Tells of single invocations on their own subject, while there is a connection: these events are not kept.
 #[derive(Clone)]
 pub struct InvocationEvents {
     connection: Connection,
@@ -430,23 +418,25 @@ impl Uplink for RpcUplink {
             };
             let stored = invocation.is_stored().then(|| chunk::request_object(&invocation.id));
             let asked = connection.request(subject, headers, invocation.encode()?, patience).await;
-            match &asked {
-                Ok(Answer::Message(_)) => {}
-                // Somebody may be at it still, and put an answer there that nobody reads.
-                Ok(Answer::Silence) => {
-                    let names = stored.into_iter().chain([chunk::response_object(&invocation.id)]).collect();
-                    bodies.discard_later(names, BODY_PATIENCE);
+            let unread = |stored: Option<String>| {
+                if let Some(name) = stored {
+                    bodies.discard_later(vec![name], Duration::ZERO);
                 }
-                Ok(Answer::Nobody) | Err(_) => {
-                    if let Some(name) = stored {
-                        bodies.discard_later(vec![name], Duration::ZERO);
-                    }
-                }
-            }
+            };
             let outcome = match asked {
                 Ok(Answer::Message(message)) => read_answer(&bodies, &invocation.id, &message, patience).await,
-                Ok(Answer::Nobody | Answer::Silence) => Err(Error::timeout(NO_ANSWER)),
+                Ok(Answer::Silence) => {
+                    // Somebody may be at it still, and put an answer there that nobody reads.
+                    let names = stored.into_iter().chain([chunk::response_object(&invocation.id)]).collect();
+                    bodies.discard_later(names, BODY_PATIENCE);
+                    Err(Error::timeout(NO_ANSWER))
+                }
+                Ok(Answer::Nobody) => {
+                    unread(stored);
+                    Err(Error::timeout(NO_ANSWER))
+                }
                 Err(error) => {
+                    unread(stored);
                     log::debug!("a call to another host was not made: {error}");
                     Err(Error::unavailable(NO_ANSWER))
                 }

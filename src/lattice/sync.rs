@@ -81,13 +81,8 @@ async fn follow(shared: &Arc<Shared>, met: &mut bool) -> Result<Infallible> {
     shared.cache.try_again();
     take_over(shared, entries).await?;
     log::info!("the lattice's bucket is followed, {} entries", seen.len());
-    if left_out == 0 {
-        push_missing(shared, &seen).await?;
-    } else {
-        // What was left out may be there, and newer than what this host has of it.
-        tell_links(shared).await?;
-        publish_running(shared, None).await?;
-    }
+    // What was left out may be there, and newer than what this host has of it: then nothing is known to be missing.
+    push_missing(shared, (left_out == 0).then_some(&seen)).await?;
     let mut own = BTreeMap::new();
     loop {
         let waiting = shared.cache.waiting.listen();
@@ -305,17 +300,18 @@ pub async fn tell_links_for_ever(shared: Arc<Shared>) {
     }
 }
 
-/// Links, claims and references of this host that the bucket has never heard of, or has lost, are written to it.
-async fn push_missing(shared: &Arc<Shared>, seen: &BTreeSet<String>) -> Result<()> {
+/// Links, claims and references of this host that the bucket has never heard of, or has lost, are written to it: what is not
+/// among the keys `seen`, where all of them are known.
+async fn push_missing(shared: &Arc<Shared>, seen: Option<&BTreeSet<String>>) -> Result<()> {
     tell_links(shared).await?;
     let desired = shared.host.desired();
     for wanted in desired.links.values() {
         let key = Key::Link(wanted.link.id.clone());
-        if !seen.contains(&key.text()) {
+        if seen.is_some_and(|seen| !seen.contains(&key.text())) {
             shared.cache.write(&key, Some(encode_link(&wanted.link)?)).await?;
         }
     }
-    publish_running(shared, Some(seen)).await
+    publish_running(shared, seen).await
 }
 
 /// Writes claims and references of what runs here, where they are news: to this host, or to a bucket that has `seen` only

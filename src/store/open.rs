@@ -40,8 +40,8 @@ impl Store {
     /// same, with all that could be read.
     ///
     /// # Errors
-    /// `Conflict` when another host holds the directory and keeps it for a second. `Storage` when it cannot be made or listed, or was written by a
-    /// newer version (nothing is changed then).
+    /// `Conflict` when another host holds the directory and keeps it for a second. `Storage` when it cannot be made or
+    /// listed, or was written by a newer version (nothing is changed then).
     pub fn open(settings: Settings, disk: Arc<dyn Disk>) -> Opened<Self> {
         let place = disk.place();
         let lock_held = lock_in_time(disk.as_ref()).map_err(|cause| match cause.kind() {

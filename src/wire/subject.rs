@@ -242,11 +242,6 @@ impl Verb {
         Verb::StopHost,
     ];
 
-    /// Whether an artifact may have to be fetched for it, which takes longer than a client waits.
-    pub fn fetches(self) -> bool {
-        matches!(self, Verb::LaunchActor | Verb::ScaleActor | Verb::UpdateActor | Verb::LaunchProvider)
-    }
-
     /// Last token of its subject.
     pub fn token(self) -> &'static str {
         match self {

@@ -38,21 +38,7 @@ pub async fn run(shared: &Arc<Shared>, ticket: &Ticket, verb: Verb, body: &[u8])
     }
 }
 
-/// Where the artifact of a command comes from, as far as it says.
-pub fn reference(verb: Verb, body: &[u8]) -> Option<String> {
-    match verb {
-        Verb::LaunchActor => Some(LaunchActor::parse(body).ok()?.actor_ref),
-        Verb::ScaleActor => match ScaleActor::parse(body).ok()?.target {
-            ScaleTarget::Key { actor_ref, .. } => actor_ref,
-            ScaleTarget::Reference(reference) => Some(reference),
-        },
-        Verb::UpdateActor => Some(UpdateActor::parse(body).ok()?.new_actor_ref),
-        Verb::LaunchProvider => Some(LaunchProvider::parse(body).ok()?.provider_ref),
-        Verb::StopActor | Verb::StopProvider | Verb::StopHost => None,
-    }
-}
-
-/// What a command is about.
+/// What a command is about; nothing for one that is about the host, or cannot be read.
 pub fn subject(verb: Verb, body: &[u8]) -> Option<Subject> {
     Some(match verb {
         Verb::StopActor => {
@@ -79,9 +65,8 @@ pub fn subject(verb: Verb, body: &[u8]) -> Option<Subject> {
             };
             Subject { artifact, link_name: None, ends: scale.count == Some(0) }
         }
-        Verb::LaunchActor | Verb::UpdateActor => {
-            Subject { artifact: Artifact::Reference(reference(verb, body)?), link_name: None, ends: false }
-        }
+        Verb::LaunchActor => Subject::of(LaunchActor::parse(body).ok()?.actor_ref),
+        Verb::UpdateActor => Subject::of(UpdateActor::parse(body).ok()?.new_actor_ref),
         Verb::StopHost => return None,
     })
 }

@@ -159,6 +159,13 @@ pub struct Subject {
     pub ends: bool,
 }
 
+impl Subject {
+    /// A start of what `reference` brings.
+    pub fn of(reference: String) -> Self {
+        Self { artifact: Artifact::Reference(reference), link_name: None, ends: false }
+    }
+}
+
 /// What is started or stopped, as far as the command says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Artifact {
@@ -173,10 +180,19 @@ pub enum Artifact {
 pub struct Pending(Mutex<BTreeMap<String, Pursued>>);
 
 struct Pursued {
-    reference: String,
-    link_name: Option<String>,
+    subject: Subject,
     ticket: Arc<Ticket>,
     task: Task<()>,
+}
+
+impl Pursued {
+    /// Where its artifact comes from; nothing for a command that names a key alone.
+    fn reference(&self) -> Option<&str> {
+        match &self.subject.artifact {
+            Artifact::Reference(reference) => Some(reference),
+            Artifact::Key(_) => None,
+        }
+    }
 }
 
 impl Pending {
@@ -187,25 +203,25 @@ impl Pending {
 
 /// Whether an accepted command about the artifact `reference` is still being carried out.
 pub fn is_pursued(shared: &Shared, reference: &str) -> bool {
-    shared.pending.tasks().values().any(|pursued| pursued.reference == reference)
+    shared.pending.tasks().values().any(|pursued| pursued.reference() == Some(reference))
 }
 
 /// Gives up accepted commands whose place one about `subject` takes: what is stopped is not started later, and what was left
 /// from before the boot gives way to anything newer. Of commands of this boot no start ends another: they add up.
-pub async fn supersede(shared: &Shared, subject: &Subject) {
+async fn supersede(shared: &Shared, subject: &Subject) {
     let gives_way = |pursued: &Pursued| {
         (subject.ends || pursued.ticket.resumed)
-            && pursued.link_name == subject.link_name
-            && match &subject.artifact {
-                Artifact::Reference(reference) => *reference == pursued.reference,
-                Artifact::Key(key) => shared.cache.resolve_reference(&pursued.reference).as_ref() == Some(key),
-            }
+            && pursued.subject.link_name == subject.link_name
+            && pursued.reference().is_some_and(|pursued| match &subject.artifact {
+                Artifact::Reference(reference) => reference == pursued,
+                Artifact::Key(key) => shared.cache.resolve_reference(pursued).as_ref() == Some(key),
+            })
     };
     let names: Vec<String> = {
         let tasks = shared.pending.tasks();
         if let (true, Artifact::Key(key)) = (subject.ends, &subject.artifact) {
             // What a first start of a reference brings is not known before it is here; then it is looked at.
-            for pursued in tasks.values().filter(|pursued| pursued.link_name == subject.link_name) {
+            for pursued in tasks.values().filter(|pursued| pursued.subject.link_name == subject.link_name) {
                 let mut stopped = pursued.ticket.stopped();
                 if stopped.len() < MAX_STOPPED {
                     stopped.insert(key.clone());
@@ -215,7 +231,9 @@ pub async fn supersede(shared: &Shared, subject: &Subject) {
         tasks.iter().filter(|(_, pursued)| gives_way(pursued)).map(|(name, _)| name.clone()).collect()
     };
     for name in names {
-        let Some(Pursued { reference, ticket, task, .. }) = shared.pending.tasks().remove(&name) else { continue };
+        let Some(pursued) = shared.pending.tasks().remove(&name) else { continue };
+        let reference = pursued.reference().unwrap_or_default().to_owned();
+        let Pursued { ticket, task, .. } = pursued;
         // A change that is on its way to the disk comes to its end first.
         let mut state = ticket.state.lock().await;
         task.cancel().await;
@@ -228,12 +246,16 @@ pub async fn supersede(shared: &Shared, subject: &Subject) {
     }
 }
 
-/// Carries out a command, and waits for its outcome as long as a client may be kept waiting. What takes longer is put on
+/// Carries out a command in the place of those it supersedes, and waits for its outcome as long as a client may be kept waiting. What takes longer is put on
 /// disk and accepted; its end is told by events then, as clients expect.
 ///
 /// # Errors
 /// Those of the command, or it could not be put on disk and was given up.
 pub async fn carry_out(shared: &Arc<Shared>, verb: Verb, body: &[u8], patience: Duration) -> Result<()> {
+    let subject = command::subject(verb, body);
+    if let Some(subject) = &subject {
+        supersede(shared, subject).await;
+    }
     let ticket = Ticket::new();
     let (sender, receiver) = smol::channel::bounded(1);
     let working = {
@@ -254,10 +276,10 @@ pub async fn carry_out(shared: &Arc<Shared>, verb: Verb, body: &[u8], patience: 
         None => {}
     }
     // The host's end is no change, and is asked for after the answer.
-    if verb == Verb::StopHost {
+    let Some(subject) = subject else {
         working.detach();
         return Ok(());
-    }
+    };
     if let Err(error) = ticket.keep(&shared.host, verb, body).await {
         // A change that is on its way to the disk comes to its end first; else the work ends here.
         let _no_change_under_way = ticket.state.lock().await;
@@ -271,13 +293,7 @@ pub async fn carry_out(shared: &Arc<Shared>, verb: Verb, body: &[u8], patience: 
         working.detach();
         return receiver.recv().await.unwrap_or(Ok(()));
     }
-    let subject = command::subject(verb, body);
-    let pursued = Pursued {
-        reference: command::reference(verb, body).unwrap_or_default(),
-        link_name: subject.and_then(|subject| subject.link_name),
-        ticket: ticket.clone(),
-        task: working,
-    };
+    let pursued = Pursued { subject, ticket: ticket.clone(), task: working };
     shared.pending.tasks().insert(ticket.name.clone(), pursued);
     Ok(())
 }
@@ -305,13 +321,17 @@ pub fn resume(shared: &Arc<Shared>) -> Result<()> {
             log::warn!("an accepted command on disk cannot be read and was left alone"; record = name);
             continue;
         };
-        let reference = command::reference(verb, &body).unwrap_or_default();
-        let link_name = command::subject(verb, &body).and_then(|subject| subject.link_name);
-        log::info!("going on with a command from before the start"; image_ref = reference, command = verb.token());
+        // One whose body cannot be read is about nothing, and ends with its first attempt.
+        let subject = command::subject(verb, &body).unwrap_or_else(|| Subject::of(String::new()));
         let ticket = Ticket::resumed(name.clone());
         let mut tasks = shared.pending.tasks();
         let task = task::spawn(pursue(shared.clone(), ticket.clone(), verb, body));
-        tasks.insert(name, Pursued { reference, link_name, ticket, task });
+        let pursued = Pursued { subject, ticket, task };
+        log::info!(
+            "going on with a command from before the start";
+            image_ref = pursued.reference().unwrap_or_default(), command = verb.token()
+        );
+        tasks.insert(name, pursued);
     }
     Ok(())
 }

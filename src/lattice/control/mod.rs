@@ -107,9 +107,6 @@ async fn handle(shared: &Arc<Shared>, topic: Topic<'_>, message: &Message) {
         Topic::AuctionProvider => lattice_wide::auction_provider(shared, message).await,
         Topic::GetConfig { entity, key } => lattice_wide::get_config(shared, message, entity, key).await,
         Topic::Command { verb, .. } => {
-            if let Some(subject) = command::subject(verb, body) {
-                intention::supersede(shared, &subject).await;
-            }
             let outcome = intention::carry_out(shared, verb, body, ACK_PATIENCE).await;
             acknowledge(shared, message, &outcome).await;
             if verb == Verb::StopHost && outcome.is_ok() {
