@@ -10,7 +10,7 @@ use std::{
 };
 
 use latticed::{
-    artifact::{Artifacts, Download, Fetched, Images, Limit, Reference, Remote, Settings},
+    artifact::{Artifacts, Download, Fetched, Images, Limit, Reference, RegistryLogin, Remote, Settings},
     error::{Error, Kind},
     store::{self, Digest, RealDisk, Store},
     task,
@@ -181,11 +181,11 @@ fn a_registry_that_wants_a_login_gets_it_and_says_who_was_refused() {
     for part in ["answered 401", "the repository team/echo", "without a login", "OCI_REGISTRY_USER"] {
         assert!(error.text().contains(part), "{part} is missing: {error}");
     }
-    board.artifacts.credentials().configure(&registry.name(), USER, "wrong-7");
+    board.artifacts.credentials().configure([(registry.name(), RegistryLogin::basic(USER, "wrong-7"))]);
     let error = board.refusal(&reference);
     assert!(error.text().contains(&format!("with user {USER:?}")), "{error}");
     assert!(!error.text().contains("wrong-7"), "{error}");
-    board.artifacts.credentials().configure(&registry.name(), USER, PASSWORD);
+    board.artifacts.credentials().configure([(registry.name(), RegistryLogin::basic(USER, PASSWORD))]);
     assert_eq!(board.fetch(&reference).expect("the login is right").bytes, module);
 }
 
@@ -208,7 +208,7 @@ fn a_token_is_had_from_where_the_registry_says_but_never_over_plain_http_for_a_r
     mischief.plan("GET /v2/ ", [challenge(401)]);
     mischief.plan("/token", [token(), token()]);
     let board = Board::without_tls(&name);
-    board.artifacts.credentials().configure(&name, USER, PASSWORD);
+    board.artifacts.credentials().configure([(name.clone(), RegistryLogin::basic(USER, PASSWORD))]);
     assert_eq!(board.fetch(&format!("{name}/team/echo:1")).expect("the token opens it").bytes, module);
     let requests = mischief.requests();
     let for_token: Vec<_> = requests.iter().filter(|head| head.contains("/token?")).collect();
@@ -718,7 +718,7 @@ fn a_login_is_never_sent_on_to_where_a_redirect_leads() {
     let place = format!("Location: http://{}/v2/echo/blobs/sha256:{}", second.address(), Digest::of(&module));
     first.plan("/blobs/", [Deed::Answer(307, vec![place], Vec::new())]);
     let board = Board::without_tls(&name);
-    board.artifacts.credentials().configure(&name, USER, PASSWORD);
+    board.artifacts.credentials().configure([(name.clone(), RegistryLogin::basic(USER, PASSWORD))]);
     assert_eq!(board.fetch(&format!("{name}/echo:1")).expect("it is there").bytes, module);
     let layer = first.requests().into_iter().find(|head| head.contains("/blobs/")).expect("it was asked");
     assert!(layer.contains("authorization: basic "), "{layer}");

@@ -704,14 +704,16 @@ fn an_image_pinned_by_its_manifest_comes_from_the_mirror_when_its_registry_is_go
         let mut application = Manifest::new("pinned");
         application.actor_from("echo", &format!("{name}/site/echo@sha256:{digest}"), 1).http(http);
         let application = board.write("pinned.yaml", application.text());
-        let path = application.to_str().expect("UTF-8");
 
         // Another manifest, and another layer, are not believed, whoever gives them.
         let layer = Digest::of(&module);
         for (what, words) in [(digest, "a manifest with the digest"), (layer, "have the digest")] {
             door.plan(&format!("GET /sha256:{what} "), [Deed::Corrupt(5)]);
-            let (_, text) = failure(board.command(&["run", path]).envs(settings));
-            assert!(text.contains(words) && text.contains("expected is"), "{what}: {text}");
+            // The registry is away, which may pass: the board goes on asking.
+            let mut refusing = board.run(&application, &settings);
+            refusing.wait_for("next attempt in");
+            let (status, text) = refusing.terminate();
+            assert!(status.success() && text.contains(words) && text.contains("expected is"), "{what}: {text}");
             assert!(!board.path("state/blobs").join(layer.to_string()).exists(), "{what}: it is kept");
         }
         let mut running = board.run(&application, &settings);

@@ -4,6 +4,7 @@ mod support;
 
 use std::{
     io::{Read, Write},
+    net::TcpStream,
     os::unix::net::{UnixDatagram, UnixStream},
     path::Path,
     time::{Duration, Instant},
@@ -15,7 +16,9 @@ use support::{
     host::{Host, Sandbox},
     http::{free_address, get},
     manifest::Manifest,
+    mischief::Mischief,
     nats::{NatsServer, PATIENCE, eventually},
+    registry::{MODULE, PASSWORD, Registry, USER},
 };
 
 fn sandbox() -> Sandbox {
@@ -35,7 +38,11 @@ impl ServiceManager {
 
     /// Everything said until a message holds `word`.
     fn hear(&self, word: &str, host: &Host) -> Vec<String> {
-        let end = Instant::now() + PATIENCE;
+        self.hear_within(PATIENCE, word, host)
+    }
+
+    fn hear_within(&self, patience: Duration, word: &str, host: &Host) -> Vec<String> {
+        let end = Instant::now() + patience;
         let mut heard = Vec::new();
         let mut bytes = [0; 4096];
         while Instant::now() < end {
@@ -225,13 +232,204 @@ fn applications_come_and_go_with_their_manifests() {
     application("two", "counter", two);
     host.signal(rustix::process::Signal::HUP);
     host.wait_for("the application one goes, as its manifest did");
-    eventually("the second listens", || std::net::TcpStream::connect(two).is_ok());
-    eventually("the first has gone", || std::net::TcpStream::connect(one).is_err());
+    eventually("the second listens", || TcpStream::connect(two).is_ok());
+    eventually("the first has gone", || TcpStream::connect(one).is_err());
     host.kill();
 
     // What was there at the end is there after a start, and what went stays away.
     let host = sandbox.run(&folder, &[("WASMCLOUD_JOIN", "never")]);
-    eventually("the second listens again", || std::net::TcpStream::connect(two).is_ok());
-    assert!(std::net::TcpStream::connect(one).is_err());
+    eventually("the second listens again", || TcpStream::connect(two).is_ok());
+    assert!(TcpStream::connect(one).is_err());
     assert_eq!(host.status().actors.len(), 1);
+}
+
+/// A folder of manifests, one of the application `name` each, with one actor behind HTTP.
+fn application(sandbox: &Sandbox, name: &str, guest: &str, reference: &str, address: std::net::SocketAddr) {
+    let mut manifest = Manifest::new(name);
+    manifest.actor_from(guest, reference, 1).http(address);
+    std::fs::create_dir_all(sandbox.path("manifests")).expect("a folder of this test");
+    sandbox.write(&format!("manifests/{name}.yaml"), manifest.text());
+}
+
+fn of_file(guest: &str) -> String {
+    format!("file://{}", guests::module_path(guest).display())
+}
+
+/// What `/readyz` says is lacking: status, and each lack as `WHAT: WHY`.
+fn lacks(probes: &Path) -> (u16, Vec<String>) {
+    let (status, body) = probe(probes, "/readyz");
+    let lacks = body["lacks"].as_array().cloned().unwrap_or_default();
+    let text = |lack: &Value| format!("{}: {}", lack["what"].as_str().unwrap(), lack["why"].as_str().unwrap());
+    (status, lacks.iter().map(text).collect())
+}
+
+fn serves(address: std::net::SocketAddr) -> bool {
+    get(address, "/").is_ok_and(|(status, _)| status == 200)
+}
+
+#[test]
+fn a_first_start_over_a_slow_link_is_no_dead_one() {
+    let (sandbox, registry) = (sandbox(), Registry::open());
+    let module = std::fs::read(guests::module_path("counter")).expect("it is built");
+    registry.push("counter", "1", MODULE, &module);
+    let link = Mischief::before(registry.address());
+    // Two minutes for all of it.
+    link.slow(module.len() as u64 / 120, Duration::from_secs(3600));
+    let (manager, socket) = ServiceManager::listen(&sandbox);
+    let (probes, near, far) = (sandbox.path("probes.sock"), free_address(), free_address());
+    application(&sandbox, "near", "echo", &of_file("echo"), near);
+    application(&sandbox, "far", "counter", &format!("{}/counter:1", link.address()), far);
+    let folder = sandbox.path("manifests");
+    let name = link.address().to_string();
+    let settings = [
+        ("NOTIFY_SOCKET", &*socket),
+        ("WATCHDOG_USEC", "4000000"),
+        ("WASMCLOUD_JOIN", "never"),
+        ("WASMCLOUD_OCI_ALLOWED_INSECURE", &*name),
+        ("WASMCLOUD_PROBES", probes.to_str().expect("UTF-8")),
+    ];
+    let host = sandbox.run(&folder, &settings);
+    eventually("what needs no link is served meanwhile", || serves(near));
+    manager.hear("STATUS=starting: manifest far.yaml: ", &host);
+    assert_eq!(lacks(&probes), (503, vec!["manifest far.yaml: what it names is being fetched".to_owned()]));
+    assert_eq!(probe(&probes, "/livez").0, 200);
+    eventually("bytes arrive", || host.status().downloads.first().is_some_and(|download| download.received > 0));
+    // One at the start, one at the first look, and one because bytes have come since.
+    for _ in 0..2 {
+        let heard = manager.hear("EXTEND_TIMEOUT_USEC=", &host).concat();
+        assert!(!heard.contains("READY=1"), "{heard}");
+    }
+    manager.hear("WATCHDOG=1\n", &host);
+    let asked = Instant::now();
+    let (status, output) = host.terminate();
+    assert!(status.success(), "{output}");
+    assert!(asked.elapsed() < PATIENCE / 2, "nobody waits for the download");
+
+    link.slow(u64::MAX, Duration::from_secs(3600));
+    let host = sandbox.run(&folder, &settings);
+    manager.hear("READY=1", &host);
+    assert!(serves(near) && TcpStream::connect(far).is_ok());
+}
+
+#[test]
+fn what_a_manifest_names_is_asked_for_again_until_its_source_is_back() {
+    let (sandbox, mut registry) = (sandbox(), Registry::open());
+    registry.push("echo", "1", MODULE, &std::fs::read(guests::module_path("echo")).expect("it is built"));
+    registry.stop();
+    let (manager, socket) = ServiceManager::listen(&sandbox);
+    let (probes, address) = (sandbox.path("probes.sock"), free_address());
+    application(&sandbox, "far", "echo", &format!("{}/echo:1", registry.name()), address);
+    let file = sandbox.path("manifests/far.yaml");
+    let name = registry.name();
+    // A single manifest, too: a board that was given one waits for its source and does not end.
+    let mut host = sandbox.run(
+        &file,
+        &[
+            ("NOTIFY_SOCKET", &*socket),
+            ("WASMCLOUD_JOIN", "never"),
+            ("WASMCLOUD_ARTIFACT_ATTEMPTS", "1"),
+            ("WASMCLOUD_OCI_ALLOWED_INSECURE", &*name),
+            ("WASMCLOUD_PROBES", probes.to_str().expect("UTF-8")),
+        ],
+    );
+    host.wait_for("far.yaml is left as it was");
+    host.wait_for("next attempt in 2 s");
+    let (status, lacking) = lacks(&probes);
+    assert!(
+        status == 503 && lacking[0].starts_with("manifest far.yaml: ") && lacking[0].contains(&name),
+        "{lacking:?}"
+    );
+    assert!(host.status().problems.iter().any(|problem| problem.contains("far.yaml")), "{:?}", host.status());
+    registry.resume();
+    let heard = manager.hear("READY=1", &host).concat();
+    assert_eq!(heard.matches("READY=1").count(), 1, "{heard}");
+    assert!(serves(address));
+    assert_eq!(lacks(&probes), (200, Vec::new()));
+}
+
+#[test]
+fn a_start_that_gets_no_further_goes_on_with_what_it_has() {
+    let sandbox = sandbox();
+    let (manager, socket) = ServiceManager::listen(&sandbox);
+    let (probes, address) = (sandbox.path("probes.sock"), free_address());
+    application(&sandbox, "app", "echo", &of_file("echo"), address);
+    let broken = sandbox.write("manifests/broken.yaml", "kind: [");
+    let host = sandbox.run(
+        &sandbox.path("manifests"),
+        &[
+            ("NOTIFY_SOCKET", &*socket),
+            ("WASMCLOUD_JOIN", "never"),
+            ("WASMCLOUD_PROBES", probes.to_str().expect("UTF-8")),
+        ],
+    );
+    manager.hear("STATUS=starting: manifest broken.yaml: ", &host);
+    assert!(serves(address));
+    // It waits a minute for something to happen.
+    manager.hear_within(3 * PATIENCE, "READY=1", &host);
+    manager.hear("degraded: manifest broken.yaml: ", &host);
+    assert_eq!(lacks(&probes).0, 503, "it still says what is wrong");
+    std::fs::remove_file(broken).expect("it is there");
+    host.signal(rustix::process::Signal::HUP);
+    eventually("nothing is wrong any more", || lacks(&probes).0 == 200);
+}
+
+#[test]
+fn a_reload_takes_logins_and_lists_of_registries_and_a_bad_one_changes_nothing() {
+    let (sandbox, registry) = (sandbox(), Registry::with_account());
+    let module = std::fs::read(guests::module_path("echo")).expect("it is built");
+    for tag in ["1", "2"] {
+        registry.push("team/echo", tag, MODULE, &module);
+    }
+    let (probes, address) = (sandbox.path("probes.sock"), free_address());
+    let tagged = |tag: &str| format!("{}/team/echo:{tag}", registry.name());
+    application(&sandbox, "app", "echo", &tagged("1"), address);
+    let logins = sandbox.path("logins.json");
+    let login = |password: &str| {
+        let text =
+            format!(r#"{{"auths": {{"{}": {{"username": "{USER}", "password": "{password}"}}}}}}"#, registry.name());
+        std::fs::write(&logins, text).expect("a file of this test");
+        std::fs::set_permissions(&logins, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("our file");
+    };
+    login("wrong-7");
+    let write = |more: &str| {
+        let text = format!("WASMCLOUD_OCI_AUTH_FILE={}\nHOST_SITE=one\n{more}", logins.display());
+        sandbox.write("settings.env", text)
+    };
+    let insecure = format!("WASMCLOUD_OCI_ALLOWED_INSECURE={}\n", registry.name());
+    let settings = write("");
+    let folder = sandbox.path("manifests");
+    let mut host = sandbox.run_with(
+        &["run", "--env-file", settings.to_str().expect("UTF-8"), folder.to_str().expect("UTF-8")],
+        &[
+            ("WASMCLOUD_JOIN", "never"),
+            ("WASMCLOUD_ARTIFACT_ATTEMPTS", "1"),
+            ("WASMCLOUD_PROBES", probes.to_str().expect("UTF-8")),
+        ],
+    );
+    host.wait_for("app.yaml is left as it was");
+    assert!(!host.output().contains("401"), "TLS is not spoken there: {}", host.output());
+    let reload = |host: &mut Host, said: &str| {
+        let before = host.output().len();
+        host.signal(rustix::process::Signal::HUP);
+        eventually(said, || host.output()[before..].contains(said));
+    };
+
+    write(&insecure);
+    reload(&mut host, "answered 401");
+    login(PASSWORD);
+    reload(&mut host, "reloaded; now in effect: logins for registries");
+    eventually("it runs with the login", || serves(address) && lacks(&probes).0 == 200);
+
+    // Nothing of a reload counts when a part of it cannot be had.
+    std::fs::write(&logins, "no logins").expect("a file of this test");
+    write(&format!("{insecure}HOST_FLOOR=3\n"));
+    reload(&mut host, "nothing was reloaded: ");
+    assert!(!host.status().labels.contains_key("floor"), "{:?}", host.status().labels);
+
+    // A login that is taken away is gone at once.
+    std::fs::write(&logins, r#"{"auths": {}}"#).expect("a file of this test");
+    application(&sandbox, "app", "echo", &tagged("2"), address);
+    reload(&mut host, "without a login");
+    assert!(serves(address), "what ran goes on");
+    assert!(!host.output().contains(PASSWORD) && !host.output().contains("wrong-7"));
 }

@@ -17,8 +17,8 @@ use smol::{Timer, future, lock};
 
 use crate::{
     artifact::{
-        Content, Credentials, Keeper, Limit, Origin, Pace, Received, Record, Records, Reference, Remote, Resolved,
-        Running, Settings, Source, Swept, Transfer, Wanted,
+        Content, Credentials, Keeper, Limit, Live, Origin, Pace, Received, Record, Records, Reference, Remote,
+        Resolved, Running, Settings, Source, Swept, Transfer, Wanted,
         pace::{LONGEST_RETRY_AFTER, retry_wait},
         read_file,
         running::Watched,
@@ -50,7 +50,7 @@ impl fmt::Debug for Fetched {
 /// All sources, in front of one store.
 pub struct Artifacts {
     store: Store,
-    settings: Settings,
+    settings: Live,
     credentials: Arc<Credentials>,
     origins: RwLock<BTreeMap<Remote, Arc<dyn Origin>>>,
     /// Asked before the source of a reference, for any content whose digest is known.
@@ -79,16 +79,17 @@ struct Asked<'a> {
 
 impl Artifacts {
     /// Sources register with [`Artifacts::register`].
-    pub fn new(store: Store, settings: Settings) -> Self {
+    pub fn new(store: Store, settings: impl Into<Live>) -> Self {
+        let settings: Live = settings.into();
         Self {
             credentials: Arc::new(Credentials::new(store.clone())),
             origins: RwLock::default(),
             front: RwLock::default(),
             fetching: Mutex::default(),
             records: Records::load(store.clone()),
-            keeper: Keeper::new(&store, settings.budget_bytes),
+            keeper: Keeper::new(&store, settings.clone()),
             running: Running::default(),
-            pace: Arc::new(Pace::new(settings.bytes_per_second)),
+            pace: Arc::new(Pace::new(settings.now().bytes_per_second)),
             places: lock::Semaphore::new(MAX_ATTEMPTS_AT_ONCE),
             store,
             settings,
@@ -149,13 +150,14 @@ impl Artifacts {
     /// Those of [`Artifacts::fetch`]; `Invalid` for a file, which is not in the store.
     pub async fn obtain(&self, reference: &Reference, wanted: &str, limit: Limit) -> Result<Digest> {
         let Source::Remote(remote) = reference.source() else { return Err(reference.cannot_give(wanted)) };
+        let settings = self.settings.now();
         let asked = Asked {
             reference,
             remote: *remote,
             purpose: wanted,
             limit,
-            deadline: Instant::now() + self.settings.total,
-            fruitless: self.settings.attempts,
+            deadline: Instant::now() + settings.total,
+            fruitless: settings.attempts,
         };
         self.obtain_remote(asked).await.map_err(|error| explain(error, reference, limit))
     }
@@ -169,7 +171,7 @@ impl Artifacts {
         let Source::Remote(remote) = reference.source() else { return Err(reference.cannot_give(wanted)) };
         let origin = self.origins.read().unwrap_or_else(PoisonError::into_inner).get(remote).cloned();
         let origin = origin.ok_or_else(|| reference.cannot_give(wanted))?;
-        match within(Instant::now() + self.settings.idle, origin.resolve(reference)).await? {
+        match within(Instant::now() + self.settings.now().idle, origin.resolve(reference)).await? {
             Resolved::Content(content) => Ok(content.digest),
             Resolved::Later(error, _) => Err(error),
         }
@@ -225,13 +227,14 @@ impl Artifacts {
             }
             Source::Builtin(_) => Err(reference.cannot_give(wanted)),
             Source::Remote(remote) => {
+                let settings = self.settings.now();
                 let asked = Asked {
                     reference,
                     remote: *remote,
                     purpose: wanted,
                     limit,
-                    deadline: Instant::now() + self.settings.total.min(patience),
-                    fruitless: self.settings.attempts,
+                    deadline: Instant::now() + settings.total.min(patience),
+                    fruitless: settings.attempts,
                 };
                 let content = Content { digest: Some(digest), ..Content::default() };
                 self.by_digest(asked, digest, &content).await.map_err(|error| explain(error, reference, limit))
@@ -240,7 +243,7 @@ impl Artifacts {
     }
 
     async fn obtain_remote(&self, asked: Asked<'_>) -> Result<Digest> {
-        if self.settings.require_digest && !asked.reference.is_pinned() {
+        if self.settings.now().require_digest && !asked.reference.is_pinned() {
             return Err(Error::denied(
                 "it does not say which content it means, and WASMCLOUD_REQUIRE_DIGEST is set: end it with \
                  @sha256:DIGEST (#sha256=DIGEST for a download)",
@@ -509,9 +512,26 @@ impl Artifacts {
         &self.store
     }
 
-    /// What the host decided.
-    pub fn settings(&self) -> &Settings {
+    /// What the host decided, as it stands: for sources, which follow it too.
+    pub fn settings(&self) -> &Live {
         &self.settings
+    }
+
+    /// What the host decides from now on. A download on its way ends under the rules it began with, but for the rate.
+    pub fn follow(&self, settings: Settings) {
+        self.pace.set(settings.bytes_per_second);
+        self.settings.set(settings);
+    }
+
+    /// How far all downloads have come since the start, for whoever watches whether they still move: the same number
+    /// means that nothing arrived and nothing was tried.
+    pub fn moved(&self) -> u64 {
+        self.running.moved()
+    }
+
+    /// When the next attempt of a download that waits is due.
+    pub fn next_attempt(&self) -> Option<Instant> {
+        self.running.next_attempt()
     }
 
     fn lock_fetching(&self) -> MutexGuard<'_, BTreeMap<String, Arc<lock::Mutex<()>>>> {
@@ -574,7 +594,9 @@ impl Attempts {
             });
         }
         log::info!("{error}; next attempt in {:.1} s", wait.as_secs_f64());
+        watched.waits_until(Some(Instant::now() + wait));
         Timer::after(wait).await;
+        watched.waits_until(None);
         Ok(())
     }
 }

@@ -47,12 +47,17 @@ pub enum RegistryLogin {
 }
 
 impl RegistryLogin {
+    /// A user with a password, or with a token that stands for one.
+    pub fn basic(user: &str, password: &str) -> Self {
+        Self::Basic { user: user.to_owned(), password: password.to_owned() }
+    }
+
     /// A user name with a password or token is Basic, a token alone is a bearer's (`protocol/cache.md §7`). Nothing for
     /// a user name or a password alone.
     fn from(credential: &RegistryCredential) -> Option<Self> {
         let secret = credential.password.as_ref().or(credential.token.as_ref());
         match (&credential.username, secret, &credential.token) {
-            (Some(user), Some(password), _) => Some(Self::Basic { user: user.clone(), password: password.clone() }),
+            (Some(user), Some(password), _) => Some(Self::basic(user, password)),
             (None, _, Some(token)) => Some(Self::Bearer(token.clone())),
             _ => None,
         }
@@ -99,14 +104,14 @@ impl Credentials {
         Self { store, kept: Mutex::new(kept), configured: Mutex::default(), changing: lock::Mutex::new(()) }
     }
 
-    /// Sets what the settings say: the login for `registry` where nothing was sent for it.
-    pub fn configure(&self, registry: &str, user: &str, password: &str) {
-        self.configure_login(registry, RegistryLogin::Basic { user: user.to_owned(), password: password.to_owned() });
-    }
-
-    /// As [`Credentials::configure`], for any login; the last one for a registry counts.
-    pub fn configure_login(&self, registry: &str, login: RegistryLogin) {
-        self.configured.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(key(registry), login);
+    /// What the settings say now, in the place of what they said before: logins for registries for which nothing was
+    /// sent. The last one for a registry counts. Answers whether it is something else than before.
+    pub fn configure(&self, logins: impl IntoIterator<Item = (String, RegistryLogin)>) -> bool {
+        let logins = logins.into_iter().map(|(registry, login)| (key(&registry), login)).collect();
+        let mut configured = self.configured.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let changed = *configured != logins;
+        *configured = logins;
+        changed
     }
 
     /// Keeps `new`, over what was kept for the same registries; on disk when this returns.
@@ -195,15 +200,18 @@ mod tests {
     }
 
     fn basic(user: &str, password: &str) -> Option<RegistryLogin> {
-        Some(RegistryLogin::Basic { user: user.into(), password: password.into() })
+        Some(RegistryLogin::basic(user, password))
     }
 
     #[test]
     fn what_was_sent_is_known_again_and_wins_over_the_settings() {
         let disk = FaultDisk::new();
         let credentials = open(&disk);
-        credentials.configure("https://Registry.Example:5000/v2", "set", "set-password");
+        let set = || [("https://Registry.Example:5000/v2".to_owned(), RegistryLogin::basic("set", "set-password"))];
+        assert!(credentials.configure(set()) && !credentials.configure(set()));
         assert_eq!(credentials.find("registry.example:5000"), basic("set", "set-password"));
+        assert!(credentials.configure([("other.example".to_owned(), RegistryLogin::basic("u", "p"))]));
+        assert_eq!(credentials.find("registry.example:5000"), None, "a login that was taken away is gone");
         put(
             &credentials,
             r#"{"registry.example:5000":{"registryType":"oci","username":"sent","password":"swordfish"},
@@ -213,6 +221,8 @@ mod tests {
                 "d.example":{"registryType":"oci","password":"alone"}}"#,
         )
         .unwrap();
+        assert!(credentials.configure([]));
+        assert_eq!(credentials.find("registry.example:5000"), basic("sent", "swordfish"), "what was sent stays");
         drop(credentials);
 
         let credentials = open(&disk);

@@ -5,7 +5,7 @@
 
 use crate::{
     artifact::{
-        Origin, Received, Remote, Settings, Source, Wanted,
+        Live, Origin, Received, Remote, Settings, Source, Wanted,
         origin::Work,
         web::{self, Asker, Web},
     },
@@ -14,19 +14,19 @@ use crate::{
 
 /// The source of downloads.
 pub struct Download {
-    settings: Settings,
+    settings: Live,
 }
 
 impl Download {
     /// With the time-outs and roots of `settings`.
-    pub fn new(settings: Settings) -> Self {
-        Self { settings }
+    pub fn new(settings: impl Into<Live>) -> Self {
+        Self { settings: settings.into() }
     }
 }
 
 impl Origin for Download {
     fn fetch(&self, wanted: Wanted) -> Work<Result<Received>> {
-        let settings = self.settings.clone();
+        let settings = self.settings.now();
         Box::pin(smol::unblock(move || download(&settings, wanted)))
     }
 }

@@ -16,7 +16,7 @@ use std::{
 use smol::lock;
 
 use crate::{
-    artifact::Records,
+    artifact::{Live, Records},
     error::{Error, Result},
     log,
     store::{Blobs, Digest, Store},
@@ -71,7 +71,7 @@ impl Drop for Fetching<'_> {
 /// The keeper of one store.
 pub struct Keeper {
     blobs: Blobs,
-    budget_bytes: u64,
+    settings: Live,
     needed: RwLock<Option<Needed>>,
     recent: Mutex<BTreeMap<Digest, Instant>>,
     /// What is on its way now, by the name of its unfinished blob, and how many fetch it.
@@ -82,17 +82,22 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Keeps the content of `store` within `budget_bytes`.
-    pub fn new(store: &Store, budget_bytes: u64) -> Self {
+    /// Keeps the content of `store` within the budget of `settings`.
+    pub fn new(store: &Store, settings: Live) -> Self {
         Self {
             blobs: store.blobs(),
-            budget_bytes,
+            settings,
             needed: RwLock::default(),
             recent: Mutex::default(),
             fetching: Mutex::default(),
             swept: Mutex::default(),
             sweeping: lock::Mutex::new(()),
         }
+    }
+
+    /// What all artifacts may take now.
+    fn budget_bytes(&self) -> u64 {
+        self.settings.now().budget_bytes
     }
 
     /// `needed` says from now on what may never be removed.
@@ -132,12 +137,13 @@ impl Keeper {
     /// `Limit` when what is needed leaves none.
     pub async fn make_room(&self, records: &Records, bytes: u64, own: Option<&str>) -> Result<()> {
         let swept = self.sweep_beside(records, bytes, own).await?;
-        match swept.kept_bytes.saturating_add(bytes) > self.budget_bytes && self.needed().is_some() {
+        match swept.kept_bytes.saturating_add(bytes) > self.budget_bytes() && self.needed().is_some() {
             false => Ok(()),
             true => Err(Error::limit(format!(
                 "the store of artifacts has no room for {bytes} bytes: {} of its {} are taken by what runs, was just \
                  fetched or is pinned; raise {BUDGET_SETTING}, stop something, or unpin",
-                swept.kept_bytes, self.budget_bytes
+                swept.kept_bytes,
+                self.budget_bytes()
             ))),
         }
     }
@@ -149,10 +155,10 @@ impl Keeper {
             return;
         }
         match self.sweep(records, 0).await {
-            Ok(swept) if swept.kept_bytes > self.budget_bytes => log::warn!(
+            Ok(swept) if swept.kept_bytes > self.budget_bytes() => log::warn!(
                 "artifacts that are needed take {} bytes, more than the {} of {BUDGET_SETTING}",
                 swept.kept_bytes,
-                self.budget_bytes
+                self.budget_bytes()
             ),
             Ok(Swept { removed: 0, given_up: 0, .. }) => {}
             Ok(swept) => log::info!(
@@ -177,6 +183,7 @@ impl Keeper {
 
     async fn sweep_beside(&self, records: &Records, extra: u64, own: Option<&str>) -> Result<Swept> {
         let _one_at_a_time = self.sweeping.lock().await;
+        let budget = self.budget_bytes();
         let blobs = self.blobs.clone();
         let (sizes, mut unfinished) = smol::unblock(move || {
             let digests = blobs.list()?;
@@ -195,7 +202,7 @@ impl Keeper {
         let orphans = self.orphans(records, &sizes, &needed);
         let orphaned = |swept: &Swept| swept.kept_bytes.saturating_sub(orphans).saturating_add(extra);
         for one in unfinished {
-            if orphaned(&swept) <= self.budget_bytes {
+            if orphaned(&swept) <= budget {
                 break;
             }
             if self.is_fetched(&one.name) {
@@ -216,7 +223,7 @@ impl Keeper {
         unneeded.sort_unstable();
         for (order, digest, bytes) in unneeded {
             // 0: no reference brought it.
-            if order > 0 && swept.kept_bytes.saturating_add(extra) <= self.budget_bytes {
+            if order > 0 && swept.kept_bytes.saturating_add(extra) <= budget {
                 break;
             }
             if self.is_held(digest) {

@@ -15,7 +15,7 @@ use ureq::http::{HeaderMap, header};
 
 use crate::{
     artifact::{
-        Content, Origin, Received, Reference, Remote, Resolved, Settings, Source, Wanted, image,
+        Content, Live, Origin, Received, Reference, Remote, Resolved, Source, Wanted, image,
         origin::Work,
         published::check_name,
         web::{self, Asker, Web},
@@ -52,7 +52,7 @@ pub fn name_of(reference: &Reference) -> Result<&str> {
 pub struct Mirrors(Arc<Inner>);
 
 struct Inner {
-    settings: Settings,
+    settings: Live,
     addresses: Vec<Address>,
     /// Value of the header that shows the token.
     authorization: RwLock<Option<String>>,
@@ -94,12 +94,12 @@ impl Mirrors {
     ///
     /// # Errors
     /// `Config` for an address that cannot be one, or too many.
-    pub fn new(settings: Settings, addresses: &[String], token: Option<&str>) -> Result<Self> {
+    pub fn new(settings: impl Into<Live>, addresses: &[String], token: Option<&str>) -> Result<Self> {
         if addresses.len() > MAX_MIRRORS {
             return Err(Error::config(format!("WASMCLOUD_MIRRORS names more than {MAX_MIRRORS} mirrors")));
         }
         Ok(Self(Arc::new(Inner {
-            settings,
+            settings: settings.into(),
             addresses: addresses.iter().map(|text| Address::parse(text)).collect::<Result<_>>()?,
             authorization: RwLock::new(bearer(token)),
         })))
@@ -141,7 +141,7 @@ impl Inner {
         if let Some(digest) = reference.content_digest()? {
             return Ok(Resolved::Content(Content { digest: Some(digest), ..Content::default() }));
         }
-        let deadline = Instant::now() + self.settings.total;
+        let deadline = Instant::now() + self.settings.now().total;
         if let Some(manifest) = reference.manifest_digest()? {
             return self.by_manifest(manifest, deadline);
         }
@@ -212,9 +212,9 @@ impl Inner {
         deadline: Instant,
         mut ask: impl FnMut(&'a Address, Web) -> Result<Option<T>>,
     ) -> Result<T> {
-        let mut worst: Option<Error> = None;
+        let (settings, mut worst) = (self.settings.now(), None::<Error>);
         for address in &self.addresses {
-            match Web::new(&self.settings, address.secure, deadline).and_then(|web| ask(address, web)) {
+            match Web::new(&settings, address.secure, deadline).and_then(|web| ask(address, web)) {
                 Ok(Some(found)) => return Ok(found),
                 Ok(None) => {}
                 // What may be there behind a line that is down counts more than what is not there.

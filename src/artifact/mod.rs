@@ -48,4 +48,4 @@ pub use pace::Pace;
 pub use records::{Record, Records};
 pub use reference::{Reference, Remote, Source};
 pub use running::{Running, Transfer};
-pub use settings::Settings;
+pub use settings::{Live, Settings};

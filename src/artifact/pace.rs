@@ -3,7 +3,10 @@
 //! Pure but for the clock and random numbers that callers hand in; they do the waiting.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -20,8 +23,8 @@ pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(15 * 60);
 /// A rate limit shared by all downloads.
 #[derive(Debug)]
 pub struct Pace {
-    /// Nothing is slowed down without.
-    bytes_per_second: Option<u64>,
+    /// Nothing is slowed down with 0.
+    bytes_per_second: AtomicU64,
     /// When what came in so far would have come in at that rate.
     due: Mutex<Option<Instant>>,
 }
@@ -29,12 +32,20 @@ pub struct Pace {
 impl Pace {
     /// At most so many bytes a second; 0 for as fast as they come.
     pub fn new(bytes_per_second: u64) -> Self {
-        Self { bytes_per_second: Some(bytes_per_second).filter(|rate| *rate > 0), due: Mutex::default() }
+        Self { bytes_per_second: bytes_per_second.into(), due: Mutex::default() }
+    }
+
+    /// The same with another rate from now on; what came in before is not counted again.
+    pub fn set(&self, bytes_per_second: u64) {
+        self.bytes_per_second.store(bytes_per_second, Relaxed);
     }
 
     /// `bytes` have come in: how long to wait before the next are asked for.
     pub fn take(&self, bytes: u64, now: Instant) -> Duration {
-        let Some(rate) = self.bytes_per_second else { return Duration::ZERO };
+        let rate = self.bytes_per_second.load(Relaxed);
+        if rate == 0 {
+            return Duration::ZERO;
+        }
         let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
         // What was not used before is not saved up: a link has no memory either.
         let start = due.filter(|due| *due > now).unwrap_or(now);
@@ -63,7 +74,8 @@ mod tests {
         assert_eq!(pace.take(500, start), Duration::from_millis(1000), "somebody else's bytes count too");
         let later = start + Duration::from_secs(60);
         assert_eq!(pace.take(100, later), Duration::from_millis(100));
-        assert_eq!(Pace::new(0).take(u64::MAX, start), Duration::ZERO);
+        pace.set(0);
+        assert_eq!(pace.take(u64::MAX, start), Duration::ZERO);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -38,8 +38,13 @@ pub struct Transfer {
 
 /// All of them.
 #[derive(Default)]
-pub struct Running {
-    downloads: Arc<Mutex<BTreeMap<u64, Arc<Download>>>>,
+pub struct Running(Arc<All>);
+
+#[derive(Default)]
+struct All {
+    downloads: Mutex<BTreeMap<u64, Arc<Download>>>,
+    /// How far those that ended had come: their bytes and their attempts.
+    ended: AtomicU64,
 }
 
 struct Download {
@@ -51,13 +56,15 @@ struct Download {
     started: Instant,
     attempt: AtomicU32,
     problem: Mutex<String>,
+    /// When it is tried again, while it waits for that.
+    next: Mutex<Option<Instant>>,
 }
 
 /// A download is on its way as long as this lives; then whoever still brings bytes for it is stopped.
 pub struct Watched {
     download: Arc<Download>,
     number: u64,
-    all: Arc<Mutex<BTreeMap<u64, Arc<Download>>>>,
+    all: Arc<All>,
 }
 
 impl Running {
@@ -71,20 +78,36 @@ impl Running {
             started: Instant::now(),
             attempt: AtomicU32::new(0),
             problem: Mutex::default(),
+            next: Mutex::default(),
         });
-        let mut all = lock(&self.downloads);
+        let mut all = lock(&self.0.downloads);
         let number = all.last_key_value().map_or(0, |(number, _)| number + 1);
         all.insert(number, download.clone());
-        Watched { download, number, all: self.downloads.clone() }
+        Watched { download, number, all: self.0.clone() }
     }
 
     /// All of them now, in the order they began.
     pub fn transfers(&self) -> Vec<Transfer> {
-        lock(&self.downloads).values().map(|download| download.transfer()).collect()
+        lock(&self.0.downloads).values().map(|download| download.transfer()).collect()
+    }
+
+    /// Bytes and attempts of all downloads there ever were: another number means that something moved.
+    pub fn moved(&self) -> u64 {
+        let running = lock(&self.0.downloads).values().map(|download| download.moved()).sum::<u64>();
+        running.wrapping_add(self.0.ended.load(Ordering::Relaxed))
+    }
+
+    /// When the next one that waits is tried again.
+    pub fn next_attempt(&self) -> Option<Instant> {
+        lock(&self.0.downloads).values().filter_map(|download| *lock(&download.next)).min()
     }
 }
 
 impl Download {
+    fn moved(&self) -> u64 {
+        self.progress.received().wrapping_add(self.attempt.load(Ordering::Relaxed).into())
+    }
+
     fn transfer(&self) -> Transfer {
         let received = self.progress.received();
         let before = lock(&self.at_first).unwrap_or(received);
@@ -114,6 +137,11 @@ impl Watched {
         problem.clone_into(&mut lock(&self.download.problem));
     }
 
+    /// Until when it waits before another attempt; `None` when that begins.
+    pub fn waits_until(&self, next: Option<Instant>) {
+        *lock(&self.download.next) = next;
+    }
+
     /// Where whoever brings bytes tells how far it is.
     pub fn progress(&self) -> Arc<Progress> {
         self.download.progress.clone()
@@ -128,7 +156,9 @@ impl Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         self.download.progress.stop();
-        lock(&self.all).remove(&self.number);
+        let mut running = lock(&self.all.downloads);
+        running.remove(&self.number);
+        self.all.ended.fetch_add(self.download.moved(), Ordering::Relaxed);
     }
 }
 

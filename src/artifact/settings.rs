@@ -1,6 +1,10 @@
 //! What the host decides for artifacts of all sources together.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use crate::artifact::keeper;
 
@@ -51,5 +55,27 @@ impl Default for Settings {
             insecure: Vec::new(),
             ca_file: None,
         }
+    }
+}
+
+/// Settings as they stand, shared by everything that fetches: a reload changes them for all of it at once.
+#[derive(Clone, Debug)]
+pub struct Live(Arc<RwLock<Arc<Settings>>>);
+
+impl Live {
+    /// What holds now. Whoever does one thing asks once, so that the whole of it follows the same rules.
+    pub fn now(&self) -> Arc<Settings> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What holds from now on.
+    pub fn set(&self, settings: Settings) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
+}
+
+impl From<Settings> for Live {
+    fn from(settings: Settings) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(settings))))
     }
 }

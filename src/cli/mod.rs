@@ -16,6 +16,7 @@ pub mod hosts;
 mod joining;
 mod key_source;
 pub mod keys;
+mod logins;
 pub mod man;
 mod manifests;
 pub mod output;

@@ -4,13 +4,18 @@
 //! Nothing is changed when the settings cannot be read. The environment of a process never changes, so settings follow
 //! from files: `--env-file`, `.env`, `host_config.json`, credentials.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use super::{manifests, run::Args, site::Site};
+use smol::{Timer, future};
+
+use super::{logins, manifests::Manifests, run::Args, site::Site};
 use crate::{
-    config::{Config, Effective, RegistryAccount},
+    config::{Config, Effective},
     error::Result,
-    host::{Host, application::Asking},
+    host::Host,
     log,
     service::notify,
 };
@@ -39,24 +44,45 @@ const AT_ONCE: &[&str] = &[
     "WASMCLOUD_MIRROR_TOKEN",
     "WASMCLOUD_MIRROR_TLS_CERT_FILE",
     "WASMCLOUD_MIRROR_TLS_KEY_FILE",
+    "WASMCLOUD_ARTIFACT_BYTES",
+    "WASMCLOUD_ARTIFACT_TIMEOUT_MS",
+    "WASMCLOUD_ARTIFACT_IDLE_MS",
+    "WASMCLOUD_ARTIFACT_ATTEMPTS",
+    "WASMCLOUD_ARTIFACT_BYTES_PER_SECOND",
+    "WASMCLOUD_ARTIFACT_CA_FILE",
+    "WASMCLOUD_REQUIRE_DIGEST",
+    "WASMCLOUD_OCI_ALLOW_LATEST",
+    "WASMCLOUD_OCI_ALLOWED_INSECURE",
+    "WASMCLOUD_OCI_AUTH_FILE",
     "OCI_REGISTRY",
     "OCI_REGISTRY_USER",
     "OCI_REGISTRY_PASSWORD",
 ];
+
+/// How long a reload waits for what manifests name. A file of this board takes milliseconds; what is fetched from afar goes on
+/// beyond the end of the reload, and readiness tells of it.
+const MANIFEST_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Reads again what the host was started with.
 pub struct Reloader {
     args: Args,
     host: Arc<Host>,
     site: Arc<Site>,
+    manifests: Option<Arc<Manifests>>,
     /// What is in force.
     config: Mutex<Config>,
 }
 
 impl Reloader {
-    /// For the host that was started with `args` and `config`, and its part in its site.
-    pub fn new(args: Args, host: Arc<Host>, site: Arc<Site>, config: Config) -> Self {
-        Self { args, host, site, config: Mutex::new(config) }
+    /// For the host that was started with `args` and `config`, its part in its site, and the manifests it was given.
+    pub fn new(
+        args: Args,
+        host: Arc<Host>,
+        site: Arc<Site>,
+        manifests: Option<Arc<Manifests>>,
+        config: Config,
+    ) -> Self {
+        Self { args, host, site, manifests, config: Mutex::new(config) }
     }
 
     /// Reads everything again. `ready` says whether the service manager knows the host as running: only then is it told,
@@ -82,33 +108,41 @@ impl Reloader {
         }
         // Before anything changes: a certificate that cannot be used stops the reload.
         let renewal = self.site.read_again(&new).await?;
+        let (new, logins) = smol::unblock(move || logins::read(&new).map(|logins| (new, logins))).await?;
+        let limited = self.host.limit_actors(new.actor.clone())?;
         let old = self.config().clone();
         let (at_once, later) = changes(old.values(), new.values());
         log::set_level(new.log.level);
         self.host.health().configure(new.health);
         self.host.allow_issuers(new.allowed_issuers.clone());
-        if let Some(RegistryAccount { registry, user, password }) = &new.registry {
-            self.host.artifacts().credentials().configure(registry, user, password.expose());
-        }
+        self.host.follow_artifacts(new.artifacts.clone());
+        let logged_in = self.host.artifacts().credentials().configure(logins);
         self.site.renew(&new, renewal);
         let mut followed = at_once;
+        if logged_in {
+            followed.push("logins for registries".to_owned());
+        }
         if self.host.set_labels(new.labels.clone()) {
             followed.push("labels".to_owned());
         }
-        if self.host.limit_actors(new.actor.clone())? {
+        if limited {
             followed.push("limits of actors, each at its next invocation".to_owned());
         }
         self.host.reload_capabilities().await;
-        if let Some(path) = self.args.file.clone() {
-            manifests::apply(&self.host, path, &new, Asking::Always).await?;
-        }
-        *self.config() = new;
+        *self.config() = new.clone();
         match followed.is_empty() {
             true => log::info!("reloaded; no setting changed that takes effect at once"),
             false => log::info!("reloaded; now in effect: {}", followed.join(", ")),
         }
         if !later.is_empty() {
             log::warn!("changed, but in effect only after a restart: {}", later.join(", "));
+        }
+        if let Some(manifests) = &self.manifests {
+            let late = async {
+                Timer::after(MANIFEST_PATIENCE).await;
+                log::info!("what manifests name is still being fetched");
+            };
+            future::or(manifests.again(new), late).await;
         }
         Ok(())
     }

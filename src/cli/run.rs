@@ -13,23 +13,21 @@ use smol::future;
 
 use super::{
     Output,
-    artifact::watch,
     joining::{self, Joining},
-    manifests,
+    logins,
+    manifests::Manifests,
     reload::Reloader,
     site::Site,
 };
 use crate::{
     actor::Engine,
-    artifact::auth_file,
     capability::{self, http_client, http_server, messaging},
     claims::{KeyPair, Role},
-    config::{Config, RegistryAccount, friendly_name, host_config},
+    config::{Config, friendly_name, host_config},
     curtain,
     error::{Context, Kind, Result},
     host::{
         self, Broker, Host, Liveness, Parts, Readiness,
-        application::Asking,
         event::{Events, LogEvents},
     },
     lattice::NatsBroker,
@@ -176,14 +174,10 @@ async fn serve(config: Config, args: Args) -> Result<()> {
             clock: Box::new(SystemClock),
         },
     )?;
-    if let Some(path) = config.registry_logins.clone() {
-        for (registry, login) in smol::unblock(move || auth_file::read(&path)).await? {
-            host.artifacts().credentials().configure_login(&registry, login);
-        }
-    }
-    if let Some(RegistryAccount { registry, user, password }) = &config.registry {
-        host.artifacts().credentials().configure(registry, user, password.expose());
-    }
+    let stopper = host.clone();
+    signals::on_stop(move || stopper.request_stop()).context(Kind::Internal, "cannot catch signals")?;
+    let settings = config.clone();
+    host.artifacts().credentials().configure(smol::unblock(move || logins::read(&settings)).await?);
     // Before anything starts: a second host on this socket must not get as far as opening ports.
     let settings = web::Settings {
         body_limit_bytes: config.actor.payload_bytes,
@@ -198,13 +192,6 @@ async fn serve(config: Config, args: Args) -> Result<()> {
     let mut liveness = Liveness::of(&host);
     joined.watch(&mut liveness);
     let (liveness, readiness) = (Arc::new(liveness), Arc::new(Readiness::default()));
-    if let Some(path) = args.file.clone() {
-        let applied = manifests::apply(&host, path, &config, Asking::ForUnknown);
-        let watched = async { match watch(host.artifacts()).await {} };
-        future::or(applied, watched).await?;
-    }
-    let stopper = host.clone();
-    signals::on_stop(move || stopper.request_stop()).context(Kind::Internal, "cannot catch signals")?;
     let policy = config.readiness();
     let probed =
         Arc::new(Probed { host: host.clone(), liveness: liveness.clone(), readiness: readiness.clone(), policy });
@@ -215,8 +202,12 @@ async fn serve(config: Config, args: Args) -> Result<()> {
     if let Some(place) = probes_at {
         probes.push(Probes::bind(&place, probed)?);
     }
-    let settled = host.clone();
+    let manifests = args.file.clone().map(|path| Arc::new(Manifests::start(&host, path, &config)));
+    let (settled, given) = (host.clone(), manifests.clone());
     let releasing = task::spawn(async move {
+        if let Some(given) = given {
+            given.applied().await;
+        }
         // What a link could not take now it may take later: nothing is let go then.
         if settled.settle().await.is_empty() {
             sockets.release_unclaimed();
@@ -226,7 +217,7 @@ async fn serve(config: Config, args: Args) -> Result<()> {
     let housekeeping = task::spawn(keep_house(tick));
     let known_ready = Arc::new(AtomicBool::new(false));
     let manager = Manager { host: host.clone(), liveness, readiness, policy, known_ready: known_ready.clone() };
-    let reloader = Arc::new(Reloader::new(args, host.clone(), site.clone(), config));
+    let reloader = Arc::new(Reloader::new(args, host.clone(), site.clone(), manifests.clone(), config));
     let reloading = signals::on_reload(move || {
         let (reloader, ready) = (reloader.clone(), known_ready.load(Relaxed));
         async move { reloader.reload(ready).await }
@@ -239,11 +230,23 @@ async fn serve(config: Config, args: Args) -> Result<()> {
             false => future::pending().await,
         }
     };
-    future::or(host.run(), informing).await;
+    let working = async {
+        if let Some(manifests) = &manifests {
+            manifests.head_start().await;
+        }
+        if !host.is_stopping() {
+            host.run().await;
+        }
+    };
+    future::or(working, informing).await;
     releasing.cancel().await;
     drop(probes);
     housekeeping.cancel().await;
     reloading.cancel().await;
+    let outcome = match manifests.and_then(Arc::into_inner) {
+        Some(manifests) => manifests.stop().await,
+        None => Ok(()),
+    };
     joined.leave().await;
     // Nobody reloads any more, so nobody else has it; if somebody had, it would end with them.
     if let Some(site) = Arc::into_inner(site) {
@@ -251,7 +254,7 @@ async fn serve(config: Config, args: Args) -> Result<()> {
     }
     admin.stop().await;
     log::settle();
-    Ok(())
+    outcome
 }
 
 /// Time between two rounds of housekeeping. Ten seconds: late enough to let the processor sleep, soon enough for an

@@ -38,7 +38,7 @@ impl Site {
         if config.mirror.sources.is_empty() {
             return Ok(Self { mirror, mirrors: None, following: None });
         }
-        let mirrors = Arc::new(Mirrors::new(config.artifacts.clone(), &config.mirror.sources, token)?);
+        let mirrors = Arc::new(Mirrors::new(host.artifacts().settings().clone(), &config.mirror.sources, token)?);
         host.artifacts().register(Remote::Mirror, mirrors.clone());
         host.artifacts().set_front(mirrors.clone());
         let interval = config.mirror.poll;

@@ -84,22 +84,26 @@ impl Host {
     /// Returns once the change is on disk; what runs follows (see [`Host::settle`]).
     ///
     /// # Errors
-    /// A reference cannot be read, a module is not acceptable, two parts contradict each other, or the disk failed.
-    /// Nothing was changed then.
+    /// Those of [`Host::resolve`] and [`Host::adopt`]. Nothing was changed then.
     pub async fn apply(&self, application: Application) -> Result<()> {
-        self.apply_asking(application, Asking::Always).await
+        let part = self.resolve(&application, Asking::Always).await?;
+        self.adopt(&application.name, part).await
     }
 
-    /// As [`Host::apply`], asking sources as `asking` says.
+    /// Makes `part` the application `name` in the desired state; an empty one ends it.
     ///
     /// # Errors
-    /// As [`Host::apply`].
-    pub async fn apply_asking(&self, application: Application, asking: Asking) -> Result<()> {
-        let part = self.resolve(&application, asking).await?;
-        self.change(|desired| desired.replace_application(&application.name, part)).await
+    /// The disk failed. Nothing was changed then.
+    pub async fn adopt(&self, name: &str, part: Desired) -> Result<()> {
+        self.change(|desired| desired.replace_application(name, part)).await
     }
 
-    async fn resolve(&self, application: &Application, asking: Asking) -> Result<Desired> {
+    /// What `application` asks for, with everything it names fetched and checked; sources are asked as `asking` says. Changes
+    /// nothing but what is kept in the store, and may be given up at any point.
+    ///
+    /// # Errors
+    /// A reference cannot be read, a module is not acceptable, two parts contradict each other, or the disk failed.
+    pub async fn resolve(&self, application: &Application, asking: Asking) -> Result<Desired> {
         let mut part = Desired::default();
         let mut targets = BTreeMap::new();
         for component in &application.providers {

@@ -23,6 +23,7 @@ use crate::{
         desired::Desired,
         event::{Event, Events},
         health::Health,
+        pending::Pending,
         reconcile::Reconciler,
     },
     log,
@@ -99,6 +100,7 @@ pub struct Host {
     /// A module that was tried for a live update, loaded, until it takes its place.
     pub(super) tried: Mutex<Option<(store::Digest, Actor)>>,
     pub(super) health: Health,
+    pub(super) pending: Pending,
     /// Something that readiness depends on has changed.
     news: Signal,
     stopping: AtomicBool,
@@ -138,15 +140,16 @@ impl Host {
             reconciler: Reconciler::default(),
             tried: Mutex::default(),
             health: Health::default(),
+            pending: Pending::default(),
             news: Signal::new(),
             stopping: AtomicBool::new(false),
             configured: Mutex::new(configured),
             stop: channel::bounded(1),
         });
-        let download = Arc::new(Download::new(host.settings.artifacts.clone()));
+        let download = Arc::new(Download::new(host.artifacts.settings().clone()));
         host.artifacts.register(Remote::Https, download.clone());
         host.artifacts.register(Remote::Http, download);
-        let images = Images::new(host.settings.artifacts.clone(), host.artifacts.credentials().clone());
+        let images = Images::new(host.artifacts.settings().clone(), host.artifacts.credentials().clone());
         host.artifacts.register(Remote::Image, Arc::new(images));
         host.declare_needs();
         for name in parts.intrinsics {
@@ -230,6 +233,16 @@ impl Host {
     /// Steps begun since the start: whether it gets anywhere.
     pub fn steps(&self) -> u64 {
         self.reconciler.steps()
+    }
+
+    /// Whether a step is under way: one may take long, and is bounded by what [`crate::host::Liveness`] grants it.
+    pub fn is_at_work(&self) -> bool {
+        self.reconciler.is_at_work()
+    }
+
+    /// When something that failed is tried again: a step, an application, a download.
+    pub fn next_try(&self) -> Option<Instant> {
+        [self.reconciler.next_try(), self.pending.next(), self.artifacts.next_attempt()].into_iter().flatten().min()
     }
 
     /// Asks for a look at what should run, every failure forgiven: something outside is better now than it was.

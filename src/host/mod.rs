@@ -19,6 +19,7 @@ pub mod label;
 pub mod links;
 pub mod liveness;
 pub mod needs;
+pub mod pending;
 pub mod plan;
 pub mod process;
 pub mod readiness;

@@ -24,7 +24,7 @@ pub enum Policy {
 /// Something that keeps the host from being ready.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Lack {
-    /// What: `lattice`, `desired state`, or the entity: `actor M…`, `provider V…/default`, `link …`.
+    /// What: `lattice`, `manifest …`, `desired state`, or the entity: `actor M…`, `provider V…/default`, `link …`.
     pub what: String,
     /// Why.
     pub why: String,
@@ -52,6 +52,7 @@ impl Readiness {
             };
             found.push(("lattice".to_owned(), why, now.checked_sub(Duration::from_secs(uplink.since_seconds))));
         }
+        found.extend(host.pending.complaints().into_iter().map(|(what, why)| (what, why, None)));
         if !host.reconciler.is_settled() {
             found.push(("desired state".to_owned(), "what should run is being started".to_owned(), None));
         }

@@ -124,6 +124,16 @@ impl Reconciler {
         self.changed.listen()
     }
 
+    /// When something is to be tried again.
+    pub fn next_try(&self) -> Option<Instant> {
+        self.state().due()
+    }
+
+    /// Whether a step is under way.
+    pub fn is_at_work(&self) -> bool {
+        self.state().step.is_some()
+    }
+
     /// Steps begun since the start.
     pub fn steps(&self) -> u64 {
         self.state().steps

@@ -1,11 +1,12 @@
-//! What of a running host can be changed without a new start: labels, issuers, limits of actors, certificates.
+//! What of a running host can be changed without a new start: labels, issuers, limits of actors, rules for what is fetched,
+//! certificates.
 //!
 //! Called when settings were read again. What runs goes on: actors are put in place anew as in a live update.
 
 use std::collections::BTreeMap;
 
 use crate::{
-    actor, claims,
+    actor, artifact, claims,
     error::Result,
     host::{Capability, Host},
     log,
@@ -23,6 +24,11 @@ impl Host {
     /// Who may sign what is started from now on. What runs is not judged again.
     pub fn allow_issuers(&self, issuers: claims::AllowedIssuers) {
         self.configured().issuers = issuers;
+    }
+
+    /// Rules for what is fetched from now on.
+    pub fn follow_artifacts(&self, settings: artifact::Settings) {
+        self.artifacts.follow(settings);
     }
 
     /// Limits of actors from now on; answers whether they are others than before. Running actors are put in place anew

@@ -33,12 +33,13 @@ impl Failures {
     }
 
     /// Remembers that `subject` failed at `now`. Waiting cures no malformed module or missing right: those are tried
-    /// again only when a command changes them.
-    pub fn failed(&mut self, subject: String, error: Error, now: Instant) {
+    /// again only when a command changes them. Answers the wait, if there is a next time.
+    pub fn failed(&mut self, subject: String, error: Error, now: Instant) -> Option<Duration> {
         let attempts = self.0.get(&subject).map_or(0, |failure| failure.attempts) + 1;
         let curable = !matches!(error.kind(), Kind::Invalid | Kind::Denied | Kind::Config | Kind::Usage | Kind::Limit);
         let wait = FIRST_WAIT.saturating_mul(1 << (attempts - 1).min(16)).min(LONGEST_WAIT);
         self.0.insert(subject, Failure { error, attempts, next: curable.then_some(now + wait) });
+        curable.then_some(wait)
     }
 
     /// Leaves `subject` alone until `again`, or until a command comes, because of `error`.
@@ -49,6 +50,16 @@ impl Failures {
     /// Forgets `subject`: it went well.
     pub fn succeeded(&mut self, subject: &str) {
         self.0.remove(subject);
+    }
+
+    /// Forgets whom `wanted` does not name.
+    pub fn retain(&mut self, wanted: impl Fn(&str) -> bool) {
+        self.0.retain(|subject, _| wanted(subject));
+    }
+
+    /// Whether `subject` failed.
+    pub fn contains(&self, subject: &str) -> bool {
+        self.0.contains_key(subject)
     }
 
     /// Forgets everything: a command changed what is wanted, so each step deserves a fresh try.

@@ -60,6 +60,7 @@ impl Control for Host {
         let mut links: Vec<_> = routes.links.iter().map(|link| (**link).clone()).collect();
         links.sort_by(|one, other| one.id.cmp(&other.id));
         let mut problems = self.damage.clone();
+        problems.extend(self.pending.problems());
         problems.extend(self.reconciler.problems());
         for (what, why, _) in self.health.complaints() {
             if !problems.iter().any(|problem| problem.starts_with(&what)) {

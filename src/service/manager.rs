@@ -15,7 +15,7 @@ use std::{
 use smol::{Timer, future};
 
 use super::{
-    notify::{self, StatusLine},
+    notify::{self, STATUS_GAP, StatusLine},
     progress::{EXTENSION, LOOK, Progress, Seen},
     status_line,
 };
@@ -73,30 +73,52 @@ impl Manager {
             }
             let lacks = self.readiness.lacks(&self.host, self.policy);
             let Some(first) = lacks.first() else { return };
-            if line.is_due(&format!("starting: {}: {}", first.what, first.why), false, Instant::now()) {
-                notify::status(&format!("starting: {}: {}", first.what, first.why));
+            let text = format!("starting: {}: {}", first.what, first.why);
+            if line.is_due(&text, false, Instant::now()) {
+                notify::status(&text);
             }
-            news.await;
+            let held_back = line.is_behind(&text);
+            let later = async {
+                match held_back {
+                    true => {
+                        Timer::after(STATUS_GAP).await;
+                    }
+                    false => future::pending().await,
+                }
+            };
+            future::or(news, later).await;
         }
     }
 
-    /// Asks the manager for more time for as long as the start gets somewhere and every loop moves.
+    /// Asks the manager for more time for as long as the start gets somewhere and every loop moves. Returns when it gets no
+    /// further though all of them do: what is wrong then no other start would mend, and one would end what is well.
     async fn stay_patient(&self) {
         let mut progress = Progress::new(Instant::now());
         loop {
-            let (attempts, next_try) = self
-                .host
-                .router()
-                .uplink_status()
-                .map_or((0, None), |uplink| (uplink.attempts, uplink.next_try_seconds.map(Duration::from_secs)));
-            let seen = Seen { steps: self.host.steps(), attempts, next_try };
             let stuck = self.liveness.check(LOOK / 2).await;
-            if progress.is_real(seen, Instant::now()) && stuck.is_empty() {
-                notify::extend(EXTENSION);
-            } else {
-                log::warn!("the start does not get anywhere{}", names(&stuck));
+            let moves = progress.is_real(self.seen(), Instant::now()) || self.host.is_at_work();
+            match (moves, stuck.is_empty()) {
+                (true, true) => notify::extend(EXTENSION),
+                (false, true) => {
+                    log::warn!("the start gets no further; the host goes on with what it has");
+                    return;
+                }
+                (_, false) => log::warn!("the start does not get anywhere{}", names(&stuck)),
             }
             Timer::after(LOOK).await;
+        }
+    }
+
+    /// What the start has done so far.
+    fn seen(&self) -> Seen {
+        let uplink = self.host.router().uplink_status();
+        let connecting = uplink.as_ref().and_then(|uplink| uplink.next_try_seconds).map(Duration::from_secs);
+        let trying = self.host.next_try().map(|next| next.saturating_duration_since(Instant::now()));
+        Seen {
+            steps: self.host.steps(),
+            attempts: uplink.map_or(0, |uplink| uplink.attempts),
+            fetched: self.host.artifacts().moved(),
+            next_try: connecting.into_iter().chain(trying).filter(|wait| !wait.is_zero()).min(),
         }
     }
 

@@ -121,7 +121,7 @@ pub struct StatusLine {
 }
 
 /// Least time between two status lines, unless something happened that an operator waits for.
-const STATUS_GAP: Duration = Duration::from_secs(5);
+pub const STATUS_GAP: Duration = Duration::from_secs(5);
 
 impl StatusLine {
     /// Nothing was said yet.
@@ -139,6 +139,11 @@ impl StatusLine {
         self.said.push_str(line);
         self.at = Some(now);
         true
+    }
+
+    /// Whether something else than `line` was said last.
+    pub fn is_behind(&self, line: &str) -> bool {
+        line != self.said
     }
 }
 

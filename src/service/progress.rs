@@ -19,7 +19,9 @@ pub struct Seen {
     pub steps: u64,
     /// Attempts to connect.
     pub attempts: u64,
-    /// Until the next attempt.
+    /// How far downloads have come: their bytes and attempts.
+    pub fetched: u64,
+    /// Until the next attempt of whatever waits for one.
     pub next_try: Option<Duration>,
 }
 
@@ -36,10 +38,12 @@ impl Progress {
         Self { seen: Seen::default(), until: now + GRACE }
     }
 
-    /// Whether the start got somewhere since the last look: a step, another attempt, or a wait that is not over.
+    /// Whether the start gets somewhere: a step, a byte, another attempt since the last look, or a wait that is not over.
     pub fn is_real(&mut self, seen: Seen, now: Instant) -> bool {
-        if (seen.steps, seen.attempts) != (self.seen.steps, self.seen.attempts) {
-            self.until = now + GRACE + seen.next_try.unwrap_or_default();
+        let done = |seen: Seen| (seen.steps, seen.attempts, seen.fetched);
+        let wait = seen.next_try.unwrap_or_default();
+        if done(seen) != done(self.seen) || !wait.is_zero() {
+            self.until = self.until.max(now + wait + GRACE);
         }
         self.seen = seen;
         now <= self.until
@@ -55,7 +59,7 @@ mod tests {
         let start = Instant::now();
         let mut progress = Progress::new(start);
         let at = |seconds| start + Duration::from_secs(seconds);
-        let seen = |attempts, next| Seen { steps: 1, attempts, next_try: Some(Duration::from_secs(next)) };
+        let seen = |attempts, next| Seen { attempts, next_try: Some(Duration::from_secs(next)), ..Seen::default() };
         assert!(progress.is_real(seen(1, 60), at(0)));
         assert!(progress.is_real(seen(1, 5), at(55)), "the next attempt is not due yet");
         for hour in 1..10 {
@@ -64,6 +68,20 @@ mod tests {
         let last = 55 + 9 * 110;
         assert!(progress.is_real(seen(10, 0), at(last + 119)));
         assert!(!progress.is_real(seen(10, 0), at(last + 121)), "nothing has happened since it was due");
-        assert!(progress.is_real(Seen { steps: 2, ..seen(10, 0) }, at(last + 122)));
+        assert!(progress.is_real(Seen { steps: 1, ..seen(10, 0) }, at(last + 122)));
+    }
+
+    #[test]
+    fn a_download_is_progress_for_as_long_as_bytes_come() {
+        let start = Instant::now();
+        let mut progress = Progress::new(start);
+        let look = |progress: &mut Progress, fetched, seconds| {
+            progress.is_real(Seen { fetched, ..Seen::default() }, start + Duration::from_secs(seconds))
+        };
+        for minute in 1..60 {
+            assert!(look(&mut progress, minute * 4096, minute * 50));
+        }
+        assert!(look(&mut progress, 59 * 4096, 59 * 50 + 60));
+        assert!(!look(&mut progress, 59 * 4096, 59 * 50 + 61), "it hangs");
     }
 }

@@ -27,7 +27,7 @@ use self::{manifest::Described, name::Name, session::Session};
 pub(super) use self::{manifest::MAX_MANIFEST_BYTES, session::Answer};
 use crate::{
     artifact::{
-        Content, Credentials, Origin, Received, Reference, Resolved, Settings, Wanted, origin::Work,
+        Content, Credentials, Live, Origin, Received, Reference, Resolved, Wanted, origin::Work,
         records::MAX_KEPT_MANIFEST_BYTES,
     },
     error::{Error, Result},
@@ -40,26 +40,27 @@ const MAX_DEPTH: usize = 2;
 /// The source of images.
 #[derive(Clone)]
 pub struct Images {
-    settings: Settings,
+    settings: Live,
     credentials: Arc<Credentials>,
 }
 
 impl Images {
     /// With the lists and time-outs of `settings`, logging in by `credentials`.
-    pub fn new(settings: Settings, credentials: Arc<Credentials>) -> Self {
-        Self { settings, credentials }
+    pub fn new(settings: impl Into<Live>, credentials: Arc<Credentials>) -> Self {
+        Self { settings: settings.into(), credentials }
     }
 
     fn resolve(&self, reference: &Reference) -> Result<Resolved> {
         let name = Name::parse(reference.text())?;
-        if name.is_latest() && !self.settings.allow_latest {
+        let settings = self.settings.now();
+        if name.is_latest() && !settings.allow_latest {
             return Err(Error::denied(
                 "Fetching images tagged 'latest' is currently prohibited in this host. This option can be overridden with \
                  WASMCLOUD_OCI_ALLOW_LATEST",
             ));
         }
-        let deadline = std::time::Instant::now() + self.settings.total;
-        let mut session = Session::new(&self.settings, &self.credentials, &name, deadline)?;
+        let deadline = std::time::Instant::now() + settings.total;
+        let mut session = Session::new(&settings, &self.credentials, &name, deadline)?;
         let who = format!("the registry {}", name.registry);
         follow(&who, name.pointer(), name.digest, |pointer| session.manifest(pointer, MAX_MANIFEST_BYTES))
     }
@@ -67,7 +68,8 @@ impl Images {
     fn fetch(&self, wanted: Wanted) -> Result<Received> {
         let name = Name::parse(wanted.reference.text())?;
         let digest = wanted.content.digest.ok_or_else(|| Error::internal("an image without a layer was asked for"))?;
-        let mut session = Session::new(&self.settings, &self.credentials, &name, wanted.deadline)?;
+        let settings = self.settings.now();
+        let mut session = Session::new(&settings, &self.credentials, &name, wanted.deadline)?;
         session.layer(digest, wanted)
     }
 }

@@ -11,12 +11,12 @@ use sha2::Digest as _;
 
 use crate::{
     artifact::{
-        Artifacts, Download, Images, Mirrors, Remote, auth_file,
+        Artifacts, Download, Images, Mirrors, Remote,
         stock::{Offered, Stocked},
         upkeep::{Done, Upkeep},
     },
-    cli::admin::HostArgs,
-    config::{Config, RegistryAccount},
+    cli::{admin::HostArgs, logins},
+    config::Config,
     error::{Context, Error, Kind, Result},
     host,
     store::{BlobReader, Digest, MAX_BLOB_BYTES, RealDisk, Store},
@@ -70,22 +70,17 @@ impl PlaceArgs {
         }
         let (store, _) = Store::open(config.store.clone(), Arc::new(RealDisk::new(folder.clone())))?;
         let artifacts = Artifacts::new(store, config.artifacts.clone());
-        let download = Arc::new(Download::new(config.artifacts.clone()));
+        let download = Arc::new(Download::new(artifacts.settings().clone()));
         artifacts.register(Remote::Https, download.clone());
         artifacts.register(Remote::Http, download);
         let token = config.mirror.token.as_ref().map(|token| token.expose());
-        artifacts
-            .register(Remote::Mirror, Arc::new(Mirrors::new(config.artifacts.clone(), &config.mirror.sources, token)?));
+        artifacts.register(
+            Remote::Mirror,
+            Arc::new(Mirrors::new(artifacts.settings().clone(), &config.mirror.sources, token)?),
+        );
         let credentials = artifacts.credentials();
-        if let Some(path) = &config.registry_logins {
-            for (registry, login) in auth_file::read(path)? {
-                credentials.configure_login(&registry, login);
-            }
-        }
-        if let Some(RegistryAccount { registry, user, password }) = &config.registry {
-            credentials.configure(registry, user, password.expose());
-        }
-        let images = Images::new(config.artifacts.clone(), credentials.clone());
+        credentials.configure(logins::read(&config)?);
+        let images = Images::new(artifacts.settings().clone(), credentials.clone());
         artifacts.register(Remote::Image, Arc::new(images));
         let needs = host::needs::of_stopped(&artifacts)?;
         artifacts.needed_by(move || Some(needs.clone()));

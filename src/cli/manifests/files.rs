@@ -1,13 +1,9 @@
-//! Manifests as `latticed run` takes them: one file, or a directory of them, to applications.
-//!
-//! Called at start and at each reload. From a directory, applications whose file is gone go too, and one that cannot be
-//! read leaves its application as it was: a board must not go dark because of one bad file.
+//! Manifests on disk: which there are, what they say, and which applications came from their directory.
 
 use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use crate::{
@@ -15,8 +11,7 @@ use crate::{
     error::{Error, Result},
     host::{
         Application, Host,
-        application::{ActorComponent, Asking, LinkComponent, ProviderComponent},
-        desired::Desired,
+        application::{ActorComponent, LinkComponent, ProviderComponent},
     },
     log,
     store::{Batch, Table},
@@ -28,57 +23,11 @@ const MAX_FILES: usize = 1024;
 /// Name of the record of what came from a directory.
 const RECORD: &str = "manifests";
 
-/// Applies the manifest at `path`, or all of that directory; `asking` says whether sources are asked for what is here.
+/// The manifests in `directory`, by name.
 ///
 /// # Errors
-/// A single manifest cannot be used; or the directory, or the disk. Nothing was changed then. Single files of a directory
-/// are reported and passed over.
-pub async fn apply(host: &Arc<Host>, path: PathBuf, config: &Config, asking: Asking) -> Result<()> {
-    if !path.is_dir() {
-        let (config, read_path) = (config.clone(), path);
-        let application = smol::unblock(move || read(&read_path, &config)).await?;
-        return host.apply_asking(application, asking).await;
-    }
-    let files = {
-        let path = path.clone();
-        smol::unblock(move || files(&path)).await?
-    };
-    let before = recorded(host)?;
-    let (mut applied, mut broken) = (BTreeSet::new(), false);
-    for file in files {
-        let (config, read_path) = (config.clone(), file.clone());
-        let outcome = match smol::unblock(move || read(&read_path, &config)).await {
-            Ok(application) => {
-                let name = application.name.clone();
-                let outcome = host.apply_asking(application, asking).await;
-                applied.insert(name);
-                outcome
-            }
-            Err(error) => {
-                broken = true;
-                Err(error)
-            }
-        };
-        if let Err(error) = outcome {
-            log::error!("{} is left as it was: {error}", file.display());
-        }
-    }
-    let gone: Vec<String> = before.difference(&applied).cloned().collect();
-    if broken && !gone.is_empty() {
-        // The unreadable file may be the one of an application that seems gone.
-        log::warn!("applications without a manifest stay until all manifests can be read: {}", gone.join(", "));
-        applied.extend(gone);
-    } else {
-        for name in gone {
-            log::info!("the application {name} goes, as its manifest did");
-            host.change(|desired| desired.replace_application(&name, Desired::default())).await?;
-        }
-    }
-    record(host, &applied, &before).await
-}
-
-/// The manifests in `directory`, by name.
-fn files(directory: &Path) -> Result<Vec<PathBuf>> {
+/// It cannot be read, or holds more than a host takes.
+pub fn list(directory: &Path) -> Result<Vec<PathBuf>> {
     let failed =
         |cause: std::io::Error| Error::config(format!("cannot read the directory {}: {cause}", directory.display()));
     let mut files = Vec::new();
@@ -102,7 +51,10 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Names of the applications that came from a directory.
-fn recorded(host: &Host) -> Result<BTreeSet<String>> {
+///
+/// # Errors
+/// `Storage`.
+pub fn recorded(host: &Host) -> Result<BTreeSet<String>> {
     let Some(bytes) = host.store().get(Table::Host, RECORD.as_bytes())? else { return Ok(BTreeSet::new()) };
     Ok(serde_json::from_slice(&bytes).unwrap_or_else(|cause| {
         log::warn!("what came from the manifest directory is not known any more ({cause}); nothing is taken away");
@@ -110,7 +62,11 @@ fn recorded(host: &Host) -> Result<BTreeSet<String>> {
     }))
 }
 
-async fn record(host: &Host, applied: &BTreeSet<String>, before: &BTreeSet<String>) -> Result<()> {
+/// Remembers that `applied` came from a directory, where `before` did.
+///
+/// # Errors
+/// `Storage`.
+pub async fn record(host: &Host, applied: &BTreeSet<String>, before: &BTreeSet<String>) -> Result<()> {
     if applied == before {
         return Ok(());
     }
@@ -120,6 +76,9 @@ async fn record(host: &Host, applied: &BTreeSet<String>, before: &BTreeSet<Strin
 }
 
 /// Reads the manifest and says what this board cannot honour.
+///
+/// # Errors
+/// It cannot be read, or is none.
 pub fn read(path: &Path, config: &Config) -> Result<Application> {
     let manifest = manifest::read(path, &config.labels)?;
     for warning in &manifest.warnings {

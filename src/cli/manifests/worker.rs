@@ -1,0 +1,253 @@
+//! The task behind [`Manifests`]: reads, applies, waits, and begins again.
+//!
+//! [`Manifests`]: super::Manifests
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use futures_util::{StreamExt, stream};
+use smol::{Timer, channel, future};
+
+use super::{Request, Shared, files, held, subject};
+use crate::{
+    cli::artifact::watch,
+    config::Config,
+    error::{Error, Kind, Result},
+    host::{Application, Host, application::Asking, desired::Desired},
+    log,
+};
+
+/// Applications whose artifacts are looked for at once: as many as downloads run at once. One that waits for a slow source
+/// does not hold up those that need none.
+const AT_ONCE: usize = 4;
+
+/// How a round ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Round {
+    Done,
+    /// Another one was asked for meanwhile.
+    Interrupted,
+}
+
+/// See the file.
+pub(super) struct Worker {
+    pub shared: Arc<Shared>,
+    pub host: Arc<Host>,
+    pub path: PathBuf,
+    pub config: Config,
+    pub asking: Asking,
+    /// Those of the last complete round.
+    pub files: Vec<PathBuf>,
+    /// Whether one of them could not be read.
+    pub unread: bool,
+}
+
+impl Worker {
+    /// Works until it is dropped; `tried` is dropped once all manifests were tried.
+    pub async fn work(mut self, tried: channel::Sender<()>) {
+        let host = self.host.clone();
+        let mut untried = Some(tried);
+        let (mut everything, mut waiting) = (true, None);
+        loop {
+            let first = untried.is_some();
+            let shown = async {
+                match first {
+                    true => match watch(host.artifacts()).await {},
+                    false => future::pending().await,
+                }
+            };
+            match future::or(self.round(everything, first), shown).await {
+                Ok(Round::Interrupted) => {}
+                Err(error) if first => {
+                    *held(&self.shared.failed) = Some(error);
+                    host.request_stop();
+                    return;
+                }
+                outcome => {
+                    if let Err(error) = outcome {
+                        log::error!("the manifests in {} are left as they were: {error}", self.path.display());
+                    }
+                    // Dropped: whoever waits goes on.
+                    (untried, waiting) = (None, None);
+                }
+            }
+            if !everything && self.unread && host.pending().complaints().is_empty() {
+                // All can be read by now, so that it shows which are gone.
+                everything = true;
+                continue;
+            }
+            let request = self.next().await;
+            everything = request.is_some();
+            waiting = request.or(waiting);
+        }
+    }
+
+    /// Waits until something is to be done: all of it for whoever is answered, or what failed and is due.
+    async fn next(&mut self) -> Option<channel::Sender<()>> {
+        loop {
+            let requested = self.shared.requested.listen();
+            if let Some(Request { config, done }) = held(&self.shared.request).take() {
+                (self.config, self.asking) = (config, Asking::Always);
+                return Some(done);
+            }
+            let due = self.host.pending().next();
+            let due = async {
+                match due {
+                    Some(due) => drop(Timer::at(due).await),
+                    None => future::pending().await,
+                }
+                true
+            };
+            let asked = async {
+                requested.await;
+                false
+            };
+            if future::or(asked, due).await {
+                return None;
+            }
+        }
+    }
+
+    /// Reads and applies everything, or only what failed and is due; `first` is whether nothing was applied before.
+    ///
+    /// # Errors
+    /// The directory, or the disk; at `first` the only manifest, for a reason that does not pass. Single files of a directory
+    /// are reported and passed over.
+    async fn round(&mut self, everything: bool, first: bool) -> Result<Round> {
+        let folder = self.path.is_dir();
+        let files = match everything {
+            true => self.list(folder).await?,
+            false => {
+                let now = Instant::now();
+                self.files.iter().filter(|file| self.host.pending().is_due(&subject(file), now)).cloned().collect()
+            }
+        };
+        for file in &files {
+            self.host.pend(&subject(file));
+        }
+        let (mut names, mut read, mut unread) = (BTreeSet::new(), Vec::new(), false);
+        let fatal = |error: &Error| first && !folder && !passes(error);
+        for file in &files {
+            let outcome = self.read(file).await.and_then(|application| match names.insert(application.name.clone()) {
+                true => Ok(application),
+                false => Err(Error::config(format!("another manifest is of the application {} too", application.name))),
+            });
+            match outcome {
+                Ok(application) => read.push((file.clone(), application)),
+                Err(error) if fatal(&error) => return Err(error),
+                Err(error) => {
+                    unread = true;
+                    self.ended(file, Err(error));
+                }
+            }
+        }
+        let this = &*self;
+        let applied = read.into_iter().map(|(file, application)| async move {
+            let outcome = this.apply(&application).await?;
+            match outcome {
+                Err(error) if fatal(&error) => Some(Err(error)),
+                outcome => {
+                    this.ended(&file, outcome);
+                    Some(Ok(()))
+                }
+            }
+        });
+        let outcomes: Vec<Option<Result<()>>> = stream::iter(applied).buffer_unordered(AT_ONCE).collect().await;
+        for outcome in outcomes {
+            match outcome {
+                None => return Ok(Round::Interrupted),
+                Some(outcome) => outcome?,
+            }
+        }
+        if everything {
+            (self.files, self.unread) = (files, unread);
+        }
+        if folder {
+            self.settle_accounts(names, everything).await?;
+        }
+        Ok(Round::Done)
+    }
+
+    async fn list(&self, folder: bool) -> Result<Vec<PathBuf>> {
+        let path = self.path.clone();
+        let files = match folder {
+            true => smol::unblock(move || files::list(&path)).await?,
+            false => vec![path],
+        };
+        let subjects: BTreeSet<String> = files.iter().map(|file| subject(file)).collect();
+        for subject in &subjects {
+            self.host.pend(subject);
+        }
+        self.host.retain_pending(&subjects);
+        Ok(files)
+    }
+
+    async fn read(&self, file: &Path) -> Result<Application> {
+        let (config, file) = (self.config.clone(), file.to_owned());
+        smol::unblock(move || files::read(&file, &config)).await
+    }
+
+    /// Makes `application` desired state; `None` when another round was asked for while its artifacts were looked for.
+    async fn apply(&self, application: &Application) -> Option<Result<()>> {
+        let resolved = async { Some(self.host.resolve(application, self.asking).await) };
+        let interrupted = async {
+            loop {
+                let requested = self.shared.requested.listen();
+                if held(&self.shared.request).is_some() {
+                    return None;
+                }
+                requested.await;
+            }
+        };
+        Some(match future::or(resolved, interrupted).await? {
+            // Not to be left halfway: disk and memory would differ.
+            Ok(part) => self.host.adopt(&application.name, part).await,
+            Err(error) => Err(error),
+        })
+    }
+
+    /// The application of `file` is what it should be, or stays what it was.
+    fn ended(&self, file: &Path, outcome: Result<()>) {
+        let failed = outcome.err();
+        let text = failed.as_ref().map(|error| error.text().to_owned());
+        let wait = self.host.pended(&subject(file), failed);
+        match (text, wait) {
+            (None, _) => {}
+            (Some(why), None) => log::error!("the application of {} is left as it was: {why}", file.display()),
+            (Some(why), Some(wait)) => log::error!(
+                "the application of {} is left as it was: {why}; next attempt in {} s",
+                file.display(),
+                wait.as_secs()
+            ),
+        }
+    }
+
+    /// Has applications go whose manifest did, and remembers which came from the directory; `named` are those of this round.
+    async fn settle_accounts(&self, named: BTreeSet<String>, everything: bool) -> Result<()> {
+        let before = files::recorded(&self.host)?;
+        let mut applied = named;
+        let gone: Vec<String> = before.difference(&applied).cloned().collect();
+        if !everything {
+            applied.extend(gone);
+        } else if self.unread && !gone.is_empty() {
+            // The unreadable file may be the one of an application that seems gone.
+            log::warn!("applications without a manifest stay until all manifests can be read: {}", gone.join(", "));
+            applied.extend(gone);
+        } else {
+            for name in gone {
+                log::info!("the application {name} goes, as its manifest did");
+                self.host.adopt(&name, Desired::default()).await?;
+            }
+        }
+        files::record(&self.host, &applied, &before).await
+    }
+}
+
+/// Whether waiting may cure `error`, and nobody need be told at a terminal: the network, or a host at its limit.
+fn passes(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Unavailable | Kind::Timeout | Kind::Busy)
+}
