@@ -732,6 +732,29 @@ fn an_image_pinned_by_its_manifest_comes_from_the_mirror_when_its_registry_is_go
 }
 
 #[test]
+fn a_store_of_another_user_is_left_alone() {
+    let sandbox = sandbox();
+    // Root has a folder that was given away, others one of root.
+    let store = match rustix::process::geteuid().is_root() {
+        true => {
+            let folder = sandbox.path("of-nobody");
+            std::fs::create_dir(&folder).expect("a fresh folder");
+            std::os::unix::fs::chown(&folder, Some(65_534), None).expect("root may give away");
+            folder
+        }
+        false => std::path::PathBuf::from("/etc"),
+    };
+    let settings = sandbox.write("service.env", format!("WASMCLOUD_STATE_DIR={}\n", store.display()));
+    let file = guests::module_path("echo");
+    let words =
+        ["artifact", "publish", "echo", file.to_str().expect("UTF-8"), "--env-file", settings.to_str().unwrap()];
+    let mut command = sandbox.command(&words);
+    let (exit, text) = failure(command.env_remove("WASMCLOUD_STATE_DIR"));
+    assert!(exit == 7 && text.contains("runuser -u"), "{exit}: {text}");
+    assert!(!store.join("blobs").exists(), "nothing was written");
+}
+
+#[test]
 fn a_stick_carries_artifacts_with_all_that_is_known_of_them() {
     let (from, to) = (sandbox(), sandbox());
     let artifact = |sandbox: &Sandbox, arguments: &[&str]| sandbox.command(&[&["artifact"], arguments].concat());

@@ -1,8 +1,9 @@
 //! Where the artifacts of this board are reached: in the host that runs, else in its store.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read, Seek},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -36,6 +37,11 @@ pub struct PlaceArgs {
     /// Read settings from this file instead of ./host_config.json; they say where the store of a host is that does not run.
     #[arg(long, value_name = "FILE")]
     host_config: Option<PathBuf>,
+
+    /// Read settings from this file of NAME=value lines, too, as `latticed run` does: /etc/latticed/latticed.env for the
+    /// service.
+    #[arg(long, value_name = "FILE")]
+    env_file: Option<PathBuf>,
 }
 
 /// The way to a board's artifacts.
@@ -60,8 +66,9 @@ impl PlaceArgs {
         if let Some(client) = self.host.live_client()? {
             return Ok(Place::Host(client));
         }
-        let config = Config::load(self.host_config.as_deref(), Vec::new(), &[])?;
+        let config = Config::load_with(self.host_config.as_deref(), self.env_file.as_deref())?;
         let folder = &config.state_directory;
+        check_owner(folder)?;
         if !make && !folder.exists() {
             return Err(Error::not_found(format!(
                 "no host runs here, and there is no store in {}: WASMCLOUD_STATE_DIR says where it is",
@@ -86,6 +93,32 @@ impl PlaceArgs {
         artifacts.needed_by(move || Some(needs.clone()));
         Ok(Place::Store(Box::new(artifacts)))
     }
+}
+
+/// Refuses a store of somebody else, also to root: what root writes there its host could not read.
+fn check_owner(folder: &Path) -> Result<()> {
+    // One that is not there is made, or found missing, next.
+    let Ok(metadata) = fs::metadata(folder) else { return Ok(()) };
+    let (owner, own) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    if owner == own {
+        return Ok(());
+    }
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = name_of(owner, &users).map_or_else(|| format!("#{owner}"), str::to_owned);
+    Err(Error::denied(format!(
+        "no host runs here, and its store in {} belongs to the user {name}: what another user writes there its host cannot \
+         read; start the host, or use `runuser -u {name} -- latticed artifact …`",
+        folder.display()
+    )))
+}
+
+/// The name of the user with the number `id` in `users`, which is as /etc/passwd is.
+fn name_of(id: u32, users: &str) -> Option<&str> {
+    users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, number) = (fields.next()?, fields.nth(1)?);
+        (number.parse() == Ok(id)).then_some(name)
+    })
 }
 
 impl Place {
@@ -226,4 +259,16 @@ pub fn open(path: &Path) -> Result<(Digest, u64, File)> {
     }
     file.rewind().context(Kind::Storage, format_args!("cannot read {shown}"))?;
     Ok((Digest(hash.finalize().into()), bytes, file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_known_by_name() {
+        let users =
+            "root:x:0:0:root:/root:/bin/bash\n+::::::\nbroken\nlatticed:x:998:998::/var/lib/latticed:/bin/false\n";
+        assert_eq!((name_of(998, users), name_of(0, users), name_of(7, users)), (Some("latticed"), Some("root"), None));
+    }
 }
