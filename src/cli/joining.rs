@@ -120,8 +120,6 @@ pub fn endpoints(config: &Config) -> Result<Settings> {
         js_domain: config.js_domain.clone(),
         rpc_timeout: config.rpc_timeout,
         probe_interval: config.providers.probe_interval,
-        allow_file_load: config.allow_file_load,
-        strict_update: config.strict_update,
         config_service: config.config_service,
         timing: timing(config),
         outbox_events: config.outbox_events,

@@ -11,7 +11,12 @@ use std::{
 
 use smol::{Timer, future};
 
-use super::{logins, manifests::Manifests, run::Args, site::Site};
+use super::{
+    logins,
+    manifests::Manifests,
+    run::{Args, rules},
+    site::Site,
+};
 use crate::{
     config::{Config, Effective},
     error::Result,
@@ -25,6 +30,8 @@ use crate::{
 const AT_ONCE: &[&str] = &[
     "WASMCLOUD_LOG_LEVEL",
     "WASMCLOUD_ALLOWED_ISSUERS",
+    "WASMCLOUD_ALLOW_FILE_LOAD",
+    "WASMCLOUD_STRICT_UPDATE_CHECK",
     "WASMCLOUD_HEALTH_PERIOD_MS",
     "WASMCLOUD_HEALTH_FAILURES",
     "WASMCLOUD_HEALTH_RESTARTS",
@@ -114,7 +121,7 @@ impl Reloader {
         let (at_once, later) = changes(old.values(), new.values());
         log::set_level(new.log.level);
         self.host.health().configure(new.health);
-        self.host.allow_issuers(new.allowed_issuers.clone());
+        self.host.follow_rules(rules(&new));
         self.host.follow_artifacts(new.artifacts.clone());
         let logged_in = self.host.artifacts().credentials().configure(logins);
         self.site.renew(&new, renewal);

@@ -27,7 +27,7 @@ use crate::{
     curtain,
     error::{Context, Kind, Result},
     host::{
-        self, Broker, Host, Liveness, Parts, Readiness,
+        self, Broker, Host, Liveness, Parts, Readiness, Rules,
         event::{Events, LogEvents},
     },
     lattice::NatsBroker,
@@ -93,6 +93,15 @@ fn start(args: Args, config: Config) -> Result<()> {
     }
     heap::configure();
     task::run(config.workers, serve(config, args)).context(Kind::Internal, "cannot start the main loop")?
+}
+
+/// What may run here by the settings.
+pub fn rules(config: &Config) -> Rules {
+    Rules {
+        issuers: config.allowed_issuers.clone(),
+        file_load: config.allow_file_load,
+        strict_update: config.strict_update,
+    }
 }
 
 /// The built-in providers' share of the settings.
@@ -161,7 +170,7 @@ async fn serve(config: Config, args: Args) -> Result<()> {
             friendly_name,
             labels: config.labels.clone(),
             drain: config.drain,
-            issuers: config.allowed_issuers.clone(),
+            rules: rules(&config),
             artifacts: config.artifacts.clone(),
         },
         Parts {

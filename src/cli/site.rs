@@ -42,8 +42,7 @@ impl Site {
         host.artifacts().register(Remote::Mirror, mirrors.clone());
         host.artifacts().set_front(mirrors.clone());
         let interval = config.mirror.poll;
-        let following =
-            (!interval.is_zero()).then(|| task::spawn(host.clone().follow_names(interval, config.strict_update)));
+        let following = (!interval.is_zero()).then(|| task::spawn(host.clone().follow_names(interval)));
         Ok(Self { mirror, mirrors: Some(mirrors), following })
     }
 

@@ -30,6 +30,23 @@ use crate::{
     store::{self, Batch, Store},
 };
 
+/// What may run here and who may say so; a reload changes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Who may sign what runs here.
+    pub issuers: claims::AllowedIssuers,
+    /// Whether commands from afar may name files of this board.
+    pub file_load: bool,
+    /// Whether a live update may not claim more than the running revision.
+    pub strict_update: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { issuers: claims::AllowedIssuers::any(), file_load: false, strict_update: false }
+    }
+}
+
 /// What a host is told about itself.
 pub struct Settings {
     /// Name of the lattice it belongs to.
@@ -40,8 +57,8 @@ pub struct Settings {
     pub labels: BTreeMap<String, String>,
     /// How long in-flight work may take when the host stops.
     pub drain: Duration,
-    /// Who may sign what runs here.
-    pub issuers: claims::AllowedIssuers,
+    /// What may run here.
+    pub rules: Rules,
     /// Limits of what is fetched and kept.
     pub artifacts: artifact::Settings,
 }
@@ -73,7 +90,7 @@ pub trait Clock: Send + Sync + 'static {
 /// What of the settings may change while the host runs.
 pub(super) struct Configured {
     pub labels: BTreeMap<String, String>,
-    pub issuers: claims::AllowedIssuers,
+    pub rules: Rules,
 }
 
 /// A running host.
@@ -120,7 +137,7 @@ impl Host {
         }
         let labels = super::label::load(&parts.store)?;
         let router = Router::new(&settings.lattice);
-        let configured = Configured { labels: settings.labels.clone(), issuers: settings.issuers.clone() };
+        let configured = Configured { labels: settings.labels.clone(), rules: settings.rules.clone() };
         let host = Arc::new(Self {
             key: parts.key,
             artifacts: Artifacts::new(parts.store.clone(), settings.artifacts.clone()),
@@ -286,9 +303,14 @@ impl Host {
         self.reconciler.woken()
     }
 
+    /// What may run here now.
+    pub fn rules(&self) -> Rules {
+        self.configured().rules.clone()
+    }
+
     /// What modules are checked against now.
     pub(super) fn policy(&self) -> claims::Policy {
-        claims::Policy { issuers: self.configured().issuers.clone(), ..claims::Policy::new(self.clock.now()) }
+        claims::Policy { issuers: self.rules().issuers, ..claims::Policy::new(self.clock.now()) }
     }
 
     pub(super) fn tell(&self, event: &Event) {

@@ -25,8 +25,6 @@ pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
 /// What the looks before have told.
 #[derive(Default)]
 struct Seen {
-    /// Whether an update may claim no more than what runs.
-    strict: bool,
     /// By reference: what was refused.
     refused: BTreeMap<String, Digest>,
     /// By reference: why the last look failed, so that it is said once.
@@ -39,10 +37,9 @@ fn is_followed(reference: &Reference) -> bool {
 }
 
 impl Host {
-    /// Looks every `interval`, for ever. Boards that were switched on together look at different times. `strict` is for
-    /// [`Host::check_update`].
-    pub async fn follow_names(self: Arc<Self>, interval: Duration, strict: bool) {
-        let mut seen = Seen { strict, ..Seen::default() };
+    /// Looks every `interval`, for ever. Boards that were switched on together look at different times.
+    pub async fn follow_names(self: Arc<Self>, interval: Duration) {
+        let mut seen = Seen::default();
         let mut wait = interval.mul_f64(f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX));
         loop {
             Timer::after(wait).await;
@@ -96,7 +93,7 @@ impl Host {
         if digest == actor.digest || seen.refused.get(&actor.reference) == Some(&digest) {
             return Ok(());
         }
-        let outcome = self.take_newer(actor, seen.strict).await;
+        let outcome = self.take_newer(actor).await;
         if let Err(error) = &outcome
             && !matches!(error.kind(), Kind::Unavailable | Kind::Busy | Kind::Timeout | Kind::Storage)
         {
@@ -105,12 +102,12 @@ impl Host {
         outcome
     }
 
-    async fn take_newer(&self, actor: &DesiredActor, strict: bool) -> Result<()> {
+    async fn take_newer(&self, actor: &DesiredActor) -> Result<()> {
         let (module, claims) = self.fetch_module(&actor.reference).await?;
         if module.public_key != actor.public_key {
             return Err(Error::conflict(format!("it points to another actor by now, {}", module.public_key)));
         }
-        self.check_update(&module, &claims, strict).await?;
+        self.check_update(&module, &claims).await?;
         self.change(|desired| desired.update_actor(&module)).await
     }
 }

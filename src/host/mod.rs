@@ -38,7 +38,7 @@ pub use builtin::{Builtin, Builtins};
 pub use bus::{Broker, Bus, BusServer};
 pub use capability::{BoxFuture, Call, Capability, Invoke, ProviderContext};
 pub use control::{ActorStatus, Control, HostStatus, MemoryStatus, ProviderStatus};
-pub use core::{Clock, Host, Parts, Settings};
+pub use core::{Clock, Host, Parts, Rules, Settings};
 pub use liveness::{Liveness, Stuck};
 pub use process::{Probed, ProcessStart, Processes, Watcher};
 pub use readiness::{Lack, Policy, Readiness};

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    actor, artifact, claims,
+    actor, artifact,
     error::Result,
-    host::{Capability, Host},
+    host::{Capability, Host, Rules},
     log,
 };
 
@@ -21,9 +21,9 @@ impl Host {
         changed
     }
 
-    /// Who may sign what is started from now on. What runs is not judged again.
-    pub fn allow_issuers(&self, issuers: claims::AllowedIssuers) {
-        self.configured().issuers = issuers;
+    /// What may be started from now on. What runs is not judged again.
+    pub fn follow_rules(&self, rules: Rules) {
+        self.configured().rules = rules;
     }
 
     /// Rules for what is fetched from now on.

@@ -8,12 +8,15 @@ use crate::{
 
 impl Host {
     /// Checks that `module`, whose claims are `claims`, may take the running actor's place, and loads it once as a start would:
-    /// one that cannot work changes nothing. With `strict` it may claim no capability that the running one does not.
+    /// one that cannot work changes nothing. Where [`Rules`] are strict it may claim no capability that the running
+    /// one does not.
+    ///
+    /// [`Rules`]: crate::host::Rules
     ///
     /// # Errors
     /// `NotFound` when the actor does not run here; `Conflict` unless its revision is greater than the one that runs; `Denied`
     /// for more capabilities; why it cannot be loaded.
-    pub async fn check_update(&self, module: &Module, claims: &SignedModule, strict: bool) -> Result<()> {
+    pub async fn check_update(&self, module: &Module, claims: &SignedModule) -> Result<()> {
         let there = self.router.routes().actor(&module.public_key).map(|running| running.claims.clone());
         let there = there
             .ok_or_else(|| Error::not_found(format!("the actor {} is not running on this host", module.public_key)))?;
@@ -24,7 +27,7 @@ impl Host {
                 claims.revision, there.revision
             )));
         }
-        if strict {
+        if self.rules().strict_update {
             let gained: Vec<&str> = claims.caps.iter().filter(|cap| !there.may_use(cap)).map(String::as_str).collect();
             if !gained.is_empty() {
                 return Err(Error::denied(format!(

@@ -128,12 +128,8 @@ async fn service(client: &Connection, answer: &Value) -> (Arc<Mutex<Vec<Value>>>
 fn the_configuration_service_is_asked_once_a_boot_and_what_it_says_is_kept() {
     run(async {
         let (mut server, directory) = (NatsServer::start(""), tempfile::tempdir().unwrap());
-        let settings = Settings {
-            timing: steady(),
-            allow_file_load: true,
-            config_service: true,
-            ..Settings::new("default", server.endpoint())
-        };
+        let settings =
+            Settings { timing: steady(), config_service: true, ..Settings::new("default", server.endpoint()) };
         let client = connect(&server.endpoint(), &steady()).await;
         let answer = json!({
             "autoStartProviders": [

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     actor::{self, Engine},
     artifact, capability,
-    claims::{AllowedIssuers, AntiForgery, KeyPair, Now, Role, builtin_provider_key},
+    claims::{AntiForgery, KeyPair, Now, Role, builtin_provider_key},
     error::Kind,
     host::{self, Host, Parts},
     service::clock::SystemClock,
@@ -53,8 +53,7 @@ pub struct Board {
 
 impl Board {
     pub async fn start(name: &str, directory: &Path, endpoint: &Endpoint) -> Self {
-        let settings =
-            Settings { timing: steady(), allow_file_load: true, ..Settings::new("default", endpoint.clone()) };
+        let settings = Settings { timing: steady(), ..Settings::new("default", endpoint.clone()) };
         Self::start_with(name, directory, settings).await
     }
 
@@ -81,7 +80,7 @@ impl Board {
                 friendly_name: format!("{name}-1"),
                 labels: BTreeMap::from([("site".to_owned(), name.to_owned())]),
                 drain: Duration::from_secs(1),
-                issuers: AllowedIssuers::any(),
+                rules: host::Rules { file_load: true, ..host::Rules::default() },
                 artifacts: artifact::Settings::default(),
             },
             Parts {

@@ -99,7 +99,7 @@ impl Shared {
     }
 
     fn may_load(&self, what: &str, reference: &str) -> Result<()> {
-        if !self.settings.allow_file_load && reference.starts_with("file:") {
+        if !self.host.rules().file_load && reference.starts_with("file:") {
             return Err(Error::denied(format!("{what} file loading is disabled")));
         }
         Ok(())

@@ -43,10 +43,6 @@ pub struct Settings {
     pub rpc_timeout: Duration,
     /// Time between two questions how a provider elsewhere is.
     pub probe_interval: Duration,
-    /// Whether commands from afar may name files of this board.
-    pub allow_file_load: bool,
-    /// Whether a live update may not claim more than the running revision.
-    pub strict_update: bool,
     /// Whether the lattice's configuration service is asked at the start.
     pub config_service: bool,
     /// Patience with the network.
@@ -70,8 +66,6 @@ impl Settings {
             js_domain: None,
             rpc_timeout: Duration::from_millis(2000),
             probe_interval: Duration::from_secs(30),
-            allow_file_load: false,
-            strict_update: false,
             config_service: false,
             timing: Timing::default(),
             outbox_events: outbox::DEFAULT_MAX_EVENTS,

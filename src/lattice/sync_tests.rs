@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     claims::{Now, builtin_provider_key},
+    host::Rules,
     wire::{
         Entity, Invocation, InvocationResponse, LinkDefinition, Trace,
         cache::{ClaimsRecord, Key, encode_link},
@@ -271,7 +272,6 @@ fn server_with(jetstream: &str) -> NatsServer {
 async fn board_in(domain: &str, server: &NatsServer, directory: &Path) -> Board {
     let settings = Settings {
         timing: steady(),
-        allow_file_load: true,
         js_domain: Some(domain.into()).filter(|domain: &String| !domain.is_empty()),
         ..Settings::new("default", server.endpoint())
     };
@@ -377,8 +377,9 @@ fn every_ping_of_a_storm_is_answered_and_commands_go_on_meanwhile() {
 fn a_refused_live_update_is_told_by_an_event_too() {
     run(async {
         let (server, directory) = (NatsServer::start(""), tempfile::tempdir().unwrap());
-        let settings = Settings { timing: steady(), ..Settings::new("default", server.endpoint()) };
-        let board = Board::start_with("alpha", directory.path(), settings).await;
+        let board = Board::start("alpha", directory.path(), &server.endpoint()).await;
+        // As a reload does.
+        board.host.follow_rules(Rules { file_load: false, ..board.host.rules() });
         let client = Client::new(&server.endpoint()).await;
         let id = client.until_answered("ping.hosts").await["id"].as_str().unwrap().to_owned();
         let (running, _) = board.host.fetch_module(&module("echo_small")).await.unwrap();

@@ -13,10 +13,10 @@ use std::{
 use latticed::{
     actor::{self, Engine},
     artifact,
-    claims::{AllowedIssuers, KeyPair, Role},
+    claims::{KeyPair, Role},
     error::Result as HostResult,
     host::{
-        Application, BoxFuture, Builtin, Builtins, Call, Capability, Host, Invoke, Parts, Settings,
+        Application, BoxFuture, Builtin, Builtins, Call, Capability, Host, Invoke, Parts, Rules, Settings,
         application::ActorComponent,
     },
     service::clock::SystemClock,
@@ -209,7 +209,7 @@ fn host(state: &Path) -> Result<Arc<Host>, Box<dyn Error>> {
         friendly_name: "bench".into(),
         labels: BTreeMap::new(),
         drain: PATIENCE,
-        issuers: AllowedIssuers::any(),
+        rules: Rules::default(),
         artifacts: artifact::Settings::default(),
     };
     let parts = Parts {

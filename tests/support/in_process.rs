@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use latticed::{
     actor::Engine,
     artifact, capability,
-    claims::{AllowedIssuers, KeyPair, Role},
+    claims::{KeyPair, Role},
     error::Result,
-    host::{Host, Parts, Settings, event::LogEvents},
+    host::{Host, Parts, Rules, Settings, event::LogEvents},
     service::clock::SystemClock,
     store::{self, Disk, Store},
     task,
@@ -24,7 +24,7 @@ pub async fn start(disk: Arc<dyn Disk>, engine: &Engine) -> Result<Arc<Host>> {
             friendly_name: "test-host-1".into(),
             labels: BTreeMap::new(),
             drain: Duration::from_secs(1),
-            issuers: AllowedIssuers::any(),
+            rules: Rules::default(),
             artifacts: artifact::Settings::default(),
         },
         Parts {
