@@ -433,3 +433,23 @@ fn a_reload_takes_logins_and_lists_of_registries_and_a_bad_one_changes_nothing()
     assert!(serves(address), "what ran goes on");
     assert!(!host.output().contains(PASSWORD) && !host.output().contains("wrong-7"));
 }
+
+#[test]
+fn ports_that_are_taken_keep_no_host_from_running() {
+    let sandbox = sandbox();
+    let (probes, mirror) = (std::net::TcpListener::bind("127.0.0.1:0"), std::net::TcpListener::bind("127.0.0.1:0"));
+    let (probes, mirror) = (probes.expect("a free port"), mirror.expect("a free port"));
+    let [at, mirror_at] = [&probes, &mirror].map(|socket| socket.local_addr().expect("a bound socket"));
+    let (http, [at_text, mirror_text]) = (free_address(), [at, mirror_at].map(|address| address.to_string()));
+    let mut host = sandbox.run(
+        &echo(&sandbox, http),
+        &[("WASMCLOUD_JOIN", "never"), ("WASMCLOUD_PROBES", &*at_text), ("WASMCLOUD_MIRROR_LISTEN", &*mirror_text)],
+    );
+    for setting in ["WASMCLOUD_PROBES", "WASMCLOUD_MIRROR_LISTEN"] {
+        host.wait_for(&format!("{setting}: cannot listen on"));
+    }
+    eventually("it runs all the same", || serves(http));
+    drop((probes, mirror));
+    eventually("probes are answered", || get(at, "/readyz").is_ok_and(|(status, _)| status == 200));
+    host.wait_for(&format!("the mirror serves this board's artifacts on http://{mirror_at}"));
+}

@@ -1,6 +1,6 @@
 //! Taking connections in: one endless loop a listening socket, and a count of what is open.
 //!
-//! Used by the admin API and the mirror. It decides nothing about a connection but whether there is room for it at all.
+//! Used by the admin API, the mirror and the probes. It decides nothing about a connection but whether there is room for it at all.
 
 use std::{
     io,

@@ -21,6 +21,7 @@ pub mod answer;
 mod artifact_client;
 pub mod artifacts;
 pub mod client;
+mod listen;
 pub mod mirror;
 pub mod peer;
 pub mod probes;

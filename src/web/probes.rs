@@ -18,10 +18,7 @@ use std::{
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -41,10 +38,14 @@ use smol::{
 use smol_hyper::rt::FuturesIo;
 
 use crate::{
-    error::{Error, Kind, Result},
-    host::{Host, Liveness, Policy, Readiness},
+    error::{Error, Result},
+    host::{BoxFuture, Host, Liveness, Policy, Readiness},
     log, task,
+    web::{accept, listen::Listening},
 };
+
+/// The setting of the place.
+const SETTING: &str = "WASMCLOUD_PROBES";
 
 /// How long the loops get to come round before `/livez` says that they do not. Longer than any of them is busy in one
 /// piece, shorter than the patience of common probers (ten seconds).
@@ -58,9 +59,6 @@ const CONNECTION_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Largest request head, bytes; also the smallest buffer hyper allows.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
-
-/// Pause after a failed accept, so that a process out of descriptors does not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
 /// Where probes are answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +79,7 @@ impl Place {
             Ok(address) => Ok(Self::Tcp(address)),
             Err(_) if text.starts_with('/') => Ok(Self::Unix(PathBuf::from(text))),
             Err(_) => Err(Error::config(format!(
-                "WASMCLOUD_PROBES is {text:?}: expected an address with a port such as 127.0.0.1:8081, or the full path \
+                "{SETTING} is {text:?}: expected an address with a port such as 127.0.0.1:8081, or the full path \
                  of a Unix socket"
             ))),
         }
@@ -115,15 +113,16 @@ pub struct Probes {
 }
 
 impl Probes {
-    /// Listens at `place`. Blocks shortly.
+    /// Listens at `place`, as soon as a TCP address can be had. Blocks shortly.
     ///
     /// # Errors
-    /// The place is taken or cannot be used; the text names it.
+    /// The place can never be used; the text names it.
     pub fn bind(place: &Place, probed: Arc<Probed>) -> Result<Self> {
         match place {
             Place::Tcp(address) => {
-                let socket = TcpListener::bind(address).map_err(|cause| cannot(&address.to_string(), &cause))?;
-                Self::serve(Socket::Tcp(socket), probed)
+                let listening = Listening::at(SETTING, *address)?;
+                let accepting = task::spawn(async move { take_in(listening.open().await, probed).await });
+                Ok(Self { _accepting: accepting, file: None })
             }
             Place::Unix(path) => {
                 let socket = bind_unix(path).map_err(|cause| cannot(&path.display().to_string(), &cause))?;
@@ -140,25 +139,14 @@ impl Probes {
     /// It cannot be watched.
     pub fn serve(socket: Socket, probed: Arc<Probed>) -> Result<Self> {
         let failed = |cause| cannot("a socket that was handed over", &cause);
-        let open = Arc::new(AtomicUsize::new(0));
         let accepting = match socket {
-            Socket::Tcp(socket) => {
-                let address = socket.local_addr().map(|address| address.to_string()).unwrap_or_default();
-                log::info!("probes are answered on http://{address}/livez and /readyz");
-                let socket = Async::new(socket).map_err(failed)?;
-                task::spawn(async move {
-                    loop {
-                        take_in(socket.accept().await, &open, &probed).await;
-                    }
-                })
-            }
+            Socket::Tcp(socket) => task::spawn(take_in(Async::new(socket).map_err(failed)?, probed)),
             Socket::Unix(socket) => {
                 log::info!("probes are answered on a Unix socket, /livez and /readyz");
                 let socket = Async::new(socket).map_err(failed)?;
                 task::spawn(async move {
-                    loop {
-                        take_in(socket.accept().await, &open, &probed).await;
-                    }
+                    let next = || async { socket.accept().await.map(|(stream, _)| stream) };
+                    accept::for_ever("the probes", MAX_CONNECTIONS, next, serve(&probed)).await;
                 })
             }
         };
@@ -176,11 +164,7 @@ impl Drop for Probes {
 }
 
 fn cannot(place: &str, cause: &std::io::Error) -> Error {
-    use std::io::ErrorKind;
-    // What another start may find otherwise is no mistake in the settings: the service manager tries again.
-    let passes = matches!(cause.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable);
-    let kind = if passes { Kind::Unavailable } else { Kind::Config };
-    Error::new(kind, format!("cannot answer probes on {place}: {cause}; check WASMCLOUD_PROBES"))
+    Error::config(format!("{SETTING}: cannot answer probes on {place}: {cause}"))
 }
 
 /// Binds the socket file, in the place of one that nobody answers on. Everybody may connect: there is nothing to take.
@@ -195,51 +179,43 @@ fn bind_unix(path: &Path) -> std::io::Result<UnixListener> {
     Ok(socket)
 }
 
-async fn take_in<S, A>(accepted: std::io::Result<(S, A)>, open: &Arc<AtomicUsize>, probed: &Arc<Probed>)
+/// Answers whoever connects to `socket`.
+async fn take_in(socket: Async<TcpListener>, probed: Arc<Probed>) {
+    let address = socket.get_ref().local_addr().map(|address| address.to_string()).unwrap_or_default();
+    log::info!("probes are answered on http://{address}/livez and /readyz");
+    let next = || async { socket.accept().await.map(|(stream, _)| stream) };
+    accept::for_ever("the probes", MAX_CONNECTIONS, next, serve(&probed)).await;
+}
+
+/// How a connection is served.
+fn serve<S>(probed: &Arc<Probed>) -> impl Fn(S, accept::Place) -> BoxFuture<'static, ()> + use<S>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    struct Place(Arc<AtomicUsize>);
-    impl Drop for Place {
-        fn drop(&mut self) {
-            self.0.fetch_sub(1, Relaxed);
-        }
-    }
-    let stream = match accepted {
-        Ok((stream, _)) => stream,
-        Err(cause) => {
-            log::warn!("a probe could not be accepted: {cause}");
-            Timer::after(ACCEPT_PAUSE).await;
-            return;
-        }
-    };
-    let full = open.fetch_add(1, Relaxed) >= MAX_CONNECTIONS;
-    let place = Place(open.clone());
-    if full {
-        return;
-    }
     let probed = probed.clone();
-    task::spawn(async move {
-        let _place = place;
-        let service = service_fn(|request| {
-            let probed = probed.clone();
-            async move { Ok::<_, Infallible>(answer(&request, &probed).await) }
-        });
-        let connection = http1::Builder::new()
-            .keep_alive(false)
-            .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(FuturesIo::new(stream), service);
-        let served = async {
-            if let Err(cause) = connection.await {
-                log::debug!("a probe ended early: {cause}");
-            }
-        };
-        let late = async {
-            Timer::after(CONNECTION_PATIENCE).await;
-        };
-        future::or(served, late).await;
-    })
-    .detach();
+    move |stream, place| {
+        let probed = probed.clone();
+        Box::pin(async move {
+            let _place = place;
+            let service = service_fn(|request| {
+                let probed = probed.clone();
+                async move { Ok::<_, Infallible>(answer(&request, &probed).await) }
+            });
+            let connection = http1::Builder::new()
+                .keep_alive(false)
+                .max_buf_size(HEAD_BYTES_MAX)
+                .serve_connection(FuturesIo::new(stream), service);
+            let served = async {
+                if let Err(cause) = connection.await {
+                    log::debug!("a probe ended early: {cause}");
+                }
+            };
+            let late = async {
+                Timer::after(CONNECTION_PATIENCE).await;
+            };
+            future::or(served, late).await;
+        })
+    }
 }
 
 async fn answer(request: &Request<Incoming>, probed: &Probed) -> Response<Full<Bytes>> {
@@ -277,6 +253,7 @@ fn respond(status: StatusCode, body: &serde_json::Value) -> Response<Full<Bytes>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
 
     #[test]
     fn a_place_is_an_address_or_a_path() {

@@ -27,11 +27,11 @@ use smol_hyper::rt::{FuturesIo, SmolTimer};
 use super::{Token, answer::Shelf};
 use crate::{
     certificate,
-    error::{Error, Kind, Result},
+    error::Result,
     log,
     store::Store,
     task,
-    web::accept,
+    web::{accept, listen::Listening},
 };
 
 /// How errors name where to listen.
@@ -79,9 +79,6 @@ pub struct Settings {
     pub token: Option<Token>,
 }
 
-/// How often an address is tried that no interface has yet: boards start before their network.
-const BIND_INTERVAL: Duration = Duration::from_secs(5);
-
 /// A running mirror; dropping it closes the socket.
 pub struct Mirror {
     task: Task<()>,
@@ -121,28 +118,19 @@ impl Renewal {
 }
 
 impl Mirror {
-    /// Opens the socket and serves `store`. Where no interface has the address yet it is tried again until one does.
+    /// Opens the socket and serves `store`. An address that cannot be had yet is tried again until it can.
     ///
     /// # Errors
-    /// `Conflict` or `Config` when the address cannot be had; `Config` or `Denied` for a certificate that cannot be used.
+    /// `Config` when the address can never be had; `Config` or `Denied` for a certificate that cannot be used.
     pub async fn start(settings: Settings, store: Store) -> Result<Self> {
         let Renewal { token, acceptor } = Renewal::read(settings.tls, settings.token).await?;
         let acceptor = Arc::new(RwLock::new(acceptor));
         let shelf = Arc::new(Shelf::new(store, token));
         let listen = settings.listen;
-        let bound = match bind(listen) {
-            Err(error) if error.kind() == Kind::Unavailable => {
-                log::warn!("{error}; trying again until there is one");
-                None
-            }
-            outcome => Some(outcome?),
-        };
+        let listening = Listening::at(LISTEN, listen)?;
         let (serving, speaking) = (shelf.clone(), acceptor.clone());
         let task = task::spawn(async move {
-            let listener = match bound {
-                Some(listener) => listener,
-                None => bind_later(listen).await,
-            };
+            let listener = listening.open().await;
             let scheme = if current(&speaking).is_some() { "https" } else { "http" };
             // After the kernel chose a port, where it may.
             let place = listener.get_ref().local_addr().unwrap_or(listen);
@@ -166,31 +154,6 @@ impl Mirror {
 
 fn current(acceptor: &Acceptor) -> Option<TlsAcceptor> {
     acceptor.read().unwrap_or_else(PoisonError::into_inner).clone()
-}
-
-fn bind(address: SocketAddr) -> Result<Async<StdListener>> {
-    Async::<StdListener>::bind(address).map_err(|cause| cannot_bind(address, &cause))
-}
-
-async fn bind_later(address: SocketAddr) -> Async<StdListener> {
-    loop {
-        Timer::after(BIND_INTERVAL).await;
-        if let Ok(listener) = bind(address) {
-            return listener;
-        }
-    }
-}
-
-fn cannot_bind(address: SocketAddr, cause: &io::Error) -> Error {
-    let (kind, remedy) = match cause.kind() {
-        io::ErrorKind::AddrInUse => (Kind::Conflict, "another program listens there: choose another port"),
-        io::ErrorKind::PermissionDenied => (Kind::Config, "ports below 1024 need a privilege: choose a higher one"),
-        io::ErrorKind::AddrNotAvailable => {
-            (Kind::Unavailable, "no interface of this machine has that address now: use one it has, or 0.0.0.0 for all")
-        }
-        _ => (Kind::Unavailable, "check the address"),
-    };
-    Error::new(kind, format!("{LISTEN}: cannot listen on {address}: {cause}; {remedy}"))
 }
 
 /// How many connections each address has.
