@@ -9,7 +9,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
@@ -73,7 +73,7 @@ pub struct Keeper {
     blobs: Blobs,
     settings: Live,
     needed: RwLock<Option<Needed>>,
-    recent: Mutex<BTreeMap<Digest, Instant>>,
+    recent: Arc<Mutex<BTreeMap<Digest, Instant>>>,
     /// What is on its way now, by the name of its unfinished blob, and how many fetch it.
     fetching: Mutex<BTreeMap<String, usize>>,
     /// What was needed when the store was last swept.
@@ -88,7 +88,7 @@ impl Keeper {
             blobs: store.blobs(),
             settings,
             needed: RwLock::default(),
-            recent: Mutex::default(),
+            recent: Arc::default(),
             fetching: Mutex::default(),
             swept: Mutex::default(),
             sweeping: lock::Mutex::new(()),
@@ -261,14 +261,15 @@ impl Keeper {
 
     /// Somebody may have begun to need it since it was looked for: whoever does holds it first.
     async fn remove_unless_held(&self, digest: Digest) -> Result<bool> {
-        let recent = self.recent();
-        if recent.get(&digest).is_some_and(|since| since.elapsed() < RECENT) {
-            return Ok(false);
-        }
-        // Under the lock, and short: a removal and the sync of a folder.
-        let removed = self.blobs.remove(digest);
-        drop(recent);
-        removed.map(|()| true)
+        let (recent, blobs) = (self.recent.clone(), self.blobs.clone());
+        smol::unblock(move || {
+            let recent = recent.lock().unwrap_or_else(PoisonError::into_inner);
+            if recent.get(&digest).is_some_and(|since| since.elapsed() < RECENT) {
+                return Ok(false);
+            }
+            blobs.remove_under(digest, recent).map(|()| true)
+        })
+        .await
     }
 
     fn recent(&self) -> MutexGuard<'_, BTreeMap<Digest, Instant>> {
@@ -278,8 +279,6 @@ impl Keeper {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::{
         artifact::{Artifacts, Content, Settings},

@@ -117,7 +117,18 @@ impl Blobs {
     /// # Errors
     /// `Storage`.
     pub fn remove(&self, digest: Digest) -> Result<()> {
-        match self.disk().remove(&name_of(digest)) {
+        self.remove_under(digest, ())
+    }
+
+    /// As [`Blobs::remove`], with `guard` let go as soon as nobody finds the blob any more: what is left then is for the
+    /// medium, which may take seconds.
+    ///
+    /// # Errors
+    /// `Storage`.
+    pub fn remove_under<G>(&self, digest: Digest, guard: G) -> Result<()> {
+        let removed = self.disk().remove(&name_of(digest));
+        drop(guard);
+        match removed {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other.and_then(|()| self.disk().sync_dir(BLOBS_DIR)),
         }
