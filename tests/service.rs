@@ -105,6 +105,8 @@ fn the_service_manager_hears_how_the_host_is() {
     host.signal(rustix::process::Signal::HUP);
     manager.hear("READY=1", &host);
     host.wait_for("nothing was reloaded: WASMCLOUD_LOG_LEVEL");
+    manager.hear(" · settings not reloaded: WASMCLOUD_LOG_LEVEL", &host);
+    assert!(host.status().problems[0].starts_with("settings are not reloaded: WASMCLOUD_LOG_LEVEL"));
     assert_eq!(host.status().labels.get("site").map(String::as_str), Some("two"));
 
     host.signal(rustix::process::Signal::TERM);

@@ -99,9 +99,11 @@ impl Reloader {
         if ready {
             notify::reloading();
         }
-        if let Err(error) = self.follow().await {
+        let failed = self.follow().await.err();
+        if let Some(error) = &failed {
             log::error!("nothing was reloaded: {error}");
         }
+        self.host.reloaded(failed.map(|error| error.text().to_owned()));
         if ready {
             notify::ready();
         }

@@ -43,6 +43,9 @@ pub struct HostStatus {
     /// Artifacts on their way here.
     #[serde(default)]
     pub downloads: Vec<Transfer>,
+    /// Why the last reload changed nothing; nothing after one that went well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_reloaded: Option<String>,
     /// What is not as desired, one sentence each; empty on a healthy host.
     pub problems: Vec<String>,
 }

@@ -91,6 +91,8 @@ pub trait Clock: Send + Sync + 'static {
 pub(super) struct Configured {
     pub labels: BTreeMap<String, String>,
     pub rules: Rules,
+    /// Why the last reload changed nothing.
+    pub not_reloaded: Option<String>,
 }
 
 /// A running host.
@@ -137,7 +139,8 @@ impl Host {
         }
         let labels = super::label::load(&parts.store)?;
         let router = Router::new(&settings.lattice);
-        let configured = Configured { labels: settings.labels.clone(), rules: settings.rules.clone() };
+        let configured =
+            Configured { labels: settings.labels.clone(), rules: settings.rules.clone(), not_reloaded: None };
         let host = Arc::new(Self {
             key: parts.key,
             artifacts: Artifacts::new(parts.store.clone(), settings.artifacts.clone()),

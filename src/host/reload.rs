@@ -21,6 +21,12 @@ impl Host {
         changed
     }
 
+    /// The last reload went well, or changed nothing for the reason told: status shows it until the next one.
+    pub fn reloaded(&self, failed: Option<String>) {
+        self.configured().not_reloaded = failed;
+        self.announce();
+    }
+
     /// What may be started from now on. What runs is not judged again.
     pub fn follow_rules(&self, rules: Rules) {
         self.configured().rules = rules;

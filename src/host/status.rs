@@ -60,6 +60,8 @@ impl Control for Host {
         let mut links: Vec<_> = routes.links.iter().map(|link| (**link).clone()).collect();
         links.sort_by(|one, other| one.id.cmp(&other.id));
         let mut problems = self.damage.clone();
+        let not_reloaded = self.configured().not_reloaded.clone();
+        problems.extend(not_reloaded.iter().map(|why| format!("settings are not reloaded: {why}")));
         problems.extend(self.pending.problems());
         problems.extend(self.reconciler.problems());
         for (what, why, _) in self.health.complaints() {
@@ -81,6 +83,7 @@ impl Control for Host {
             links,
             uplink: self.router.uplink_status(),
             downloads: self.artifacts.transfers(),
+            not_reloaded,
             problems,
         }
     }

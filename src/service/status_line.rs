@@ -25,6 +25,9 @@ pub fn line(status: &HostStatus, lacks: &[Lack], calls_per_second: u64) -> Strin
     if calls_per_second > 0 {
         line.push_str(&format!(" · {calls_per_second} calls/s"));
     }
+    if let Some(why) = &status.not_reloaded {
+        line.push_str(&format!(" · settings not reloaded: {why}"));
+    }
     let others: Vec<&Lack> = lacks.iter().filter(|lack| lack.what != "lattice").collect();
     if let Some(first) = others.first() {
         let more = if others.len() > 1 { format!(" (and {} more)", others.len() - 1) } else { String::new() };
@@ -91,6 +94,15 @@ mod tests {
         assert_eq!(
             line(&status(Some(alone)), &[], 0),
             "working alone for 3 h: hub:4222: connection refused, next try in 12 s · 3 actors, 1 provider"
+        );
+    }
+
+    #[test]
+    fn a_reload_that_failed_is_told() {
+        let status = HostStatus { not_reloaded: Some("X: expected a number".into()), ..status(None) };
+        assert_eq!(
+            line(&status, &[], 0),
+            "by itself · 3 actors, 1 provider · settings not reloaded: X: expected a number"
         );
     }
 
