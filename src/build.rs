@@ -4,7 +4,7 @@
 //!   unwinds with them; what is lost is the call stack in a core dump, which a debugger must then guess from the code.
 //! * Relocations are packed (RELR, read by glibc 2.36 and newer): 0.15 MB on x86_64, 0.4 on arm64. GNU ld of Debian 12 does
 //!   so for x86_64 alone and ignores the wish elsewhere; `cross/build` links with lld.
-//! * Functions of the same code are one function, where lld links (`cross/build` for ARM). Nothing here compares the addresses
+//! * Functions of the same code are one function, where lld links (`cross/build`). Nothing here compares the addresses
 //!   of functions.
 //! * A build id names the file with the debugging information that was split off.
 //!
