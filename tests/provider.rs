@@ -595,6 +595,38 @@ fn a_provider_of_the_same_user_cannot_look_into_the_host() {
     });
 }
 
+/// A provider is of the host's user, and its file system rules do not cover sockets: it is told apart by whom it descends from.
+#[test]
+fn a_provider_may_not_manage_its_host_and_nobody_below_it_may() {
+    block_on(async {
+        let mut stage = Stage::start(&[]).await;
+        stage.linked("sly").await;
+        let socket = stage.sandbox.path("latticed/admin.sock").display().to_string();
+        let refused = |answer: Vec<u8>| {
+            let answer = String::from_utf8_lossy(&answer).into_owned();
+            assert!(answer.contains(&format!("belongs to the provider {}", provider::key("sly"))), "{answer}");
+            assert!(answer.contains("a provider may not manage the host that runs it"), "{answer}");
+            answer
+        };
+        let answer = refused(stage.call("sly", "Test.Manage", socket.as_bytes()).await.expect("it is answered"));
+        assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+        let curl = format!("curl --silent --max-time 5 --unix-socket {socket} http://localhost/v1/status");
+        for script in [
+            curl.clone(),
+            // An orphan in a session of its own.
+            format!(
+                "(setsid sh -c 'sleep 0.2; {curl} > answer; mv answer answered' &); until [ -e answered ]; do sleep 0.1; done; cat answered; rm answered"
+            ),
+        ] {
+            refused(stage.call("sly", "Test.Execute", script.as_bytes()).await.expect("it is answered"));
+        }
+        // The test's own children are nobody's.
+        assert_eq!(stage.provider_state("sly"), "running");
+        let output = std::process::Command::new("sh").args(["-c", &format!("setsid {curl}")]).output().expect("curl");
+        assert!(String::from_utf8_lossy(&output.stdout).contains("host_id"), "{output:?}");
+    });
+}
+
 #[test]
 fn what_may_not_run_is_refused_and_told() {
     block_on(async {

@@ -134,6 +134,15 @@ pub trait Control: Send + Sync + 'static {
         None
     }
 
+    /// Whether the process `process_id`, of the user this host runs as, may manage it: one that the host itself runs may not.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`](crate::error::Kind::Denied).
+    fn check_manager(&self, process_id: i32) -> BoxFuture<'static, Result<()>> {
+        let _ = process_id;
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Asks the host to drain and stop. Returns at once.
     fn request_stop(&self);
 }

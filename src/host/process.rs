@@ -72,6 +72,12 @@ pub trait Processes: Send + Sync + 'static {
     /// Forgets everything kept for providers whose tokens are not among `needed`.
     fn tidy(&self, needed: BTreeSet<String>) -> BoxFuture<'static, ()>;
 
+    /// Whether `process_id`, of this host's user, may manage this host.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`]: it is a provider's, or that cannot be ruled out.
+    fn check_manager(&self, process_id: i32) -> BoxFuture<'static, Result<()>>;
+
     /// How often in a row a process that ended by itself is started again.
     fn restarts(&self) -> u32;
 }

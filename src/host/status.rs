@@ -18,6 +18,13 @@ impl Control for Host {
         Some(&self.artifacts)
     }
 
+    fn check_manager(&self, process_id: i32) -> BoxFuture<'static, Result<()>> {
+        match self.processes.get() {
+            Some(processes) => processes.check_manager(process_id),
+            None => Box::pin(std::future::ready(Ok(()))),
+        }
+    }
+
     fn status(&self) -> HostStatus {
         let routes = self.router.routes();
         let actors = routes

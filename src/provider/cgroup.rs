@@ -25,11 +25,19 @@ const REMOVALS: u32 = 50;
 /// Wait between two of these tries.
 const REMOVAL_WAIT: Duration = Duration::from_millis(10);
 
-/// The group of this process, if groups may be made below it.
-pub fn delegated() -> Option<PathBuf> {
+/// Most groups below one that are looked into.
+const MAX_GROUPS: usize = 1024;
+
+/// The group of this process.
+pub fn own() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let own = own(&mounts, &groups)?;
+    own_of(&mounts, &groups)
+}
+
+/// The group of this process, if groups may be made below it.
+pub fn delegated() -> Option<PathBuf> {
+    let own = own()?;
     let is_marked = |mark: &str| {
         let mut value = [0; 8];
         rustix::fs::getxattr(&own, mark, &mut value).is_ok_and(|length| value[..length] == *b"1")
@@ -38,7 +46,7 @@ pub fn delegated() -> Option<PathBuf> {
 }
 
 /// The folder of this process' group in the unified tree, out of the kernel's tables.
-fn own(mounts: &str, groups: &str) -> Option<PathBuf> {
+fn own_of(mounts: &str, groups: &str) -> Option<PathBuf> {
     let mount = mounts.lines().find_map(|line| {
         let mut words = line.split(' ').skip(1);
         let (place, kind) = (words.next()?, words.next()?);
@@ -88,6 +96,32 @@ pub fn end(group: &Path) {
     }
 }
 
+/// Whether the process `id` is in `group` or one below it.
+///
+/// # Errors
+/// Not all of them could be read.
+pub fn holds(group: &Path, id: i32) -> io::Result<bool> {
+    let id = id.to_string();
+    let mut ahead = vec![group.to_owned()];
+    let mut seen = 0;
+    while let Some(at) = ahead.pop() {
+        seen += 1;
+        if seen > MAX_GROUPS {
+            return Err(io::Error::other("there are too many groups"));
+        }
+        if fs::read_to_string(at.join("cgroup.procs"))?.lines().any(|line| line == id) {
+            return Ok(true);
+        }
+        for entry in fs::read_dir(&at)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                ahead.push(entry.path());
+            }
+        }
+    }
+    Ok(false)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,12 +130,25 @@ mod tests {
     fn the_own_group_is_found_in_a_unified_and_in_a_mixed_tree() {
         let unified = "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n";
         assert_eq!(
-            own(unified, "0::/system.slice/latticed.service\n"),
+            own_of(unified, "0::/system.slice/latticed.service\n"),
             Some("/sys/fs/cgroup/system.slice/latticed.service".into())
         );
         let mixed = "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
-        assert_eq!(own(mixed, "4:memory:/x\n0::/a\n"), Some("/sys/fs/cgroup/unified/a".into()));
-        assert_eq!(own("proc /proc proc rw 0 0\n", "0::/a\n"), None);
-        assert_eq!(own(unified, "4:memory:/x\n"), None);
+        assert_eq!(own_of(mixed, "4:memory:/x\n0::/a\n"), Some("/sys/fs/cgroup/unified/a".into()));
+        assert_eq!(own_of("proc /proc proc rw 0 0\n", "0::/a\n"), None);
+        assert_eq!(own_of(unified, "4:memory:/x\n"), None);
+    }
+
+    #[test]
+    fn a_process_is_found_in_groups_below_and_what_cannot_be_read_is_no_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        let below = folder.path().join("provider-1");
+        fs::create_dir(&below).unwrap();
+        fs::write(folder.path().join("cgroup.procs"), "7\n12\n").unwrap();
+        assert!(holds(folder.path(), 5).is_err());
+        fs::write(below.join("cgroup.procs"), "5\n").unwrap();
+        for (id, found) in [(7, true), (12, true), (5, true), (1, false), (2, false)] {
+            assert_eq!(holds(folder.path(), id).unwrap(), found, "{id}");
+        }
     }
 }

@@ -8,6 +8,7 @@
 //! * [`environment`]: what of this host's environment a provider sees; what it is told is [`crate::wire::host_data`].
 //! * [`process`]: one process from start to end: readiness, links, health, shutdown. The host's side of [`supervisor`],
 //!   which runs in a process of its own and sees to it that nothing outlives the host; the words between them are [`orders`].
+//! * `supervisors`: which processes are providers', told by whom they descend from.
 //! * [`confine`]: what a process takes from itself right before it becomes the provider.
 //!
 //! It implements what `host` asks of it ([`crate::host::Processes`]), and reaches the lattice only through
@@ -17,6 +18,7 @@
 mod cgroup;
 pub mod confine;
 pub mod credentials;
+mod descent;
 mod descriptors;
 pub mod environment;
 pub mod health;
@@ -28,6 +30,7 @@ pub mod rules;
 pub mod settings;
 pub mod shelf;
 pub mod supervisor;
+mod supervisors;
 
 use std::{collections::BTreeSet, ffi::OsString, process::ExitCode, sync::Arc};
 
@@ -40,6 +43,7 @@ use crate::{
     log,
 };
 use shelf::Shelf;
+use supervisors::Supervisors;
 
 /// Runs this process as a helper of a host, if that is what `arguments` (without the program's name) ask for.
 pub fn helper(arguments: &[OsString]) -> Option<ExitCode> {
@@ -54,10 +58,11 @@ pub fn helper(arguments: &[OsString]) -> Option<ExitCode> {
 pub struct Providers {
     settings: Arc<Settings>,
     shelf: Shelf,
+    supervisors: Arc<Supervisors>,
 }
 
 impl Providers {
-    /// Nothing runs yet.
+    /// Nothing runs yet. Only for the program itself: orphans below this process become its children.
     pub fn new(mut settings: Settings) -> Arc<Self> {
         if settings.confinement.landlock && !landlock::is_there() {
             log::warn!(
@@ -67,7 +72,7 @@ impl Providers {
         }
         settings.cgroup = cgroup::delegated();
         let shelf = Shelf::new(settings.directory.join("bin"));
-        Arc::new(Self { settings: Arc::new(settings), shelf })
+        Arc::new(Self { settings: Arc::new(settings), shelf, supervisors: Supervisors::adopting() })
     }
 
     fn policy(&self, policy: Policy) -> Policy {
@@ -88,8 +93,9 @@ impl Processes for Providers {
 
     fn start(&self, start: ProcessStart) -> BoxFuture<'static, Result<Arc<dyn Capability>>> {
         let (settings, binary) = (self.settings.clone(), self.shelf.path(&start.claims.binary_hash));
+        let supervisors = self.supervisors.clone();
         Box::pin(async move {
-            let process = process::Process::start(settings, binary, start).await?;
+            let process = process::Process::start(settings, supervisors, binary, start).await?;
             Ok(process as Arc<dyn Capability>)
         })
     }
@@ -97,6 +103,11 @@ impl Processes for Providers {
     fn tidy(&self, needed: BTreeSet<String>) -> BoxFuture<'static, ()> {
         let shelf = self.shelf.clone();
         Box::pin(smol::unblock(move || shelf.tidy(&needed)))
+    }
+
+    fn check_manager(&self, process_id: i32) -> BoxFuture<'static, Result<()>> {
+        let supervisors = self.supervisors.clone();
+        Box::pin(smol::unblock(move || supervisors.check_manager(process_id)))
     }
 
     fn restarts(&self) -> u32 {

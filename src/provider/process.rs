@@ -31,6 +31,7 @@ use super::{
     settings::{Nats, Settings},
     shelf::make_directory,
     supervisor,
+    supervisors::{Enlisted, Supervisors},
 };
 use crate::{
     error::{Context, Error, Kind, Result},
@@ -120,7 +121,12 @@ impl Process {
     ///
     /// # Errors
     /// [`Kind::Storage`]: its working directory cannot be made. [`Kind::Unavailable`]: the system starts no process.
-    pub async fn start(settings: Arc<Settings>, binary: PathBuf, start: ProcessStart) -> Result<Arc<Self>> {
+    pub async fn start(
+        settings: Arc<Settings>,
+        supervisors: Arc<Supervisors>,
+        binary: PathBuf,
+        start: ProcessStart,
+    ) -> Result<Arc<Self>> {
         let desired = &start.desired;
         let directory = settings.directory.join("run").join(format!("{}-{}", desired.public_key, desired.link_name));
         make_directory(&directory).map_err(|cause| failed(format!("cannot make {}", directory.display()), &cause))?;
@@ -149,18 +155,22 @@ impl Process {
             directory,
         };
         let (ours, theirs) = UnixStream::pair().context(Kind::Unavailable, "cannot make a socket")?;
-        let mut supervisor = Command::new(&settings.helper)
+        let mut command = Command::new(&settings.helper);
+        command
             .arg(supervisor::ARGUMENT)
             .env_clear()
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             // A terminal's Ctrl-C is for the host, which then asks its providers in order.
-            .process_group(0)
-            .spawn()
+            .process_group(0);
+        let (mut child, place) = supervisors
+            .start(&mut command, &desired.public_key)
             .context(Kind::Unavailable, format_args!("cannot start {}", settings.helper.display()))?;
-        let printed = (supervisor.stdout.take(), supervisor.stderr.take());
-        let supervisor = Supervisor(Some(supervisor));
+        // Its end of the socket, which must close when it does.
+        drop(command);
+        let printed = (child.stdout.take(), child.stderr.take());
+        let supervisor = Supervisor(Some((child, place)));
         let socket = Arc::new(Async::new(ours).context(Kind::Unavailable, "cannot use a socket")?);
         let mut reports = Reports(BufReader::new(Shared(socket.clone())));
         if let Some(stream) = printed.0 {
@@ -509,37 +519,35 @@ fn host_data(settings: &Settings, nats: &Nats, start: &ProcessStart) -> HostData
 }
 
 /// The child that supervises; killed when dropped, which takes the provider with it.
-struct Supervisor(Option<Child>);
+struct Supervisor(Option<(Child, Enlisted)>);
 
 impl Supervisor {
     /// Waits for its end, which is near, and helps it along when it is not.
     async fn finish(&mut self) {
-        let Some(child) = self.0.take() else { return };
-        smol::unblock(move || reap(child)).await;
+        let Some((child, place)) = self.0.take() else { return };
+        smol::unblock(move || reap(child, place)).await;
     }
 }
 
 /// Collects `child`; kills it first when it does not end within [`SWEEP`]. Blocks.
-fn reap(mut child: Child) {
+fn reap(mut child: Child, place: Enlisted) {
     let until = Instant::now() + SWEEP;
-    loop {
-        match child.try_wait() {
-            Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(2)),
-            Ok(None) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return;
-            }
-            Ok(Some(_)) | Err(_) => return,
+    while let Ok(None) = child.try_wait() {
+        if Instant::now() >= until {
+            let _ = child.kill();
+            let _ = child.wait();
+            break;
         }
+        std::thread::sleep(Duration::from_millis(2));
     }
+    drop(place);
 }
 
 impl Drop for Supervisor {
     fn drop(&mut self) {
-        if let Some(mut child) = self.0.take() {
+        if let Some((mut child, place)) = self.0.take() {
             let _ = child.kill();
-            task::spawn(smol::unblock(move || reap(child))).detach();
+            smol::unblock(move || reap(child, place)).detach();
         }
     }
 }

@@ -8,7 +8,6 @@
 //! It is one thread that sleeps, holds no secret once the provider has read its host data, and never restarts anything.
 
 use std::{
-    fs,
     io::{self, BufRead, BufReader, Read, Write},
     os::{
         fd::{AsFd, OwnedFd},
@@ -29,7 +28,7 @@ use rustix::{
 };
 
 use super::{
-    cgroup, confine,
+    cgroup, confine, descent,
     orders::{Command, MAX_LINE_BYTES, Orders, Report},
 };
 use crate::{
@@ -182,7 +181,7 @@ fn collect(provider: Pid) -> Option<Report> {
         let _ = kill_process_group(provider, Signal::KILL);
         return Some(Report::Ended { status: status.exit_status(), signal: status.terminating_signal() });
     }
-    for orphan in children().into_iter().filter(|child| *child != provider) {
+    for orphan in descent::children().into_iter().filter(|child| *child != provider) {
         let _ = waitpid(Some(orphan), WaitOptions::NOHANG);
     }
     None
@@ -200,7 +199,7 @@ fn sweep() {
                 Err(_) => return,
             }
         }
-        for child in children() {
+        for child in descent::children() {
             let _ = kill_process(child, Signal::KILL);
         }
         if Instant::now() >= until {
@@ -208,21 +207,4 @@ fn sweep() {
         }
         thread::sleep(SWEEP_ROUND);
     }
-}
-
-/// The processes whose parent is this one.
-fn children() -> Vec<Pid> {
-    let own = getpid().as_raw_nonzero().get();
-    let is_ours = |pid: i32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // After the name, which is in brackets and may hold anything: the state, then the parent.
-        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse::<i32>().ok());
-        parent == Some(own)
-    };
-    let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
-    numbers
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
-        .filter(|pid| is_ours(*pid))
-        .filter_map(Pid::from_raw)
-        .collect()
 }

@@ -1,7 +1,8 @@
 //! The server of the admin API: accepts connections on the admin socket and bounds each in time, memory and number.
 //!
 //! Started by the command that runs a host. Each connection carries one request, so that a client's share of the host
-//! ends with its answer. It never waits for a client while holding anything of the host.
+//! ends with its answer. It never waits for a client while holding anything of the host, and never serves a process that the
+//! host runs itself.
 
 use std::{
     convert::Infallible,
@@ -151,7 +152,10 @@ async fn accept(listener: Async<UnixListener>, shared: Arc<Shared>, alive: Sende
     accept::for_ever("the admin socket", MAX_CONNECTIONS + MAX_REFUSALS, next, |stream: Async<UnixStream>, place| {
         let (shared, alive) = (shared.clone(), alive.clone());
         async move {
-            let refusal = refusal(&stream, shared.own_user, place.number());
+            let refusal = match refusal(&stream, shared.own_user, place.number()) {
+                None => refusal_of_process(&stream, &shared).await,
+                refused => refused,
+            };
             connection(stream, &shared, refusal).await;
             drop((place, alive));
         }
@@ -176,6 +180,17 @@ fn refusal(stream: &Async<UnixStream>, own: u32, number: usize) -> Option<Error>
     (number >= MAX_CONNECTIONS).then(|| {
         Error::unavailable(format!("all {MAX_CONNECTIONS} connections of the admin API are in use; try again shortly"))
     })
+}
+
+/// Why the process at the other end may not manage this host although its user may, if so: providers run as the host's user.
+async fn refusal_of_process(stream: &Async<UnixStream>, shared: &Shared) -> Option<Error> {
+    let peer = peer::of(stream.get_ref()).ok()?;
+    // A provider never becomes another user. And it is in the host's PID namespace or one below, where the kernel tells its
+    // number: whoever has none is outside.
+    let process_id = peer.process_id.filter(|_| peer.user_id == shared.own_user)?;
+    let error = shared.control.check_manager(process_id).await.err()?;
+    log::warn!("refused on the admin socket: {error}");
+    Some(error)
 }
 
 /// Serves one request, to its end or until the client has used up its time.

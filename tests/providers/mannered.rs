@@ -208,6 +208,8 @@ async fn answer(
             let output = Command::new("sh").args(["-c", &text]).output().map_err(|error| error.to_string())?;
             Ok([output.stdout, output.stderr].concat())
         }
+        // Asks the admin socket of the host that runs it how it is.
+        "Test.Manage" => manage(&text).map_err(|error| error.to_string()),
         // Takes so many bytes, and gives them back.
         "Test.Allocate" => {
             let bytes = text.parse().map_err(|_| "a number of bytes")?;
@@ -269,4 +271,12 @@ async fn answer(
         }
         other => Err(format!("method not handled {other}")),
     }
+}
+
+fn manage(socket: &str) -> std::io::Result<Vec<u8>> {
+    let mut stream = std::os::unix::net::UnixStream::connect(socket)?;
+    stream.write_all(b"GET /v1/status HTTP/1.1\r\nhost: localhost\r\n\r\n")?;
+    let mut answer = Vec::new();
+    std::io::Read::read_to_end(&mut stream, &mut answer)?;
+    Ok(answer)
 }
