@@ -386,6 +386,21 @@ fn who_does_not_end_when_asked_is_made_to() {
 }
 
 #[test]
+fn who_is_given_long_to_end_is_killed_all_the_same() {
+    block_on(async {
+        let mut stage = Stage::start(&[("WASMCLOUD_PROV_SHUTDOWN_DELAY_MS", "7000")]).await;
+        stage.launch("patient", json!({ "stubborn": true })).await;
+        stage.event("health_check_passed").await;
+        let host = stage.host().pid();
+        stage.stop("patient").await;
+        let stopped = stage.event("provider_stopped").await;
+        assert_eq!(stopped["reason"], "no longer wanted");
+        assert_eq!(descendants(host), Vec::<u64>::new());
+        assert!(stage.host().output().contains("did not end when asked and is killed"));
+    });
+}
+
+#[test]
 fn silence_counts_as_death_and_a_complaint_does_not() {
     block_on(async {
         let quick = [("WASMCLOUD_PROVIDER_FIRST_PROBE_MS", "300"), ("WASMCLOUD_PROVIDER_PROBE_MS", "200")];

@@ -601,9 +601,9 @@ pub static SETTINGS: &[Setting] = &[
     setting(
         "WASMCLOUD_PROV_SHUTDOWN_DELAY_MS",
         "provider_delay",
-        Kind::Millis { min: 0, max: MAX_MILLIS },
+        Kind::Millis { min: 0, max: provider::MAX_SHUTDOWN_DELAY.as_millis() as u64 },
         Default::Text("400"),
-        "How long a provider may take to stop",
+        "How long a provider process may take to end after it was asked to, and again after SIGTERM; then it is killed. At most 30000; a stop of the host may take four times as long and 20 s, so more than 10000 needs a longer TimeoutStopSec than the 60 s of the unit",
     ),
     setting(
         "WASMCLOUD_PROVIDER_RESTARTS",

@@ -1,6 +1,11 @@
 //! What the host asks of whatever serves a contract, and what it offers in return.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Instant};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     error::Result,
@@ -93,6 +98,11 @@ pub trait Capability: Send + Sync + 'static {
     /// Whether it listens to the lattice by itself, as a process does: this host then takes in no calls for it.
     fn is_on_lattice(&self) -> bool {
         false
+    }
+
+    /// How long [`Capability::stop`] may take, where that is not the drain time and a little more.
+    fn longest_stop(&self) -> Option<Duration> {
+        None
     }
 
     /// The provider is stopped: every link is gone when this returns.

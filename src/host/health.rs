@@ -292,6 +292,8 @@ impl Host {
         let failures = self.health.settings().failures;
         for Condemned { patient, complaint, again } in condemned {
             let reason = format!("unhealthy {failures} times in a row: {complaint}");
+            // A step of its own: each takes its time.
+            self.reconciler.begin(format!("ending {}, which is unwell", patient.subject()));
             match &patient {
                 Patient::Actor(key) => self.stop_actor(key).await,
                 Patient::Provider(key, link_name) => {

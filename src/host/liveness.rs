@@ -24,7 +24,7 @@ use crate::{
 const DISK_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long one step of the reconciler may take beyond the drain time: reading and compiling the largest module on the
-/// slowest board, or a capability that uses up its patience.
+/// slowest board, a capability that uses up its patience, or a provider process with the longest delay that can be set.
 const STEP_ALLOWANCE: Duration = Duration::from_secs(90);
 
 /// Makes a loop come round within the time given; an error says why it did not.

@@ -177,7 +177,7 @@ impl Reconciler {
         }
     }
 
-    fn begin(&self, step: String) {
+    pub(super) fn begin(&self, step: String) {
         let mut state = self.state();
         state.step = Some((step, Instant::now()));
         state.steps += 1;
@@ -292,6 +292,7 @@ impl Host {
         self.end_the_unwell().await;
         let renewed = std::mem::take(&mut self.reconciler.state().renewed);
         for name in renewed {
+            self.reconciler.begin(format!("ending the provider {}/{} for a new login", name.0, name.1));
             self.stop_provider(&name, "its NATS login is renewed").await;
         }
         let desired = self.desired();
@@ -532,7 +533,8 @@ impl Host {
         if let Some(gone) = gone {
             self.tell(&Event::Leaving { public_key: key.0.clone() });
             // A listener waits for requests in flight, so it gets the drain time and a little more to close.
-            let patience = self.settings.drain + CAPABILITY_PATIENCE;
+            // A process ends itself within a time of its own.
+            let patience = gone.capability.longest_stop().unwrap_or(self.settings.drain + CAPABILITY_PATIENCE);
             let reason = match patient(patience, gone.capability.stop()).await {
                 Some(()) => reason.to_owned(),
                 None => format!("{reason}; it did not stop within {} s and was left behind", patience.as_secs()),

@@ -53,6 +53,9 @@ const HANDSHAKE: Duration = Duration::from_secs(2);
 /// How long the supervisor may take to kill and collect everything, before it is killed itself.
 const SWEEP: Duration = Duration::from_secs(6);
 
+/// How long the end may take once it is forced: the supervisor's time, that of what it leaves, and as much again.
+const FORCED_END: Duration = SWEEP.saturating_mul(3);
+
 /// First wait between two looks whether a new process listens already; the next ones double.
 const FIRST_LOOK: Duration = Duration::from_millis(10);
 
@@ -101,6 +104,8 @@ struct State {
     links: BTreeMap<String, Arc<LinkDefinition>>,
     /// Links it was started with.
     given: BTreeMap<String, LinkDefinition>,
+    /// Its supervisor was told to end everything.
+    forced: bool,
 }
 
 #[derive(Default, PartialEq, Eq)]
@@ -241,10 +246,19 @@ impl Process {
 
     /// Hears the supervisor until it is gone.
     async fn hear(self: Arc<Self>, mut reports: Reports, mut supervisor: Supervisor) {
-        let reason = match reports.next().await {
-            Ok(report) => report.words(),
-            Err(_) => "was lost with its supervisor".to_owned(),
+        let told = async {
+            match reports.next().await {
+                Ok(report) => report.words(),
+                Err(_) => "was lost with its supervisor".to_owned(),
+            }
         };
+        let silent = async {
+            self.until(|state| state.forced).await;
+            Timer::after(SWEEP).await;
+            supervisor.kill();
+            "was killed with its supervisor, which did not answer".to_owned()
+        };
+        let reason = future::or(told, silent).await;
         // After its last word it ends; whatever holds it up, it is gone after this.
         supervisor.finish().await;
         self.over(reason);
@@ -356,20 +370,20 @@ impl Process {
         self.uplink.ask_provider(&self.public_key, &self.link_name, topic, body, patience).await
     }
 
-    /// Asks it to end, and sees to it that it does.
+    /// Asks it to end, and sees to it that it does: also when nobody waits for this any longer.
     async fn end(&self) {
         if self.state().phase == Phase::Ended {
             return;
         }
         self.enter(Phase::Stopping);
+        let force = Force(self);
         let shutdown = format!(r#"{{"host_id":"{}"}}"#, self.settings.host_id).into_bytes();
         let answer = future::or(self.ask(ProviderTopic::Shutdown, shutdown, HANDSHAKE), async {
             self.ended().await;
             Ok(None)
         });
-        let answer = answer.await;
-        let will_end = matches!(answer, Ok(Some(_)));
-        if !will_end {
+        let answer = within(HANDSHAKE, answer).await;
+        if !matches!(answer, Some(Ok(Some(_)))) {
             log::debug!("the provider did not answer that it will end"; provider_id = self.public_key);
         }
         // It may still have work in hand, and messages on their way.
@@ -377,14 +391,14 @@ impl Process {
             return;
         }
         if let Some(socket) = self.supervisor() {
-            let _ = send(&socket, &orders::Command::Terminate).await;
+            let _ = within(HANDSHAKE, send(&socket, &orders::Command::Terminate)).await;
         }
         if within(self.settings.shutdown_delay, self.ended()).await.is_some() {
             return;
         }
         log::warn!("the provider did not end when asked and is killed"; provider_id = self.public_key);
-        self.lose_supervisor();
-        let _ = within(SWEEP * 2, self.ended()).await;
+        drop(force);
+        let _ = within(FORCED_END, self.ended()).await;
     }
 
     fn supervisor(&self) -> Option<Arc<Async<UnixStream>>> {
@@ -393,11 +407,22 @@ impl Process {
 
     /// Lets the supervisor see the end of its socket: it kills everything below it and ends.
     fn lose_supervisor(&self) {
+        self.state().forced = true;
+        self.changed.notify(usize::MAX);
         let socket = self.orders.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
         if let Some(socket) = socket {
             // The task that hears it holds it too.
             let _ = socket.get_ref().shutdown(std::net::Shutdown::Write);
         }
+    }
+}
+
+/// Has the process ended by force when this is dropped; nothing happens to one that has ended.
+struct Force<'a>(&'a Process);
+
+impl Drop for Force<'_> {
+    fn drop(&mut self) {
+        self.0.lose_supervisor();
     }
 }
 
@@ -473,6 +498,10 @@ impl Capability for Process {
         true
     }
 
+    fn longest_stop(&self) -> Option<Duration> {
+        Some((HANDSHAKE + self.settings.shutdown_delay) * 2 + FORCED_END)
+    }
+
     fn stop(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.end())
     }
@@ -522,6 +551,13 @@ fn host_data(settings: &Settings, nats: &Nats, start: &ProcessStart) -> HostData
 struct Supervisor(Option<(Child, Enlisted)>);
 
 impl Supervisor {
+    /// Kills it, which takes the provider with it.
+    fn kill(&mut self) {
+        if let Some((child, _)) = &mut self.0 {
+            let _ = child.kill();
+        }
+    }
+
     /// Waits for its end, which is near, and helps it along when it is not.
     async fn finish(&mut self) {
         let Some((child, place)) = self.0.take() else { return };

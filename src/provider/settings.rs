@@ -14,6 +14,10 @@ pub const PROBE_INTERVAL: Duration = Duration::from_secs(30);
 /// How often in a row a process that ended by itself is started again.
 pub const RESTARTS: u32 = 10;
 
+/// Longest [`Settings::shutdown_delay`]. Half a minute: it may pass twice in one stop, which must end before the host's
+/// watchdog takes it for stuck.
+pub const MAX_SHUTDOWN_DELAY: Duration = Duration::from_secs(30);
+
 /// Settings of all providers of this host.
 pub struct Settings {
     /// Where binaries are unpacked and providers have their working directories.
@@ -64,7 +68,7 @@ pub struct Settings {
     pub first_probe: Duration,
     /// Time between two probes.
     pub probe_interval: Duration,
-    /// How long it may take to end after it said it would, and again after SIGTERM.
+    /// How long it may take to end after it was asked to, and again after SIGTERM; at most [`MAX_SHUTDOWN_DELAY`].
     pub shutdown_delay: Duration,
 }
 
