@@ -332,6 +332,65 @@ fn what_a_provider_started_ends_with_it() {
     });
 }
 
+/// What it keeps in its directory is there for the next start, and goes when there is none before the host's own.
+#[test]
+fn a_working_directory_goes_after_its_provider_was_stopped_for_good() {
+    block_on(async {
+        let mut stage = Stage::start(&[]).await;
+        let place = stage.linked("keeper").await["directory"].as_str().expect("a path").to_owned();
+        let run = std::path::Path::new(&place).parent().expect("a folder").to_owned();
+        let listed = || std::fs::read_dir(&run).expect("it is there").count();
+        let file = format!("{place}/file");
+        stage.stop("keeper").await;
+        stage.event("provider_stopped").await;
+        eventually("an empty directory is removed", || listed() == 0);
+        stage.linked("keeper").await;
+        stage.call("keeper", "Test.Write", file.as_bytes()).await.expect("it may write there");
+        stage.stop("keeper").await;
+        stage.event("provider_stopped").await;
+        stage.linked("keeper").await;
+        stage.call("keeper", "Test.Read", file.as_bytes()).await.expect("the file is still there");
+        stage.stop("keeper").await;
+        stage.event("provider_stopped").await;
+        eventually("it is set aside", || !std::path::Path::new(&place).exists());
+        assert_eq!(listed(), 1);
+        stage.host.take().expect("it runs").kill();
+        stage.start_host(&[]).await;
+        eventually("it is removed", || listed() == 0);
+    });
+}
+
+/// Neither a supervisor that is killed nor one that hangs lets anything below it get away: the host adopts it.
+#[test]
+fn what_a_provider_started_ends_when_its_supervisor_fails() {
+    block_on(async {
+        let mut stage = Stage::start(&[("WASMCLOUD_PROVIDER_RESTARTS", "0")]).await;
+        let signal = |process: u64, signal: &str| {
+            let outcome = std::process::Command::new("kill").args([signal, &process.to_string()]).status();
+            assert!(outcome.expect("kill is installed").success());
+        };
+        for (name, sent) in [("killed", "-KILL"), ("held", "-STOP")] {
+            stage.launch(name, json!({ "children": true })).await;
+            stage.event("health_check_passed").await;
+            let host = stage.host().pid();
+            let mut below = Vec::new();
+            eventually("all children are there", || {
+                below = descendants(host);
+                below.len() >= 5
+            });
+            // The first below the host.
+            signal(below[0], sent);
+            if sent == "-STOP" {
+                stage.stop(name).await;
+            }
+            let stopped = stage.event("provider_stopped").await;
+            assert_eq!(stopped["public_key"], provider::key(name));
+            assert!(below.iter().all(|process| !lives(*process)), "{}", stage.host().output());
+            assert_eq!(descendants(host), Vec::<u64>::new());
+        }
+    });
+}
+
 #[test]
 fn an_unexpected_end_is_told_and_followed_by_new_starts_up_to_a_limit() {
     block_on(async {

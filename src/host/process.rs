@@ -69,7 +69,11 @@ pub trait Processes: Send + Sync + 'static {
     /// It cannot be started now.
     fn start(&self, start: ProcessStart) -> BoxFuture<'static, Result<Arc<dyn Capability>>>;
 
-    /// Forgets everything kept for providers whose tokens are not among `needed`.
+    /// The provider `name` was stopped for good.
+    fn leave(&self, name: ProviderName) -> BoxFuture<'static, ()>;
+
+    /// Forgets everything kept for providers whose tokens are not among `needed`, and what those have left that were stopped
+    /// for good.
     fn tidy(&self, needed: BTreeSet<String>) -> BoxFuture<'static, ()>;
 
     /// Whether `process_id`, of this host's user, may manage this host.
@@ -158,6 +162,15 @@ impl Host {
         if let Some(processes) = self.processes.get() {
             let desired = self.desired();
             processes.tidy(desired.providers.values().filter_map(|there| there.token.clone()).collect()).await;
+        }
+    }
+
+    /// The process of the provider `name` was stopped; whether for good, what should run says.
+    pub(super) async fn leave_process(&self, name: &ProviderName) {
+        if let Some(processes) = self.processes.get()
+            && !self.desired().providers.contains_key(name)
+        {
+            processes.leave(name.clone()).await;
         }
     }
 

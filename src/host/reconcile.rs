@@ -383,6 +383,7 @@ impl Host {
             Step::StartProvider(provider) => self.start_provider(provider).await,
             Step::StopProvider(key) => {
                 self.stop_provider(key, "no longer wanted").await;
+                self.leave_process(key).await;
                 Ok(())
             }
             Step::Link(link) => self.link(link).await,

@@ -7,7 +7,7 @@
 
 use std::{
     fs,
-    io::{self, ErrorKind},
+    io::{self, ErrorKind, Write},
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -68,7 +68,7 @@ pub fn make(base: &Path, name: &str, confinement: &Confinement) -> io::Result<Pa
     }
     for (file, limit) in [("memory.max", confinement.memory_bytes), ("pids.max", confinement.processes)] {
         if limit > 0
-            && let Err(cause) = fs::write(group.join(file), limit.to_string())
+            && let Err(cause) = tell(&group.join(file), &limit.to_string())
             && cause.kind() != ErrorKind::NotFound
         {
             log::debug!("the limit {file} of {} is not in force: {cause}", group.display());
@@ -82,18 +82,23 @@ pub fn make(base: &Path, name: &str, confinement: &Confinement) -> io::Result<Pa
 /// # Errors
 /// The kernel refuses.
 pub fn enter(group: &Path) -> io::Result<()> {
-    fs::write(group.join("cgroup.procs"), "0")
+    tell(&group.join("cgroup.procs"), "0")
 }
 
 /// Kills everything in `group` and removes it. Kernels before 5.14 cannot kill a group; what is in it was killed otherwise.
 pub fn end(group: &Path) {
-    let _ = fs::write(group.join("cgroup.kill"), "1");
+    let _ = tell(&group.join("cgroup.kill"), "1");
     for _ in 0..REMOVALS {
         match fs::remove_dir(group) {
             Err(cause) if cause.kind() != ErrorKind::NotFound => thread::sleep(REMOVAL_WAIT),
             _ => return,
         }
     }
+}
+
+/// Writes `word` to a file of the kernel's; never makes one.
+fn tell(file: &Path, word: &str) -> io::Result<()> {
+    fs::OpenOptions::new().write(true).open(file)?.write_all(word.as_bytes())
 }
 
 /// Whether the process `id` is in `group` or one below it.

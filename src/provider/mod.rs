@@ -5,6 +5,7 @@
 //! ```
 //!
 //! * [`shelf`]: what was unpacked from archives, by content; checked again before each start.
+//! * `places`: the directories they work in.
 //! * [`environment`]: what of this host's environment a provider sees; what it is told is [`crate::wire::host_data`].
 //! * [`process`]: one process from start to end: readiness, links, health, shutdown. The host's side of [`supervisor`],
 //!   which runs in a process of its own and sees to it that nothing outlives the host; the words between them are [`orders`].
@@ -25,6 +26,7 @@ pub mod health;
 mod landlock;
 pub mod orders;
 mod output;
+mod places;
 pub mod process;
 pub mod rules;
 pub mod settings;
@@ -39,9 +41,10 @@ pub use settings::Settings;
 use crate::{
     claims::{Policy, SignedProvider},
     error::{Error, Result},
-    host::{BoxFuture, Capability, ProcessStart, Processes},
+    host::{BoxFuture, Capability, ProcessStart, Processes, ProviderName},
     log,
 };
+use places::Places;
 use shelf::Shelf;
 use supervisors::Supervisors;
 
@@ -58,6 +61,7 @@ pub fn helper(arguments: &[OsString]) -> Option<ExitCode> {
 pub struct Providers {
     settings: Arc<Settings>,
     shelf: Shelf,
+    places: Places,
     supervisors: Arc<Supervisors>,
 }
 
@@ -72,7 +76,8 @@ impl Providers {
         }
         settings.cgroup = cgroup::delegated();
         let shelf = Shelf::new(settings.directory.join("bin"));
-        Arc::new(Self { settings: Arc::new(settings), shelf, supervisors: Supervisors::adopting() })
+        let places = Places::new(settings.directory.join("run"));
+        Arc::new(Self { settings: Arc::new(settings), shelf, places, supervisors: Supervisors::adopting() })
     }
 
     fn policy(&self, policy: Policy) -> Policy {
@@ -93,16 +98,29 @@ impl Processes for Providers {
 
     fn start(&self, start: ProcessStart) -> BoxFuture<'static, Result<Arc<dyn Capability>>> {
         let (settings, binary) = (self.settings.clone(), self.shelf.path(&start.claims.binary_hash));
-        let supervisors = self.supervisors.clone();
+        let (supervisors, places) = (self.supervisors.clone(), self.places.clone());
         Box::pin(async move {
-            let process = process::Process::start(settings, supervisors, binary, start).await?;
+            let name = (start.desired.public_key.clone(), start.desired.link_name.clone());
+            let directory = smol::unblock(move || places.make(&name)).await;
+            let below = settings.directory.display();
+            let directory =
+                directory.map_err(|cause| failed(format!("cannot make a directory below {below}"), &cause))?;
+            let process = process::Process::start(settings, supervisors, (binary, directory), start).await?;
             Ok(process as Arc<dyn Capability>)
         })
     }
 
+    fn leave(&self, name: ProviderName) -> BoxFuture<'static, ()> {
+        let places = self.places.clone();
+        Box::pin(smol::unblock(move || places.leave(&name)))
+    }
+
     fn tidy(&self, needed: BTreeSet<String>) -> BoxFuture<'static, ()> {
-        let shelf = self.shelf.clone();
-        Box::pin(smol::unblock(move || shelf.tidy(&needed)))
+        let (shelf, places) = (self.shelf.clone(), self.places.clone());
+        Box::pin(smol::unblock(move || {
+            shelf.tidy(&needed);
+            places.tidy();
+        }))
     }
 
     fn check_manager(&self, process_id: i32) -> BoxFuture<'static, Result<()>> {

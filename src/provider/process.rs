@@ -29,7 +29,6 @@ use super::{
     orders::{self, MAX_LINE_BYTES, Orders, Report},
     output,
     settings::{Nats, Settings},
-    shelf::make_directory,
     supervisor,
     supervisors::{Enlisted, Supervisors},
 };
@@ -122,23 +121,22 @@ enum Phase {
 }
 
 impl Process {
-    /// Starts `binary`, which was checked, as the provider of `start`.
+    /// Starts `binary`, which was checked, in `directory` as the provider of `start`.
     ///
     /// # Errors
-    /// [`Kind::Storage`]: its working directory cannot be made. [`Kind::Unavailable`]: the system starts no process.
+    /// [`Kind::Storage`]: its control group cannot be made. [`Kind::Unavailable`]: the system starts no process.
     pub async fn start(
         settings: Arc<Settings>,
         supervisors: Arc<Supervisors>,
-        binary: PathBuf,
+        (binary, directory): (PathBuf, PathBuf),
         start: ProcessStart,
     ) -> Result<Arc<Self>> {
         let desired = &start.desired;
-        let directory = settings.directory.join("run").join(format!("{}-{}", desired.public_key, desired.link_name));
-        make_directory(&directory).map_err(|cause| failed(format!("cannot make {}", directory.display()), &cause))?;
         let mut confinement = settings.rules.apply(&desired.public_key, &settings.confinement);
         confinement.landlock &= !settings.landlock_missing;
         let nats = login(&settings, &start)?;
-        let group = match &settings.cgroup {
+        let mut supervisor = Supervisor { child: None, group: None };
+        supervisor.group = match &settings.cgroup {
             Some(base) => Some(
                 cgroup::make(base, &format!("provider-{}", start.instance_id), &confinement)
                     .map_err(|cause| failed(format!("cannot make a control group below {}", base.display()), &cause))?,
@@ -155,7 +153,7 @@ impl Process {
             ),
             host_data: host_data(&settings, &nats, &start).to_line()?,
             confinement: confinement.clone(),
-            cgroup: group.clone(),
+            cgroup: supervisor.group.clone(),
             binary,
             directory,
         };
@@ -175,7 +173,7 @@ impl Process {
         // Its end of the socket, which must close when it does.
         drop(command);
         let printed = (child.stdout.take(), child.stderr.take());
-        let supervisor = Supervisor(Some((child, place)));
+        supervisor.child = Some((child, place));
         let socket = Arc::new(Async::new(ours).context(Kind::Unavailable, "cannot use a socket")?);
         let mut reports = Reports(BufReader::new(Shared(socket.clone())));
         if let Some(stream) = printed.0 {
@@ -202,7 +200,7 @@ impl Process {
             contract_id: desired.contract_id.clone(),
             process_id,
             confinement,
-            has_group: group.is_some(),
+            has_group: supervisor.group.is_some(),
             uplink: start.uplink,
             watcher: start.watcher,
             started: Instant::now(),
@@ -547,44 +545,56 @@ fn host_data(settings: &Settings, nats: &Nats, start: &ProcessStart) -> HostData
     }
 }
 
-/// The child that supervises; killed when dropped, which takes the provider with it.
-struct Supervisor(Option<(Child, Enlisted)>);
+/// The child that supervises, and what there is because of it. Killed and cleared away when dropped, which takes the provider
+/// with it.
+struct Supervisor {
+    child: Option<(Child, Enlisted)>,
+    /// The control group of the provider.
+    group: Option<PathBuf>,
+}
 
 impl Supervisor {
     /// Kills it, which takes the provider with it.
     fn kill(&mut self) {
-        if let Some((child, _)) = &mut self.0 {
+        if let Some((child, _)) = &mut self.child {
             let _ = child.kill();
         }
     }
 
-    /// Waits for its end, which is near, and helps it along when it is not.
+    /// Waits for its end, which is near, and helps it along when it is not. Nothing it is responsible for is left then.
     async fn finish(&mut self) {
-        let Some((child, place)) = self.0.take() else { return };
-        smol::unblock(move || reap(child, place)).await;
+        let (child, group) = (self.child.take(), self.group.take());
+        smol::unblock(move || clear(child, group)).await;
     }
-}
-
-/// Collects `child`; kills it first when it does not end within [`SWEEP`]. Blocks.
-fn reap(mut child: Child, place: Enlisted) {
-    let until = Instant::now() + SWEEP;
-    while let Ok(None) = child.try_wait() {
-        if Instant::now() >= until {
-            let _ = child.kill();
-            let _ = child.wait();
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    drop(place);
 }
 
 impl Drop for Supervisor {
     fn drop(&mut self) {
-        if let Some((mut child, place)) = self.0.take() {
-            let _ = child.kill();
-            smol::unblock(move || reap(child, place)).detach();
+        self.kill();
+        let (child, group) = (self.child.take(), self.group.take());
+        if child.is_some() || group.is_some() {
+            smol::unblock(move || clear(child, group)).detach();
         }
+    }
+}
+
+/// Collects `child`, which is killed first when it does not end within [`SWEEP`], and ends what it may have left. Blocks.
+fn clear(child: Option<(Child, Enlisted)>, group: Option<PathBuf>) {
+    if let Some((mut child, place)) = child {
+        let until = Instant::now() + SWEEP;
+        while let Ok(None) = child.try_wait() {
+            if Instant::now() >= until {
+                let _ = child.kill();
+                let _ = child.wait();
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        // It is a child no more, so what it left is.
+        place.supervisors().sweep();
+    }
+    if let Some(group) = group {
+        cgroup::end(&group);
     }
 }
 
@@ -646,4 +656,28 @@ async fn within<T>(patience: Duration, future: impl Future<Output = T>) -> Optio
         None
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_that_fails_leaves_neither_control_group_nor_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let group = folder.path().join("provider-1");
+        let supervisors = Arc::new(Supervisors::default());
+        for command in [None, Some("sleep")] {
+            std::fs::create_dir(&group).unwrap();
+            let child = command.map(|name| supervisors.start(Command::new(name).arg("1000"), "VTEST").unwrap());
+            let process = child.as_ref().map_or(0, |(child, _)| child.id());
+            drop(Supervisor { child, group: Some(group.clone()) });
+            let until = Instant::now() + SWEEP;
+            while group.exists() {
+                assert!(Instant::now() < until, "the group stays");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            assert!(process == 0 || !std::path::Path::new(&format!("/proc/{process}")).exists());
+        }
+    }
 }

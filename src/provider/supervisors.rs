@@ -10,9 +10,11 @@ use std::{
     io,
     process::{Child, Command},
     sync::{Arc, Mutex, MutexGuard},
+    thread,
+    time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, getpid, set_child_subreaper};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid};
 
 use super::{
     cgroup,
@@ -29,6 +31,12 @@ const MAX_GENERATIONS: usize = 256;
 
 /// How often a line of ancestors is followed anew because one of them ended meanwhile.
 const ATTEMPTS: usize = 4;
+
+/// How long processes that were killed may take to disappear. One in an uninterruptible wait stays for the next round.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// Wait between two rounds of killing.
+const SWEEP_ROUND: Duration = Duration::from_millis(5);
 
 /// Whose a process is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,6 +140,41 @@ impl Supervisors {
         Some(Owner::Unknown("too many processes are between it and its session"))
     }
 
+    /// Kills and collects what killed supervisors left to this process. Blocks.
+    pub fn sweep(&self) {
+        if !self.adopts {
+            return;
+        }
+        let until = Instant::now() + SWEEP;
+        loop {
+            let left = self.left();
+            if left.is_empty() || Instant::now() >= until {
+                return;
+            }
+            for process in left {
+                let _ = kill_process(process, Signal::KILL);
+                let _ = waitpid(Some(process), WaitOptions::NOHANG);
+            }
+            thread::sleep(SWEEP_ROUND);
+        }
+    }
+
+    /// Children of this process that it did not start.
+    fn left(&self) -> Vec<Pid> {
+        let running = self.running();
+        let own_session = descent::own_session();
+        let is_left = |child: &Pid| {
+            let id = child.as_raw_pid();
+            let began_elsewhere = match descent::look(id) {
+                Sight::Seen { session, .. } => session != own_session,
+                Sight::Hidden | Sight::Foreign => true,
+                Sight::Gone => false,
+            };
+            began_elsewhere && !running.contains_key(&id)
+        };
+        descent::children().into_iter().filter(is_left).collect()
+    }
+
     fn running(&self) -> MutexGuard<'_, BTreeMap<i32, String>> {
         self.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -150,6 +193,13 @@ fn by_group(id: i32) -> Owner {
 pub struct Enlisted {
     supervisors: Arc<Supervisors>,
     process: i32,
+}
+
+impl Enlisted {
+    /// Among whom.
+    pub fn supervisors(&self) -> &Arc<Supervisors> {
+        &self.supervisors
+    }
 }
 
 impl Drop for Enlisted {
