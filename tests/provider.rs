@@ -332,6 +332,63 @@ fn what_a_provider_started_ends_with_it() {
     });
 }
 
+/// Serves `content` over HTTP to whoever asks, one after the other, as long as the gate is not locked.
+struct Archives {
+    address: std::net::SocketAddr,
+    gate: std::sync::Arc<std::sync::Mutex<()>>,
+}
+
+impl Archives {
+    fn of(content: Vec<u8>) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let (address, gate) = (listener.local_addr().expect("it is bound"), std::sync::Arc::default());
+        let served = Self { address, gate: std::sync::Arc::clone(&gate) };
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let _open = gate.lock().expect("nobody panics");
+                let _ = std::io::Read::read(&mut stream, &mut [0; 4096]);
+                let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", content.len());
+                let _ = std::io::Write::write_all(&mut stream, &[head.as_bytes(), &content].concat());
+            }
+        });
+        served
+    }
+}
+
+/// Nothing of a provider is on the board any more and its source hangs: that is its trouble alone.
+#[test]
+fn an_archive_that_is_lost_and_does_not_come_holds_up_nobody_else() {
+    block_on(async {
+        let mut stage = Stage::start(&[]).await;
+        let binary = provider::stripped(provider::mannered());
+        let archive = provider::archive("far", KEY_VALUE, &binary);
+        let digest = latticed::store::Digest::of(&archive);
+        let archives = Archives::of(archive);
+        let reference = format!("http://{}/far.par.gz#sha256={digest}", archives.address);
+        let ack = stage.command("lp", json!({ "provider_ref": reference, "link_name": "default" })).await;
+        assert_eq!(ack["accepted"], true, "{ack}");
+        stage.event("provider_started").await;
+        stage.host.take().expect("it runs").kill();
+        for lost in ["state/providers/bin", "state/blobs"] {
+            std::fs::remove_dir_all(stage.sandbox.path(lost)).expect("it is there");
+        }
+        let locked = archives.gate.lock().expect("nobody panics");
+        stage.start_host(&[]).await;
+        eventually("it is said what is missing", || {
+            stage.host().status().problems.iter().any(|problem| problem.contains("is being fetched again"))
+        });
+        let start = std::time::Instant::now();
+        stage.launch("near", json!({})).await;
+        let started = stage.event("provider_started").await;
+        assert_eq!(started["public_key"], provider::key("near"));
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}: {}", start.elapsed(), stage.host().output());
+        drop(locked);
+        let started = stage.event("provider_started").await;
+        assert_eq!(started["public_key"], provider::key("far"));
+        eventually("nothing is missing", || stage.host().status().problems.is_empty());
+    });
+}
+
 /// What it keeps in its directory is there for the next start, and goes when there is none before the host's own.
 #[test]
 fn a_working_directory_goes_after_its_provider_was_stopped_for_good() {

@@ -4,6 +4,7 @@
 //! starts an invocation holds an [`Invoke`], whoever manages the host speaks to [`Control`].
 
 pub mod application;
+mod awaited;
 pub mod builtin;
 pub mod bus;
 pub mod capability;

@@ -216,7 +216,7 @@ impl Host {
         })
     }
 
-    async fn fetch_archive(&self, reference: &Reference) -> Result<SignedProvider> {
+    pub(super) async fn fetch_archive(&self, reference: &Reference) -> Result<SignedProvider> {
         let limit = Limit { bytes: MAX_BLOB_BYTES as u64, setting: "the archive: leave out targets" };
         let fetched = self.artifacts.fetch(reference, "a provider", limit).await?;
         let kept = self.processes()?.keep(fetched.bytes, self.policy()).await;
@@ -241,16 +241,15 @@ impl Host {
             Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Storage) => {
                 log::warn!("{error}; unpacking or fetching it again"; provider_id = desired.public_key);
                 let reference = Reference::parse(&desired.reference)?;
-                let again = match self.recall_archive(&reference).await {
-                    Some(again) if again.subject == desired.public_key => again,
-                    _ => self.fetch_archive(&reference).await?,
+                let came = self.reconciler.awaited().take(desired);
+                let again = match came {
+                    Some(came) => came,
+                    None => match self.recall_archive(&reference).await {
+                        Some(again) if again.subject == desired.public_key => again,
+                        _ => return Err(self.await_archive(desired, reference)),
+                    },
                 };
-                if again.subject != desired.public_key {
-                    return Err(Error::conflict(format!(
-                        "{} is now the provider {}, not {}",
-                        desired.reference, again.subject, desired.public_key
-                    )));
-                }
+                self.check_same(desired, &again)?;
                 again
             }
             outcome => outcome?,

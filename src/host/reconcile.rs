@@ -19,6 +19,7 @@ use crate::{
     error::{Error, Result},
     host::{
         Capability, Host, Invoke, ProviderContext,
+        awaited::Awaited,
         desired::{DesiredActor, DesiredProvider},
         event::Event,
         health::Patient,
@@ -71,9 +72,17 @@ struct State {
     restarts: Restarts,
     /// Provider processes that are to be started anew.
     renewed: BTreeSet<ProviderName>,
+    /// Provider archives that are being fetched again.
+    awaited: Awaited,
 }
 
 impl State {
+    /// One sentence for each step that failed last time or waits for something.
+    fn troubles(&self) -> Vec<String> {
+        let awaited = self.awaited.iter().map(|(subject, why)| format!("{subject}: {why}"));
+        self.failures.texts().chain(awaited).collect()
+    }
+
     /// When something is to be tried again.
     fn due(&self) -> Option<Instant> {
         [self.failures.next(), self.restarts.next()].into_iter().flatten().min()
@@ -83,7 +92,8 @@ impl State {
         let now = Instant::now();
         let rested = match step {
             Step::StartProvider(provider) => {
-                self.restarts.may_start(&(provider.public_key.clone(), provider.link_name.clone()), now)
+                !self.awaited.has(provider)
+                    && self.restarts.may_start(&(provider.public_key.clone(), provider.link_name.clone()), now)
             }
             _ => true,
         };
@@ -119,6 +129,11 @@ impl Reconciler {
         self.state().failures.hold(subject, error, again);
     }
 
+    /// `subject` failed at `now`.
+    pub(super) fn fail(&self, subject: String, error: Error, now: Instant) {
+        self.state().failures.failed(subject, error, now);
+    }
+
     /// Wakes when a pass is asked for.
     pub(super) fn woken(&self) -> EventListener {
         self.changed.listen()
@@ -145,9 +160,11 @@ impl Reconciler {
         state.asked > 0 && state.done == state.asked
     }
 
-    /// What failed last time, and why.
+    /// What failed last time or waits for something, and why.
     pub fn failing(&self) -> Vec<(String, String)> {
-        self.state().failures.iter().map(|(subject, why)| (subject.to_owned(), why.to_owned())).collect()
+        let state = self.state();
+        let failures = state.failures.iter().map(|(subject, why)| (subject.to_owned(), why.to_owned()));
+        failures.chain(state.awaited.iter().map(|(subject, why)| (subject, why.to_owned()))).collect()
     }
 
     /// Makes the loop come round. One in the middle of a step is left to it for `allowance`.
@@ -183,10 +200,12 @@ impl Reconciler {
         state.steps += 1;
     }
 
-    /// One sentence for each step that failed last time.
+    /// One sentence for each step that failed last time or waits for something.
     pub fn problems(&self) -> Vec<String> {
         let state = self.state();
-        state.failures.texts().chain(state.restarts.texts()).collect()
+        let mut troubles = state.troubles();
+        troubles.extend(state.restarts.texts());
+        troubles
     }
 
     /// Has the process of the provider `name` ended and started anew.
@@ -198,6 +217,11 @@ impl Reconciler {
     /// The record of provider processes that ended by themselves.
     pub fn restarts(&self) -> RestartsGuard<'_> {
         RestartsGuard(self.state())
+    }
+
+    /// Provider archives that are being fetched again.
+    pub(super) fn awaited(&self) -> AwaitedGuard<'_> {
+        AwaitedGuard(self.state())
     }
 
     /// The links of the provider `name` are in force no longer.
@@ -227,6 +251,23 @@ impl DerefMut for RestartsGuard<'_> {
     }
 }
 
+/// The archives that are awaited inside the reconciler's state, as long as it is held.
+pub(super) struct AwaitedGuard<'a>(MutexGuard<'a, State>);
+
+impl Deref for AwaitedGuard<'_> {
+    type Target = Awaited;
+
+    fn deref(&self) -> &Awaited {
+        &self.0.awaited
+    }
+}
+
+impl DerefMut for AwaitedGuard<'_> {
+    fn deref_mut(&mut self) -> &mut Awaited {
+        &mut self.0.awaited
+    }
+}
+
 /// The bytes of a module, from the blob store.
 struct BlobSource {
     blobs: Blobs,
@@ -247,7 +288,7 @@ impl Host {
             {
                 let state = self.reconciler.state();
                 if state.done == state.asked && state.asked > 0 {
-                    return state.failures.texts().collect();
+                    return state.troubles();
                 }
             }
             passed.await;
@@ -305,7 +346,11 @@ impl Host {
                 routes.links.put(Arc::new(wanted.link.clone()));
             }
         }
-        self.reconciler.state().restarts.retain(|name| desired.providers.contains_key(name));
+        {
+            let mut state = self.reconciler.state();
+            state.restarts.retain(|name| desired.providers.contains_key(name));
+            state.awaited.retain(|name| desired.providers.contains_key(name));
+        }
         let mut steps = plan(&desired, &self.running());
         if std::mem::take(&mut self.reconciler.state().renew) {
             let starts =
@@ -344,6 +389,8 @@ impl Host {
         self.reconciler.begin(subject.clone());
         match self.perform(&step).await {
             Ok(()) => self.reconciler.state().failures.succeeded(&subject),
+            // It failed no more than it was tried: what it needs is on its way.
+            Err(_) if matches!(&step, Step::StartProvider(one) if self.reconciler.awaited().has(one)) => {}
             Err(error) => {
                 self.tell_failure(&step, &error);
                 self.reconciler.state().failures.failed(subject, error, Instant::now());
@@ -355,7 +402,9 @@ impl Host {
         let (name, now) = ((link.provider_id.clone(), link.link_name.clone()), Instant::now());
         let subject = Patient::Provider(name.0.clone(), name.1.clone()).subject();
         let state = self.reconciler.state();
-        !state.failures.may_try(&subject, now) || !state.restarts.may_start(&name, now)
+        !state.failures.may_try(&subject, now)
+            || !state.restarts.may_start(&name, now)
+            || state.awaited.iter().any(|(awaited, _)| awaited == subject)
     }
 
     fn running(&self) -> Running {
@@ -584,6 +633,7 @@ impl Host {
     /// Stops everything: first the providers that let work in, then guests, then the providers they used. Each of the
     /// three waves takes the drain time at most, however many are in it.
     pub(super) async fn drain(self: &Arc<Self>) {
+        self.reconciler.awaited().clear();
         let (gates, servants): (Vec<_>, Vec<_>) =
             self.router.routes().providers().cloned().partition(|provider| provider.capability.originates());
         let actors: Vec<String> = self.router.routes().actors().map(|actor| actor.desired.public_key.clone()).collect();
@@ -614,7 +664,7 @@ impl Host {
         .await;
     }
 
-    fn tell_failure(&self, step: &Step, error: &Error) {
+    pub(super) fn tell_failure(&self, step: &Step, error: &Error) {
         let error = error.text().to_owned();
         match step {
             Step::StartActor(actor) | Step::Scale(actor) => self.tell(&Event::ActorStartFailed {
