@@ -2,14 +2,16 @@
 //! order they were used.
 //!
 //! Small records in the store, read once at the start. A use is noted in memory and goes to disk with the next record that
-//! is written anyway: starting what is here already writes nothing. It never touches the content itself; `keeper` does.
+//! is written anyway: starting what is here already writes nothing. All else is in memory when it is on disk and not before,
+//! so that both say the same whatever a commit comes to. It never touches the content itself; `keeper` does.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use serde::{Deserialize, Serialize};
+use smol::{channel, lock};
 
 use crate::{
     artifact::Content,
@@ -97,17 +99,17 @@ struct State {
     order: u64,
 }
 
-impl State {
-    /// Has the manifests of `gone`, whose record is not there any more, removed where no other record needs them.
-    fn without_manifests_of(&self, gone: &Record, mut batch: Batch) -> Batch {
-        for manifest in &gone.kept_manifests {
-            if !self.records.values().any(|record| record.kept_manifests.contains(manifest)) {
-                batch = batch.delete(Table::Artifact, format!("{MANIFEST}{manifest}"));
-            }
+/// Has the manifests of `gone`, whose record is not there any more, removed where none of those that `stay` needs them.
+fn without_manifests_of<'a>(gone: &Record, stay: impl Iterator<Item = &'a Record> + Clone, mut batch: Batch) -> Batch {
+    for manifest in &gone.kept_manifests {
+        if !stay.clone().any(|record| record.kept_manifests.contains(manifest)) {
+            batch = batch.delete(Table::Artifact, format!("{MANIFEST}{manifest}"));
         }
-        batch
     }
+    batch
+}
 
+impl State {
     /// The manifests that are kept for another reference with the manifest of `record`.
     fn manifests_like(&self, record: &Record) -> Vec<String> {
         let same = |other: &&Record| other.manifest == record.manifest && other.digest == record.digest;
@@ -122,8 +124,13 @@ impl State {
 /// All records of one store.
 pub struct Records {
     store: Store,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
+    /// Changes one at a time: each is computed from what the one before left on disk.
+    changing: Arc<lock::Mutex<()>>,
 }
+
+/// The right to change something, until it is on disk and in memory, or in neither.
+type Turn = lock::MutexGuardArc<()>;
 
 impl Records {
     /// Those in `store`. One that cannot be read is left out: its content is fetched again.
@@ -146,7 +153,7 @@ impl Records {
                 }
             }
         }
-        Self { store, state: Mutex::new(state) }
+        Self { store, state: Arc::new(Mutex::new(state)), changing: Arc::default() }
     }
 
     /// What is remembered of `reference`.
@@ -187,7 +194,8 @@ impl Records {
         content: &Content,
         needed: &BTreeSet<Digest>,
     ) -> Result<()> {
-        let batch = {
+        let turn = self.turn().await;
+        let (batch, record, oldest) = {
             let mut state = self.state();
             state.order += 1;
             let mut record = Record {
@@ -211,25 +219,32 @@ impl Records {
             for (text, digest) in content.manifests.iter().zip(&record.kept_manifests) {
                 batch = batch.put(Table::Artifact, format!("{MANIFEST}{digest}"), text.clone());
             }
-            let mut gone = Vec::new();
+            let mut oldest = None;
             if !state.records.contains_key(reference) && state.records.len() >= MAX_RECORDS {
                 let free = |record: &&Record| record.digest().is_none_or(|digest| !needed.contains(&digest));
-                let oldest =
-                    state.records.iter().filter(|(_, record)| free(record)).min_by_key(|(_, record)| record.order);
-                if let Some(oldest) = oldest.map(|(name, _)| name.clone()) {
-                    gone.extend(state.records.remove(&oldest));
-                    batch = batch.delete(Table::Artifact, format!("{REFERENCE}{oldest}"));
-                }
+                let free = state.records.iter().filter(|(_, record)| free(record));
+                oldest = free.min_by_key(|(_, record)| record.order).map(|(name, _)| name.clone());
+            }
+            if let Some(oldest) = &oldest {
+                batch = batch.delete(Table::Artifact, format!("{REFERENCE}{oldest}"));
+            }
+            let goes = |name: &str| name == reference || oldest.as_deref() == Some(name);
+            let stay = state.records.iter().filter(|(name, _)| !goes(name)).map(|(_, record)| record);
+            for gone in state.records.iter().filter(|(name, _)| goes(name)).map(|(_, record)| record) {
+                batch = without_manifests_of(gone, stay.clone().chain([&record]), batch);
             }
             let value = serde_json::to_vec(&record)
                 .map_err(|cause| Error::internal(format!("cannot write the record of an artifact: {cause}")))?;
-            gone.extend(state.records.insert(reference.to_owned(), record));
-            for gone in &gone {
-                batch = state.without_manifests_of(gone, batch);
-            }
-            batch.put(Table::Artifact, format!("{REFERENCE}{reference}"), value)
+            (batch.put(Table::Artifact, format!("{REFERENCE}{reference}"), value), record, oldest)
         };
-        self.store.commit(batch).await
+        let reference = reference.to_owned();
+        self.change(turn, batch, move |state| {
+            if let Some(oldest) = oldest {
+                state.records.remove(&oldest);
+            }
+            state.records.insert(reference, record);
+        })
+        .await
     }
 
     /// Forgets these references, on disk when this returns.
@@ -237,15 +252,23 @@ impl Records {
     /// # Errors
     /// Those of the store.
     pub async fn forget(&self, references: &[String]) -> Result<()> {
-        let mut batch = Batch::new();
-        for reference in references {
-            let mut state = self.state();
-            if let Some(gone) = state.records.remove(reference) {
-                batch = batch.delete(Table::Artifact, format!("{REFERENCE}{reference}"));
-                batch = state.without_manifests_of(&gone, batch);
+        let turn = self.turn().await;
+        let (batch, known) = {
+            let state = self.state();
+            let goes = |name: &String| references.contains(name);
+            let stay = state.records.iter().filter(|(name, _)| !goes(name)).map(|(_, record)| record);
+            let (mut batch, mut known) = (Batch::new(), Vec::new());
+            for (name, gone) in state.records.iter().filter(|(name, _)| goes(name)) {
+                batch = batch.delete(Table::Artifact, format!("{REFERENCE}{name}"));
+                batch = without_manifests_of(gone, stay.clone(), batch);
+                known.push(name.clone());
             }
+            (batch, known)
+        };
+        if known.is_empty() {
+            return Ok(());
         }
-        if batch == Batch::new() { Ok(()) } else { self.store.commit(batch).await }
+        self.change(turn, batch, move |state| state.records.retain(|name, _| !known.contains(name))).await
     }
 
     /// What must stay, whatever else.
@@ -258,6 +281,7 @@ impl Records {
     /// # Errors
     /// `Limit` for more than [`MAX_PINS`]; those of the store.
     pub async fn pin(&self, digest: Digest, pinned: bool) -> Result<()> {
+        let turn = self.turn().await;
         let name = format!("{PIN}{digest}");
         if pinned && self.state().pins.len() >= MAX_PINS {
             return Err(Error::limit(format!("{MAX_PINS} artifacts are pinned already; let some go with --remove")));
@@ -266,14 +290,14 @@ impl Records {
             true => Batch::new().put(Table::Artifact, name, ""),
             false => Batch::new().delete(Table::Artifact, name),
         };
-        self.store.commit(batch).await?;
-        let mut state = self.state();
-        if pinned {
-            state.pins.insert(digest)
-        } else {
-            state.pins.remove(&digest)
-        };
-        Ok(())
+        self.change(turn, batch, move |state| {
+            if pinned {
+                state.pins.insert(digest);
+            } else {
+                state.pins.remove(&digest);
+            }
+        })
+        .await
     }
 
     /// When `digest` was last used by any reference; 0 for what none brought.
@@ -288,9 +312,36 @@ impl Records {
             .unwrap_or(0)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    async fn turn(&self) -> Turn {
+        self.changing.lock_arc().await
     }
+
+    /// Commits `batch`, and then, if that went well, does the same to what is in memory.
+    async fn change(&self, turn: Turn, batch: Batch, follow: impl FnOnce(&mut State) + Send + 'static) -> Result<()> {
+        let (committed, state) = (self.store.commit(batch), self.state.clone());
+        let (telling, told) = channel::bounded(1);
+        // Whoever waits for this may be dropped meanwhile, and the commit goes on: so must what follows it.
+        smol::unblock(move || {
+            let outcome = smol::block_on(committed);
+            if outcome.is_ok() {
+                follow(&mut held(&state));
+            }
+            drop(turn);
+            // Nobody waits for it any more.
+            let _ = telling.try_send(outcome);
+        })
+        .detach();
+        told.recv().await.unwrap_or_else(|_| Err(Error::internal("a change of the records ended unexpectedly")))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        held(&self.state)
+    }
+}
+
+/// Each change of the state is whole after its statement, so a panic elsewhere does not spoil it.
+fn held(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Now, by the board's clock; 0 before 1970.
@@ -339,5 +390,60 @@ mod tests {
         assert_eq!(again.find("r.example/b:1").unwrap().manifest(), Some(Digest::of(&other)));
         smol::block_on(again.forget(&["r.example/b:1".into()])).unwrap();
         assert_eq!(store.look(|view| view.count(Table::Artifact, b"")), 0);
+    }
+
+    fn agree(records: &Records) {
+        let disk = Records::load(records.store.clone());
+        let digests = |records: &Records| {
+            records.all().into_iter().map(|(name, record)| (name, record.digest())).collect::<Vec<_>>()
+        };
+        assert_eq!(digests(records), digests(&disk));
+        assert_eq!(records.pins(), disk.pins());
+    }
+
+    #[test]
+    fn memory_and_disk_say_the_same_when_a_commit_fails() {
+        let disk = FaultDisk::new();
+        let store = Store::open(store::Settings::default(), Arc::new(disk.clone())).unwrap().0;
+        let records = Records::load(store);
+        let (one, two, needed) = (Digest::of(b"one"), Digest::of(b"two"), BTreeSet::new());
+        let remember =
+            |name: &str, digest| smol::block_on(records.remember(name, digest, &Content::default(), &needed));
+        remember("r.example/a:1", one).unwrap();
+        for number in 2..=MAX_RECORDS {
+            remember(&format!("r.example/many:{number}"), two).unwrap();
+        }
+        smol::block_on(records.pin(one, true)).unwrap();
+
+        disk.set_read_only(true);
+        // The first moves a tag, the second would push the oldest out.
+        assert!(remember("r.example/a:1", two).is_err());
+        agree(&records);
+        assert!(remember("r.example/new:1", one).is_err());
+        agree(&records);
+        assert!(smol::block_on(records.forget(&["r.example/a:1".into()])).is_err());
+        agree(&records);
+        assert!(smol::block_on(records.pin(one, false)).is_err());
+        assert!(smol::block_on(records.pin(two, true)).is_err());
+        agree(&records);
+        assert_eq!(records.find("r.example/a:1").unwrap().digest(), Some(one));
+
+        disk.set_read_only(false);
+        remember("r.example/a:1", two).unwrap();
+        remember("r.example/new:1", one).unwrap();
+        agree(&records);
+        assert_eq!(records.all().len(), MAX_RECORDS);
+    }
+
+    #[test]
+    fn a_change_nobody_waits_for_any_more_is_made_in_both_places() {
+        let store = Store::open(store::Settings::default(), Arc::new(FaultDisk::new())).unwrap().0;
+        let records = Records::load(store);
+        let (one, needed, content) = (Digest::of(b"one"), BTreeSet::new(), Content::default());
+        smol::block_on(smol::future::poll_once(records.remember("r.example/a:1", one, &content, &needed)));
+        // Comes after it.
+        smol::block_on(records.pin(one, true)).unwrap();
+        assert_eq!(records.find("r.example/a:1").unwrap().digest(), Some(one));
+        agree(&records);
     }
 }
