@@ -56,6 +56,9 @@ shows each with its origin.";
 ///
 /// What the manifest asks for is kept: a later `latticed run` without it starts the same again, also without the files
 /// it named. Another manifest with the same application name takes its place.
+///
+/// A registry or mirror that is away is asked again until it answers; a single manifest that can never be used as it is ends
+/// the start, one of a directory is passed over and named by `latticed status`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
