@@ -67,10 +67,9 @@ pub fn children() -> Vec<Pid> {
 
 /// The session of this process; 0 where it began outside of this PID namespace.
 pub fn own_session() -> i32 {
-    match look(getpid().as_raw_pid()) {
-        Sight::Seen { session, .. } => session,
-        _ => 0,
-    }
+    // By way of a thread, which is in the same one: emulators of other processors make up what a process reads of itself.
+    let stat = fs::read_to_string("/proc/thread-self/stat").unwrap_or_default();
+    read(&stat).map_or(0, |(_, session)| session)
 }
 
 #[cfg(test)]
