@@ -44,6 +44,11 @@ impl Pending {
         self.state().failures.next()
     }
 
+    /// Whether `subject` is being worked on.
+    pub fn is_under_way(&self, subject: &str) -> bool {
+        self.state().under_way.contains(subject)
+    }
+
     /// Whether `subject` failed before and is to be tried again at `now`.
     pub fn is_due(&self, subject: &str, now: Instant) -> bool {
         let state = self.state();

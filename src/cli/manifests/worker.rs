@@ -40,7 +40,7 @@ pub(super) struct Worker {
     pub path: PathBuf,
     pub config: Config,
     pub asking: Asking,
-    /// Those of the last complete round.
+    /// Those that were there when all were last read.
     pub files: Vec<PathBuf>,
     /// Whether one of them could not be read.
     pub unread: bool,
@@ -70,6 +70,7 @@ impl Worker {
                 outcome => {
                     if let Err(error) = outcome {
                         log::error!("the manifests in {} are left as they were: {error}", self.path.display());
+                        self.give_up(&error);
                     }
                     // Dropped: whoever waits goes on.
                     (untried, waiting) = (None, None);
@@ -120,7 +121,11 @@ impl Worker {
     async fn round(&mut self, everything: bool, first: bool) -> Result<Round> {
         let folder = self.path.is_dir();
         let files = match everything {
-            true => self.list(folder).await?,
+            true => {
+                // At once: what is tried again is among them, however this round ends.
+                self.files = self.list(folder).await?;
+                self.files.clone()
+            }
             false => {
                 let now = Instant::now();
                 self.files.iter().filter(|file| self.host.pending().is_due(&subject(file), now)).cloned().collect()
@@ -164,7 +169,7 @@ impl Worker {
             }
         }
         if everything {
-            (self.files, self.unread) = (files, unread);
+            self.unread = unread;
         }
         if folder {
             self.settle_accounts(names, everything).await?;
@@ -208,6 +213,13 @@ impl Worker {
             Ok(part) => self.host.adopt(&application.name, part).await,
             Err(error) => Err(error),
         })
+    }
+
+    /// What a round that ended with `error` has begun failed with it.
+    fn give_up(&self, error: &Error) {
+        for file in self.files.iter().filter(|file| self.host.pending().is_under_way(&subject(file))) {
+            self.ended(file, Err(error.clone()));
+        }
     }
 
     /// The application of `file` is what it should be, or stays what it was.
