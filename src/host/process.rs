@@ -74,7 +74,7 @@ pub trait Processes: Send + Sync + 'static {
 
     /// Forgets everything kept for providers whose tokens are not among `needed`, and what those have left that were stopped
     /// for good.
-    fn tidy(&self, needed: BTreeSet<String>) -> BoxFuture<'static, ()>;
+    fn tidy(&self, needed: BTreeSet<String>, wanted: BTreeSet<ProviderName>) -> BoxFuture<'static, ()>;
 
     /// Whether `process_id`, of this host's user, may manage this host.
     ///
@@ -161,7 +161,8 @@ impl Host {
     pub(super) async fn tidy_processes(&self) {
         if let Some(processes) = self.processes.get() {
             let desired = self.desired();
-            processes.tidy(desired.providers.values().filter_map(|there| there.token.clone()).collect()).await;
+            let needed = desired.providers.values().filter_map(|there| there.token.clone()).collect();
+            processes.tidy(needed, desired.providers.keys().cloned().collect()).await;
         }
     }
 
@@ -242,17 +243,19 @@ impl Host {
                 log::warn!("{error}; unpacking or fetching it again"; provider_id = desired.public_key);
                 let reference = Reference::parse(&desired.reference)?;
                 let came = self.reconciler.awaited().take(desired);
-                let again = match came {
-                    Some(came) => came,
-                    None => match self.recall_archive(&reference).await {
-                        Some(again) if again.subject == desired.public_key => again,
-                        _ => return Err(self.await_archive(desired, reference)),
-                    },
+                let again = match (self.recall_archive(&reference).await, came) {
+                    (Some(again), _) if again.subject == desired.public_key => again,
+                    (_, Some(came)) => came,
+                    _ => return Err(self.await_archive(desired, reference)),
                 };
                 self.check_same(desired, &again)?;
                 again
             }
-            outcome => outcome?,
+            outcome => {
+                // What came for an earlier start is of no use to a later one.
+                drop(self.reconciler.awaited().take(desired));
+                outcome?
+            }
         };
         let uplink = self.router.uplink().filter(|uplink| uplink.status().connected).ok_or_else(|| {
             Error::unavailable("there is no connection to NATS now; the provider is started when there is one")

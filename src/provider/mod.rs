@@ -115,11 +115,11 @@ impl Processes for Providers {
         Box::pin(smol::unblock(move || places.leave(&name)))
     }
 
-    fn tidy(&self, needed: BTreeSet<String>) -> BoxFuture<'static, ()> {
+    fn tidy(&self, needed: BTreeSet<String>, wanted: BTreeSet<ProviderName>) -> BoxFuture<'static, ()> {
         let (shelf, places) = (self.shelf.clone(), self.places.clone());
         Box::pin(smol::unblock(move || {
             shelf.tidy(&needed);
-            places.tidy();
+            places.tidy(&wanted);
         }))
     }
 

@@ -5,6 +5,7 @@
 //! that. Only what a stop has set aside is ever removed. Everything here blocks.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -55,10 +56,11 @@ impl Places {
         }
     }
 
-    /// Removes what was set aside and not come back for.
-    pub fn tidy(&self) {
+    /// Removes what was set aside and is not `wanted` again.
+    pub fn tidy(&self, wanted: &BTreeSet<ProviderName>) {
+        let wanted: BTreeSet<PathBuf> = wanted.iter().map(|name| self.of(ASIDE, name)).collect();
         for entry in fs::read_dir(&self.0).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(ASIDE) {
+            if entry.file_name().to_string_lossy().starts_with(ASIDE) && !wanted.contains(&entry.path()) {
                 remove(&entry.path());
             }
         }
@@ -89,7 +91,8 @@ mod tests {
         let outside = folder.path().join("outside");
         fs::create_dir(&outside).unwrap();
         fs::write(outside.join("file"), "stays").unwrap();
-        places.tidy();
+        let none = BTreeSet::new();
+        places.tidy(&none);
         places.leave(&name);
 
         let place = places.make(&name).unwrap();
@@ -104,10 +107,13 @@ mod tests {
         assert!(!place.exists());
         assert_eq!(fs::read(places.make(&name).unwrap().join("file")).unwrap(), b"kept");
         // Nobody stopped them.
-        places.tidy();
+        places.tidy(&none);
         assert_eq!(listed(), 2);
         places.leave(&name);
-        places.tidy();
+        // Wanted again, and not started yet.
+        places.tidy(&BTreeSet::from([name.clone()]));
+        assert_eq!(listed(), 2);
+        places.tidy(&none);
         assert_eq!(listed(), 1);
         assert!(outside.join("file").exists());
         assert_eq!(fs::read_dir(places.make(&name).unwrap()).unwrap().count(), 0);

@@ -6,10 +6,13 @@
 //! never takes a process for harmless because it cannot be looked at.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     process::{Child, Command},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -54,23 +57,34 @@ enum Owner {
 /// Running supervisors by process, each with the key of its provider.
 #[derive(Default)]
 pub struct Supervisors {
-    running: Mutex<BTreeMap<i32, String>>,
+    running: Mutex<BTreeMap<i32, Enrolment>>,
+    enlisted: AtomicU64,
     /// Whether what a killed supervisor leaves becomes this process' child.
     adopts: bool,
+    /// Children that this process has had from before it was this program: nobody's business here.
+    inherited: BTreeSet<i32>,
+}
+
+struct Enrolment {
+    provider: String,
+    /// Which of all this is: the kernel gives a number again once its process was collected.
+    serial: u64,
 }
 
 impl Supervisors {
     /// For a process that adopts what killed supervisors leave, and ends it. Only for the program itself: whatever else
     /// becomes an orphan below this process is its child from now on.
     pub fn adopting() -> Arc<Self> {
+        let inherited = descent::children().into_iter().map(Pid::as_raw_pid).collect();
         let adopts = match set_child_subreaper(Some(getpid())) {
-            Ok(()) => true,
+            // The first process of a container is given the orphans of others too.
+            Ok(()) => getpid() != Pid::INIT,
             Err(cause) => {
                 log::warn!("what a killed supervisor of a provider leaves cannot be adopted and ended: {cause}");
                 false
             }
         };
-        Arc::new(Self { adopts, ..Self::default() })
+        Arc::new(Self { adopts, inherited, ..Self::default() })
     }
 
     /// Starts `command`, which supervises `provider`.
@@ -82,8 +96,9 @@ impl Supervisors {
         let mut running = self.running();
         let child = command.spawn()?;
         let process = Pid::from_child(&child).as_raw_pid();
-        running.insert(process, provider.to_owned());
-        Ok((child, Enlisted { supervisors: self.clone(), process }))
+        let serial = self.enlisted.fetch_add(1, Relaxed);
+        running.insert(process, Enrolment { provider: provider.to_owned(), serial });
+        Ok((child, Enlisted { supervisors: self.clone(), process, serial }))
     }
 
     /// Whether the process `id` may manage this host.
@@ -118,17 +133,17 @@ impl Supervisors {
         let (own, own_session) = (getpid().as_raw_pid(), descent::own_session());
         let mut at = id;
         for _ in 0..MAX_GENERATIONS {
-            if let Some(provider) = self.running().get(&at) {
-                return Some(Owner::Provider(provider.clone()));
+            if let Some(provider) = self.provider(at) {
+                return Some(Owner::Provider(provider));
             }
-            if at == own || at <= 1 {
+            if at == own || at <= 1 || self.inherited.contains(&at) {
                 return Some(Owner::Nobody);
             }
             at = match descent::look(at) {
                 // Providers begin sessions, and what else this process starts does not.
                 Sight::Seen { parent, session } if self.adopts && parent == own && session != own_session => {
                     // It may be a supervisor that was enlisted just now.
-                    return Some(self.running().get(&at).cloned().map_or(Owner::Lost, Owner::Provider));
+                    return Some(self.provider(at).map_or(Owner::Lost, Owner::Provider));
                 }
                 Sight::Seen { parent, .. } => parent,
                 // A provider cannot become another user.
@@ -170,12 +185,17 @@ impl Supervisors {
                 Sight::Hidden | Sight::Foreign => true,
                 Sight::Gone => false,
             };
-            began_elsewhere && !running.contains_key(&id)
+            began_elsewhere && !running.contains_key(&id) && !self.inherited.contains(&id)
         };
         descent::children().into_iter().filter(is_left).collect()
     }
 
-    fn running(&self) -> MutexGuard<'_, BTreeMap<i32, String>> {
+    /// The provider that the process `id` supervises.
+    fn provider(&self, id: i32) -> Option<String> {
+        self.running().get(&id).map(|there| there.provider.clone())
+    }
+
+    fn running(&self) -> MutexGuard<'_, BTreeMap<i32, Enrolment>> {
         self.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
@@ -193,6 +213,7 @@ fn by_group(id: i32) -> Owner {
 pub struct Enlisted {
     supervisors: Arc<Supervisors>,
     process: i32,
+    serial: u64,
 }
 
 impl Enlisted {
@@ -204,7 +225,11 @@ impl Enlisted {
 
 impl Drop for Enlisted {
     fn drop(&mut self) {
-        self.supervisors.running().remove(&self.process);
+        let mut running = self.supervisors.running();
+        // Another one may have the number by now.
+        if running.get(&self.process).is_some_and(|there| there.serial == self.serial) {
+            running.remove(&self.process);
+        }
     }
 }
 
