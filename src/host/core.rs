@@ -260,9 +260,12 @@ impl Host {
         self.reconciler.is_at_work()
     }
 
-    /// When something that failed is tried again: a step, an application, a download.
+    /// When something that failed because something was away is tried again: a step, an application, a download.
     pub fn next_try(&self) -> Option<Instant> {
-        [self.reconciler.next_try(), self.pending.next(), self.artifacts.next_attempt()].into_iter().flatten().min()
+        [self.reconciler.next_try(), self.pending.next_passing(), self.artifacts.next_attempt()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Asks for a look at what should run, every failure forgiven: something outside is better now than it was.

@@ -44,6 +44,11 @@ impl Pending {
         self.state().failures.next()
     }
 
+    /// When the next of those is tried again that wait for something that is away.
+    pub fn next_passing(&self) -> Option<Instant> {
+        self.state().failures.next_passing()
+    }
+
     /// Whether `subject` is being worked on.
     pub fn is_under_way(&self, subject: &str) -> bool {
         self.state().under_way.contains(subject)
@@ -116,10 +121,12 @@ mod tests {
         fail("manifest b", Error::config("no YAML"));
         assert_eq!(pending.complaints().len(), 2, "one line each");
         let next = pending.next().expect("the first is tried again");
+        assert_eq!(pending.next_passing(), Some(next));
         assert!(!pending.is_due("manifest a", now) && pending.is_due("manifest a", next));
         assert!(!pending.is_due("manifest b", next + Duration::from_secs(10_000)));
         assert!(!pending.is_due("manifest c", next), "it did not fail");
         pending.state().failures.retain(|subject| subject == "manifest b");
+        assert_eq!(pending.next_passing(), None);
         assert_eq!((pending.next(), pending.problems()), (None, vec!["manifest b: no YAML".to_owned()]));
     }
 }

@@ -40,6 +40,9 @@ use crate::{
 /// Past it the step counts as failed and is tried again.
 const CAPABILITY_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Least time between two passes that nobody asked for. A second: the shortest wait of a step that failed.
+const PASS_GAP: Duration = Duration::from_secs(1);
+
 /// What the reconciler remembers between passes.
 #[derive(Default)]
 pub struct Reconciler {
@@ -139,9 +142,9 @@ impl Reconciler {
         self.changed.listen()
     }
 
-    /// When something is to be tried again.
+    /// When a step is tried again that failed because something was away.
     pub fn next_try(&self) -> Option<Instant> {
-        self.state().due()
+        self.state().failures.next_passing()
     }
 
     /// Whether a step is under way.
@@ -297,6 +300,7 @@ impl Host {
 
     pub(super) async fn reconcile_for_ever(self: &Arc<Self>) {
         self.reconciler.wake();
+        let mut last_pass = Instant::now();
         loop {
             let changed = self.reconciler.changed.listen();
             let round_asked = self.reconciler.round_asked.listen();
@@ -306,7 +310,8 @@ impl Host {
                 (state.asked, state.done)
             };
             self.reconciler.came_round.notify(usize::MAX);
-            let due = self.reconciler.state().due();
+            // What is due may have to wait for something else, which no pass after another brings about.
+            let due = self.reconciler.state().due().map(|due| due.max(last_pass + PASS_GAP));
             if asked == done && due.is_none_or(|due| due > Instant::now()) {
                 let retry = async {
                     match due {
@@ -318,6 +323,7 @@ impl Host {
                 continue;
             }
             self.reconcile_once().await;
+            last_pass = Instant::now();
             self.reconciler.state().done = asked;
             self.reconciler.passed.notify(usize::MAX);
             self.announce();

@@ -72,6 +72,13 @@ impl Failures {
         self.0.values().filter_map(|failure| failure.next).min()
     }
 
+    /// The same among those that failed because something was away: their retries are a wait, those of others a hope.
+    pub fn next_passing(&self) -> Option<Instant> {
+        let passes =
+            |failure: &&Failure| matches!(failure.error.kind(), Kind::Unavailable | Kind::Timeout | Kind::Busy);
+        self.0.values().filter(passes).filter_map(|failure| failure.next).min()
+    }
+
     /// Each subject and why it failed.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(subject, failure)| (subject.as_str(), failure.error.text()))

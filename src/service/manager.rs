@@ -111,7 +111,9 @@ impl Manager {
 
     /// What the start has done so far.
     fn seen(&self) -> Seen {
-        let uplink = self.host.router().uplink_status();
+        // Attempts to find a lattice that the start does not wait for lead it nowhere.
+        let awaited = self.policy == Policy::Lattice;
+        let uplink = self.host.router().uplink_status().filter(|_| awaited);
         let connecting = uplink.as_ref().and_then(|uplink| uplink.next_try_seconds).map(Duration::from_secs);
         let trying = self.host.next_try().map(|next| next.saturating_duration_since(Instant::now()));
         Seen {

@@ -61,6 +61,7 @@ impl Manifests {
         let worker = Worker {
             shared: shared.clone(),
             host: host.clone(),
+            folder: path.is_dir(),
             path,
             config: config.clone(),
             asking: Asking::ForUnknown,

@@ -6,7 +6,7 @@ use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures_util::{StreamExt, stream};
@@ -25,6 +25,10 @@ use crate::{
 /// does not hold up those that need none.
 const AT_ONCE: usize = 4;
 
+/// How long applications whose manifest is gone wait for those that come: one that was renamed changes over without a gap,
+/// and none stays for as long as a download of another takes.
+const FAREWELL: Duration = Duration::from_secs(10);
+
 /// How a round ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Round {
@@ -38,6 +42,8 @@ pub(super) struct Worker {
     pub shared: Arc<Shared>,
     pub host: Arc<Host>,
     pub path: PathBuf,
+    /// Whether that is a directory.
+    pub folder: bool,
     pub config: Config,
     pub asking: Asking,
     /// Those that were there when all were last read.
@@ -51,7 +57,7 @@ impl Worker {
     pub async fn work(mut self, tried: channel::Sender<()>) {
         let host = self.host.clone();
         let mut untried = Some(tried);
-        let (mut everything, mut waiting) = (true, None);
+        let (mut everything, mut waiting, mut undisturbed) = (true, None, true);
         loop {
             let first = untried.is_some();
             let shown = async {
@@ -60,9 +66,10 @@ impl Worker {
                     false => future::pending().await,
                 }
             };
-            match future::or(self.round(everything, first), shown).await {
-                Ok(Round::Interrupted) => {}
-                Err(error) if first => {
+            match future::or(self.round(everything, first && undisturbed), shown).await {
+                // A reload ends no host that may have served for long.
+                Ok(Round::Interrupted) => undisturbed = false,
+                Err(error) if first && undisturbed => {
                     *held(&self.shared.failed) = Some(error);
                     host.request_stop();
                     return;
@@ -119,7 +126,7 @@ impl Worker {
     /// The directory, or the disk; at `first` the only manifest, for a reason that does not pass. Single files of a directory
     /// are reported and passed over.
     async fn round(&mut self, everything: bool, first: bool) -> Result<Round> {
-        let folder = self.path.is_dir();
+        let folder = self.folder;
         let files = match everything {
             true => {
                 // At once: what is tried again is among them, however this round ends.
@@ -150,6 +157,14 @@ impl Worker {
                 }
             }
         }
+        if everything {
+            self.unread = unread;
+        }
+        let before = match folder {
+            // Before any of it is applied: what came from here is to go with its manifest, whatever happens meanwhile.
+            true => self.note(&names).await?,
+            false => BTreeSet::new(),
+        };
         let this = &*self;
         let applied = read.into_iter().map(|(file, application)| async move {
             let outcome = this.apply(&application).await?;
@@ -161,20 +176,34 @@ impl Worker {
                 }
             }
         });
-        let outcomes: Vec<Option<Result<()>>> = stream::iter(applied).buffer_unordered(AT_ONCE).collect().await;
+        let (coming, came) = channel::bounded::<()>(1);
+        let arrivals = async {
+            let outcomes: Vec<Option<Result<()>>> = stream::iter(applied).buffer_unordered(AT_ONCE).collect().await;
+            drop(coming);
+            outcomes
+        };
+        let farewells = async {
+            if !(folder && everything) {
+                return Ok(());
+            }
+            // Closed when nothing is on its way any more.
+            let all = async {
+                let _ = came.recv().await;
+            };
+            let late = async {
+                Timer::after(FAREWELL).await;
+            };
+            future::or(all, late).await;
+            this.bid_farewell(&names, &before).await
+        };
+        let (outcomes, gone) = future::zip(arrivals, farewells).await;
         for outcome in outcomes {
             match outcome {
                 None => return Ok(Round::Interrupted),
                 Some(outcome) => outcome?,
             }
         }
-        if everything {
-            self.unread = unread;
-        }
-        if folder {
-            self.settle_accounts(names, everything).await?;
-        }
-        Ok(Round::Done)
+        gone.map(|()| Round::Done)
     }
 
     async fn list(&self, folder: bool) -> Result<Vec<PathBuf>> {
@@ -238,24 +267,29 @@ impl Worker {
         }
     }
 
-    /// Has applications go whose manifest did, and remembers which came from the directory; `named` are those of this round.
-    async fn settle_accounts(&self, named: BTreeSet<String>, everything: bool) -> Result<()> {
+    /// Remembers that `names` come from the directory; answers which have so far.
+    async fn note(&self, names: &BTreeSet<String>) -> Result<BTreeSet<String>> {
         let before = files::recorded(&self.host)?;
-        let mut applied = named;
-        let gone: Vec<String> = before.difference(&applied).cloned().collect();
-        if !everything {
-            applied.extend(gone);
-        } else if self.unread && !gone.is_empty() {
+        files::record(&self.host, &before.union(names).cloned().collect(), &before).await?;
+        Ok(before)
+    }
+
+    /// Has those of `before` go whose manifest did: they are not among `names`.
+    async fn bid_farewell(&self, names: &BTreeSet<String>, before: &BTreeSet<String>) -> Result<()> {
+        let gone: Vec<String> = before.difference(names).cloned().collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        if self.unread {
             // The unreadable file may be the one of an application that seems gone.
             log::warn!("applications without a manifest stay until all manifests can be read: {}", gone.join(", "));
-            applied.extend(gone);
-        } else {
-            for name in gone {
-                log::info!("the application {name} goes, as its manifest did");
-                self.host.adopt(&name, Desired::default()).await?;
-            }
+            return Ok(());
         }
-        files::record(&self.host, &applied, &before).await
+        for name in gone {
+            log::info!("the application {name} goes, as its manifest did");
+            self.host.adopt(&name, Desired::default()).await?;
+        }
+        files::record(&self.host, names, &before.union(names).cloned().collect()).await
     }
 }
 
