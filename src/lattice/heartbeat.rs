@@ -141,7 +141,8 @@ mod tests {
             // The library has sent both.
             places.insert(one.as_ptr());
         }
-        assert!(places.len() <= 4, "memory of its own for each: {}", places.len());
+        // Two, and a few more where other threads of this process took memory meanwhile; a hundred without reuse.
+        assert!(places.len() <= 30, "memory of its own for each: {}", places.len());
     }
 
     #[test]
