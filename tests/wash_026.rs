@@ -186,10 +186,12 @@ fn inventory(answer: &Value, host: &str) {
 }
 
 /// The instances of `actor` in an inventory.
-fn instances(answer: &Value, actor: &str) -> usize {
+fn instances(answer: &Value, actor: &str) -> u64 {
     let actors = answer["actors"].as_array().expect("actors are listed");
     let found = actors.iter().find(|one| one["id"] == actor);
-    found.map_or(0, |one| one["instances"].as_array().expect("instances are listed").len())
+    let listed = found.map_or(&[][..], |one| one["instances"].as_array().expect("instances are listed"));
+    // One entry for each set of annotations, with how many there are.
+    listed.iter().map(|entry| entry["max_instances"].as_u64().expect("a number")).sum()
 }
 
 /// Calls an actor with the body and the names `wash call` gives: the actor itself as the origin.

@@ -42,7 +42,16 @@ impl Desired {
     /// # Errors
     /// The actor runs from another reference, or there are too many.
     pub fn start_actor(&self, module: &Module, count: u16, annotations: &Annotations) -> Result<Self> {
-        self.with_group(module, annotations, |there| there.saturating_add(count))
+        self.with_group(module, annotations, |there| {
+            there.checked_add(count).ok_or_else(|| {
+                let total = u32::from(there) + u32::from(count);
+                Error::limit(format!(
+                    "{total} instances asked for of the actor {}, a host takes on {}: stop some first, or ask for fewer",
+                    module.public_key,
+                    u16::MAX
+                ))
+            })
+        })
     }
 
     /// Sets the instances of `module` under these annotations to `count`; 0 stops them.
@@ -50,10 +59,15 @@ impl Desired {
     /// # Errors
     /// As [`Desired::start_actor`].
     pub fn scale_actor(&self, module: &Module, count: u16, annotations: &Annotations) -> Result<Self> {
-        self.with_group(module, annotations, |_| count)
+        self.with_group(module, annotations, |_| Ok(count))
     }
 
-    fn with_group(&self, module: &Module, annotations: &Annotations, count: impl FnOnce(u16) -> u16) -> Result<Self> {
+    fn with_group(
+        &self,
+        module: &Module,
+        annotations: &Annotations,
+        count: impl FnOnce(u16) -> Result<u16>,
+    ) -> Result<Self> {
         let mut next = self.clone();
         let actor = next.actors.entry(module.public_key.clone()).or_insert_with(|| DesiredActor {
             reference: module.reference.clone(),
@@ -72,7 +86,7 @@ impl Desired {
         let own = |group: &Group| group.application.is_empty() && group.annotations == *annotations;
         let there = actor.groups.iter().find(|group| own(group)).map_or(0, |group| group.count);
         actor.groups.retain(|group| !own(group));
-        let count = count(there);
+        let count = count(there)?;
         if count > 0 {
             actor.groups.push(Group { count, annotations: annotations.clone(), application: String::new() });
         }
@@ -165,6 +179,7 @@ impl Desired {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::desired::MAX_GROUPS;
 
     fn module(reference: &str) -> Module {
         Module { reference: reference.into(), public_key: "MECHO".into(), digest: Digest::of(reference.as_bytes()) }
@@ -205,11 +220,26 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_total_beyond_its_type_stays_at_the_ceiling() -> Result<()> {
+    fn more_instances_than_the_type_of_their_number_holds_are_refused() -> Result<()> {
         let echo = module("file:///echo.wasm");
         let state = Desired::default().start_actor(&echo, u16::MAX, &Annotations::new())?;
-        let state = state.start_actor(&echo, u16::MAX, &annotated("more"))?;
-        assert_eq!(state.actors["MECHO"].max_concurrent(), u16::MAX);
+        for annotations in [Annotations::new(), annotated("more")] {
+            let refused = state.start_actor(&echo, 1, &annotations).expect_err("one too many");
+            assert!(refused.text().contains("65536 instances asked for of the actor MECHO"), "{refused}");
+            assert!(refused.text().contains("takes on 65535"), "{refused}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn groups_of_instances_are_limited() -> Result<()> {
+        let echo = module("file:///echo.wasm");
+        let mut state = Desired::default();
+        for number in 0..MAX_GROUPS {
+            state = state.scale_actor(&echo, 1, &annotated(&number.to_string()))?;
+        }
+        let refused = state.scale_actor(&echo, 1, &annotated("one more")).expect_err("one group too many");
+        assert!(refused.text().contains("stop some first"), "{refused}");
         Ok(())
     }
 }

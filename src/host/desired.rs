@@ -18,6 +18,10 @@ use crate::{
 /// One more is refused with an error that says so.
 pub const MAX_ENTITIES: usize = 1024;
 
+/// Groups of instances with different annotations that one actor has at most. An application of `wadm` makes one group for
+/// each of its spreads. Each group costs memory, disk and a part of every inventory; one more is refused.
+pub const MAX_GROUPS: usize = 256;
+
 /// An actor that should run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DesiredActor {
@@ -52,6 +56,19 @@ impl DesiredActor {
     /// Invocations that may run at once.
     pub fn max_concurrent(&self) -> u16 {
         self.groups.iter().fold(0, |sum, group| sum.saturating_add(group.count))
+    }
+
+    /// How many instances each set of annotations has, in the order of the groups. Clients know instances by their
+    /// annotations alone, so groups of several applications with the same annotations are one here.
+    pub fn counts(&self) -> Vec<(u16, &BTreeMap<String, String>)> {
+        let mut counts: Vec<(u16, &BTreeMap<String, String>)> = Vec::new();
+        for group in &self.groups {
+            match counts.iter_mut().find(|(_, annotations)| **annotations == group.annotations) {
+                Some((count, _)) => *count = count.saturating_add(group.count),
+                None => counts.push((group.count, &group.annotations)),
+            }
+        }
+        counts
     }
 }
 
@@ -177,6 +194,23 @@ impl Desired {
             if count > limit {
                 return Err(Error::limit(format!(
                     "{count} {what} asked for, a host takes on {limit}: remove some first"
+                )));
+            }
+        }
+        for actor in self.actors.values() {
+            let (key, groups) = (&actor.public_key, actor.groups.len());
+            if groups > MAX_GROUPS {
+                return Err(Error::limit(format!(
+                    "{groups} groups of instances with different annotations asked for of the actor {key}, a host \
+                     takes on {MAX_GROUPS}: stop some first"
+                )));
+            }
+            let total: u64 = actor.groups.iter().map(|group| u64::from(group.count)).sum();
+            if total > u64::from(u16::MAX) {
+                return Err(Error::limit(format!(
+                    "{total} instances asked for of the actor {key}, a host takes on {}: stop some first, or ask for \
+                     fewer",
+                    u16::MAX
                 )));
             }
         }

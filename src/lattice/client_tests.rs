@@ -99,7 +99,7 @@ macro_rules! session {
         eventually("unlinked", || $board.host.desired().links.is_empty()).await;
 
         let inventory = $client.get_host_inventory(&id).await.unwrap();
-        assert_eq!((inventory.actors.len(), inventory.actors[0].instances.len()), (1, 3));
+        assert_eq!((inventory.actors.len(), inventory.actors[0].instances.len()), (1, 1));
         assert_eq!((inventory.providers.len(), inventory.labels["site"].as_str()), (1, "alpha"));
         let mut known = false;
         for _ in 0..100 {

@@ -87,7 +87,8 @@ pub async fn beat_after_ping(shared: &Shared) {
 }
 
 async fn beat(shared: &Shared) -> Result<()> {
-    if !shared.control.is_connected() {
+    // The first thing the lattice hears of a host is that it has started.
+    if !shared.control.is_connected() || !shared.events.has_begun() {
         return Ok(());
     }
     let (name, body) = {

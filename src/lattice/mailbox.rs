@@ -11,6 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use event_listener::Event as Signal;
+use smol::lock;
 
 use super::{
     connection::Connection,
@@ -51,6 +52,8 @@ pub struct Mailbox {
     outbox: Mutex<Outbox>,
     /// The event that tells of events given up, from when it is first sent until it has arrived.
     reporting: Mutex<Option<(Dropped, Bytes)>>,
+    /// Held while events are sent: two at once would send the same events twice.
+    sending: lock::Mutex<()>,
     /// Something is in the outbox.
     filled: Signal,
     /// Something came in or went, for the disk.
@@ -89,6 +92,7 @@ impl Mailbox {
             host_id: host_id.to_owned(),
             outbox: Mutex::new(outbox),
             reporting: Mutex::default(),
+            sending: lock::Mutex::new(()),
             filled: Signal::new(),
             changed: Signal::new(),
             store,
@@ -133,6 +137,7 @@ impl Mailbox {
     /// # Errors
     /// There is no connection, or it broke; what is not known to have arrived still waits.
     pub async fn send_all(&self, connection: &Connection, subjects: &Subjects) -> Result<()> {
+        let _one_at_a_time = self.sending.lock().await;
         loop {
             let (batch, dropped) = {
                 let outbox = self.outbox();

@@ -4,6 +4,7 @@
 //! library needs its runtime for is handed to that runtime through the connection. The host runs without all this:
 //! nothing here is on the way of a local call, and nothing here is waited for without a deadline.
 
+mod actor_events;
 pub mod ask;
 pub mod backoff;
 pub mod bodies;
@@ -35,6 +36,8 @@ mod broker_tests;
 mod client_tests;
 #[cfg(test)]
 mod connection_tests;
+#[cfg(test)]
+mod count_tests;
 #[cfg(test)]
 mod kept_tests;
 #[cfg(test)]
@@ -119,6 +122,8 @@ async fn announce_for_ever(shared: Arc<Shared>) {
 pub struct Lattice {
     shared: Arc<Shared>,
     tasks: Vec<Task<()>>,
+    /// Sends events. It ends last: cancelled in the middle of sending some, it would leave them to be sent again.
+    sender: Task<()>,
 }
 
 /// How long a host that ends waits for the server to have its last events. A dead line would hold it up past the time
@@ -193,7 +198,6 @@ impl Lattice {
         control::intention::resume(&shared)?;
         let mut tasks = vec![
             task::spawn(warn_of_ad_hoc_cluster(shared.clone())),
-            task::spawn(send_events(shared.clone())),
             task::spawn(keep_events(shared.clone())),
             task::spawn(heartbeat::beat_for_ever(shared.clone())),
             task::spawn(rpc::serve_for_ever(shared.clone())),
@@ -209,7 +213,8 @@ impl Lattice {
         if shared.settings.config_service {
             tasks.push(task::spawn(config_service::ask_once(shared.clone())));
         }
-        Ok(Self { shared, tasks })
+        let sender = task::spawn(send_events(shared.clone()));
+        Ok(Self { shared, tasks, sender })
     }
 
     /// Lets capabilities use the connection for invocations, out of the lattice's own way.
@@ -253,8 +258,9 @@ impl Lattice {
                 self.shared.control.flush().await;
             };
             connection::within(LAST_WORDS_PATIENCE, last_words).await;
-            keep_at_the_end(mailbox).await;
         }
+        self.sender.cancel().await;
+        keep_at_the_end(mailbox).await;
     }
 }
 

@@ -84,7 +84,7 @@ async fn launch_actor(shared: &Arc<Shared>, ticket: &Ticket, launch: LaunchActor
 }
 
 async fn scale_actor(shared: &Arc<Shared>, ticket: &Ticket, scale: ScaleActor) -> Result<()> {
-    let ScaleActor { target, count, annotations } = scale;
+    let ScaleActor { target, count, annotations, awaits_start } = scale;
     // Absent means as often as this host lets any actor run.
     let count = count.unwrap_or_else(|| shared.host.max_concurrent());
     let (key, reference) = match target {
@@ -103,23 +103,33 @@ async fn scale_actor(shared: &Arc<Shared>, ticket: &Ticket, scale: ScaleActor) -
             };
             (Some(actor_id), reference)
         }
-        ScaleTarget::Reference(reference) => (None, reference),
+        ScaleTarget::Reference(reference) => {
+            // None of it runs and none is wanted: nothing is fetched to learn that.
+            if count == 0 && !shared.host.desired().actors.values().any(|actor| actor.reference == reference) {
+                return Ok(());
+            }
+            (None, reference)
+        }
     };
     let scaled = async {
         let (module, unchanged) = fetch(shared, &reference).await?;
         if let Some(key) = key.as_ref().filter(|key| **key != module.public_key) {
             return Err(Error::conflict(format!("{reference} is the actor {}, not {key}", module.public_key)));
         }
-        let before = shared.host.desired();
         let total =
             |desired: &Desired| desired.actors.get(&module.public_key).map_or(0, |actor| actor.max_concurrent());
-        let scaled = |desired: &Desired| desired.scale_actor(&module, count, &annotations);
+        let (mut before, mut after) = (0, 0);
+        let scaled = |desired: &Desired| {
+            let next = desired.scale_actor(&module, count, &annotations)?;
+            (before, after) = (total(desired), total(&next));
+            Ok(next)
+        };
         ticket.change_of(&module.public_key, &shared.host, scaled).await?;
-        // Clients that start an actor by scaling it wait for the event of a start even when nothing had to be started.
-        let (before, after) = (total(&before), total(&shared.host.desired()));
-        if unchanged && before == after {
+        // A client that starts an actor by scaling it waits for the event of a single start, even when nothing has to be
+        // started. The events that count instances come from what changes, and from nothing else.
+        if unchanged && count > 0 && before == after {
             shared.events.tell_unchanged(&module.public_key, &reference, &annotations);
-        } else if unchanged && after > 0 && after < before {
+        } else if unchanged && count > 0 && after < before && awaits_start {
             shared.events.tell_fewer(&module.public_key, &reference, &annotations);
         }
         Ok(())
@@ -160,7 +170,18 @@ async fn fetch(shared: &Shared, reference: &str) -> Result<(Module, bool)> {
 
 async fn stop_actor(shared: &Shared, ticket: &Ticket, stop: StopActor) -> Result<()> {
     let StopActor { actor_id, count, annotations } = stop;
-    ticket.change(&shared.host, |desired| Ok(desired.stop_actor(&actor_id, count, &annotations).0)).await
+    let stopped = |desired: &Desired| {
+        let (next, stopped) = desired.stop_actor(&actor_id, count, &annotations);
+        // A client waits for the event of the stop, which never comes where nothing stops.
+        if stopped.count == 0 && !ticket.may_concern_a_start() {
+            return Err(Error::not_found(match desired.actors.contains_key(&actor_id) {
+                true => format!("the actor {actor_id} has no instance with these annotations on this host"),
+                false => format!("the actor {actor_id} is not running on this host"),
+            }));
+        }
+        Ok(next)
+    };
+    ticket.change(&shared.host, stopped).await
 }
 
 async fn update_actor(shared: &Arc<Shared>, ticket: &Ticket, update: UpdateActor) -> Result<()> {
@@ -228,5 +249,20 @@ async fn launch_provider(shared: &Shared, ticket: &Ticket, launch: LaunchProvide
 }
 
 async fn stop_provider(shared: &Shared, ticket: &Ticket, stop: StopProvider) -> Result<()> {
-    ticket.change(&shared.host, |desired| Ok(desired.stop_provider(&stop.provider_ref, &stop.link_name))).await
+    let StopProvider { provider_ref, link_name, .. } = stop;
+    let stopped = |desired: &Desired| {
+        let wanted = (provider_ref.clone(), link_name.clone());
+        let mut names = desired.providers.keys().filter(|(key, _)| *key == provider_ref).map(|(_, name)| name);
+        if !desired.providers.contains_key(&wanted)
+            && !ticket.may_concern_a_start()
+            && let Some(other) = names.next()
+        {
+            return Err(Error::not_found(format!(
+                "the provider {provider_ref} is not running under the link name {link_name} on this host, it runs \
+                 under {other}"
+            )));
+        }
+        Ok(desired.stop_provider(&provider_ref, &link_name))
+    };
+    ticket.change(&shared.host, stopped).await
 }

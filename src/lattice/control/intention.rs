@@ -44,6 +44,8 @@ pub struct Ticket {
     state: lock::Mutex<State>,
     /// It was accepted before this host's start: a failure that time may cure is not its end.
     resumed: bool,
+    /// Other commands were on their way when this one came, and nobody knows yet what they start.
+    others: bool,
     /// Keys of what was stopped while this command was under way and nobody knew yet what it starts.
     stopped: Mutex<BTreeSet<String>>,
 }
@@ -61,13 +63,19 @@ enum State {
 
 impl Ticket {
     /// A command that has just come in.
-    pub fn new() -> Arc<Self> {
+    fn new(others: bool) -> Arc<Self> {
         let name = format!("{RECORD}{}", event_id(random_id()));
-        Arc::new(Self { name, state: lock::Mutex::new(State::Open), resumed: false, stopped: Mutex::default() })
+        Arc::new(Self { name, state: lock::Mutex::new(State::Open), resumed: false, others, stopped: Mutex::default() })
     }
 
     fn resumed(name: String) -> Arc<Self> {
-        Arc::new(Self { name, state: lock::Mutex::new(State::Kept), resumed: true, stopped: Mutex::default() })
+        let state = lock::Mutex::new(State::Kept);
+        Arc::new(Self { name, state, resumed: true, others: true, stopped: Mutex::default() })
+    }
+
+    /// Whether this command may be about something that does not run yet: what a command before it starts.
+    pub fn may_concern_a_start(&self) -> bool {
+        self.others
     }
 
     /// Changes what should run as the command wants it, and ends its intention with that.
@@ -253,10 +261,11 @@ async fn supersede(shared: &Shared, subject: &Subject) {
 /// Those of the command, or it could not be put on disk and was given up.
 pub async fn carry_out(shared: &Arc<Shared>, verb: Verb, body: &[u8], patience: Duration) -> Result<()> {
     let subject = command::subject(verb, body);
+    let others = !shared.pending.tasks().is_empty();
     if let Some(subject) = &subject {
         supersede(shared, subject).await;
     }
-    let ticket = Ticket::new();
+    let ticket = Ticket::new(others);
     let (sender, receiver) = smol::channel::bounded(1);
     let working = {
         let (shared, ticket, body) = (shared.clone(), ticket.clone(), body.to_vec());

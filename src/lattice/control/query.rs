@@ -5,7 +5,8 @@ use serde::Serialize;
 
 use super::{Shared, reply};
 use crate::{
-    lattice::events::instance_id,
+    host::desired::MAX_GROUPS,
+    lattice::actor_events::actor_instance_id,
     log,
     wire::control::{
         claims::ClaimsList,
@@ -15,16 +16,17 @@ use crate::{
     },
 };
 
-/// Answers with as many instances of each actor as fit one message: clients count and stop actors, and one instance tells
-/// what the others do.
+/// Answers with what runs here; where that does not fit one message, with as many groups of instances of each actor as do.
 pub async fn inventory(shared: &Shared, message: &Message) {
-    let mut most = usize::from(inventory::MAX_LISTED_INSTANCES);
+    let mut most = MAX_GROUPS;
     loop {
         match serde_json::to_vec(&written(shared, most)) {
             Ok(body) if body.len() > shared.control.max_payload() && most > 1 => most /= 2,
             Ok(body) => {
-                if most < usize::from(inventory::MAX_LISTED_INSTANCES) {
-                    log::warn!("the inventory lists {most} instances of each actor: more do not fit one message");
+                if most < MAX_GROUPS {
+                    log::warn!(
+                        "the inventory lists {most} groups of instances of each actor: more do not fit one message"
+                    );
                 }
                 return reply(shared, message, &body).await;
             }
@@ -33,7 +35,7 @@ pub async fn inventory(shared: &Shared, message: &Message) {
     }
 }
 
-/// The inventory with at most `most` instances of each actor.
+/// The inventory with at most `most` groups of instances of each actor.
 fn written(shared: &Shared, most: usize) -> Inventory {
     let host = &shared.host;
     let uptime = host.uptime().as_secs();
@@ -51,28 +53,20 @@ fn written(shared: &Shared, most: usize) -> Inventory {
         let routes = host.router().routes();
         for running in routes.actors() {
             let key = &running.desired.public_key;
-            let total = running.desired.max_concurrent();
-            let mut instances = Vec::new();
-            for group in &running.desired.groups {
-                for _ in 0..group.count {
-                    if instances.len() == most {
-                        break;
-                    }
-                    instances.push(inventory::Instance {
-                        annotations: group.annotations.clone(),
-                        instance_id: instance_id(&shared.host_id, key, instances.len() as u16).as_str().to_owned(),
-                        revision: running.claims.revision,
-                        image_ref: running.desired.reference.clone(),
-                        max_concurrent: 1,
-                        max_instances: u32::from(total),
-                    });
-                }
-            }
+            let instances =
+                running.desired.counts().into_iter().take(most).map(|(count, annotations)| inventory::Instance {
+                    annotations: annotations.clone(),
+                    instance_id: actor_instance_id(&shared.host_id, key, annotations, 0).as_str().to_owned(),
+                    revision: running.claims.revision,
+                    image_ref: running.desired.reference.clone(),
+                    max_concurrent: count,
+                    max_instances: u32::from(count),
+                });
             answer.actors.push(inventory::Actor {
                 id: key.clone(),
                 image_ref: running.desired.reference.clone(),
                 name: running.claims.name.clone(),
-                instances,
+                instances: instances.collect(),
             });
         }
         for running in routes.providers() {

@@ -39,7 +39,7 @@ impl LaunchActor {
         not_empty(Self::REFUSAL, "actor_ref", &wire.actor_ref)?;
         Ok(Self {
             actor_ref: wire.actor_ref,
-            count: clamp(wire.count.unwrap_or(1).max(1)),
+            count: bounded(Self::REFUSAL, wire.count.unwrap_or(1).max(1))?,
             annotations: wire.annotations,
         })
     }
@@ -74,7 +74,8 @@ impl StopActor {
         }
         let wire: Wire = parse(Self::REFUSAL, body)?;
         not_empty(Self::REFUSAL, "actor_ref", &wire.actor_ref)?;
-        let count = wire.count.filter(|count| *count > 0).map(clamp);
+        // More than can run at all is all that run.
+        let count = wire.count.filter(|count| *count > 0).map(|count| u16::try_from(count).unwrap_or(u16::MAX));
         Ok(Self { actor_id: wire.actor_ref, count, annotations: wire.annotations })
     }
 }
@@ -102,6 +103,9 @@ pub struct ScaleActor {
     pub count: Option<u16>,
     /// Marks for finding it again.
     pub annotations: Annotations,
+    /// Whether the client may wait for the event of a single start: `wash start actor` of 0.21 does, and it is the one
+    /// client that names no annotations at all (`protocol/lattice.md §4.3`).
+    pub awaits_start: bool,
 }
 
 impl ScaleActor {
@@ -120,8 +124,8 @@ impl ScaleActor {
             actor_ref: String,
             #[serde(default)]
             count: Option<u64>,
-            #[serde(default, deserialize_with = "null_is_default")]
-            annotations: Annotations,
+            #[serde(default)]
+            annotations: Option<Annotations>,
         }
         let wire: Wire = parse(Self::REFUSAL, body)?;
         let given = Some(wire.actor_ref).filter(|reference| !reference.is_empty());
@@ -136,7 +140,9 @@ impl ScaleActor {
         if matches!(target, ScaleTarget::Key { .. }) && wire.count.is_none() {
             return Err(Error::invalid(format!("{}: count is not given", Self::REFUSAL)));
         }
-        Ok(Self { target, count: wire.count.map(clamp), annotations: wire.annotations })
+        let count = wire.count.map(|count| bounded(Self::REFUSAL, count)).transpose()?;
+        let awaits_start = matches!(target, ScaleTarget::Reference(_)) && wire.annotations.is_none();
+        Ok(Self { target, count, annotations: wire.annotations.unwrap_or_default(), awaits_start })
     }
 }
 
@@ -167,9 +173,11 @@ impl UpdateActor {
     }
 }
 
-/// A count in the host's range. Clients of the newest dialect send 32 bits; no board runs that many.
-fn clamp(count: u64) -> u16 {
-    u16::try_from(count).unwrap_or(u16::MAX)
+/// A count of instances to run, which a host holds in 16 bits. Clients of the newest dialect send 32 bits.
+fn bounded(refusal: &'static str, count: u64) -> Result<u16> {
+    u16::try_from(count).map_err(|_| {
+        Error::limit(format!("{refusal}: {count} instances asked for, a host takes on {}: ask for fewer", u16::MAX))
+    })
 }
 
 #[cfg(test)]
@@ -183,7 +191,7 @@ mod tests {
             (r#"{"actor_ref":"r","count":0}"#, 1),
             (r#"{"actor_ref":"r","count":null,"annotations":null}"#, 1),
             (r#"{"actor_ref":"r","count":7}"#, 7),
-            (r#"{"actor_ref":"r","count":4294967295}"#, u16::MAX),
+            (r#"{"actor_ref":"r","count":65535}"#, u16::MAX),
         ] {
             assert_eq!(LaunchActor::parse(body.as_bytes()).unwrap().count, count, "{body}");
         }
@@ -200,6 +208,7 @@ mod tests {
             (r#"{"actor_ref":"M1","count":null}"#, None),
             (r#"{"actor_ref":"M1","count":0}"#, None),
             (r#"{"actor_ref":"M1","count":3}"#, Some(3)),
+            (r#"{"actor_ref":"M1","count":70000}"#, Some(u16::MAX)),
         ] {
             assert_eq!(StopActor::parse(body.as_bytes()).unwrap().count, count, "{body}");
         }
@@ -216,6 +225,35 @@ mod tests {
         assert_eq!(parse(r#"{"actor_ref":"r","count":0}"#).unwrap().count, Some(0));
         assert!(parse(r#"{"count":1}"#).is_err());
         assert!(parse(r#"{"actor_id":"M1","actor_ref":"r"}"#).is_err());
+    }
+
+    #[test]
+    fn a_count_beyond_what_a_host_takes_is_refused_and_not_cut() {
+        for count in [65_536_u64, 70_000, u64::from(u32::MAX), u64::MAX] {
+            let launch = format!(r#"{{"actor_ref":"r","count":{count}}}"#);
+            let scale = format!(r#"{{"actor_id":"M1","actor_ref":"r","count":{count}}}"#);
+            for refusal in [
+                LaunchActor::parse(launch.as_bytes()).unwrap_err(),
+                ScaleActor::parse(launch.as_bytes()).unwrap_err(),
+                ScaleActor::parse(scale.as_bytes()).unwrap_err(),
+            ] {
+                let wanted = format!("{count} instances asked for, a host takes on 65535: ask for fewer");
+                assert!(refusal.text().ends_with(&wanted), "{refusal}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_client_that_waits_for_a_start_names_no_annotations() {
+        for (body, awaits) in [
+            (r#"{"actor_ref":"r","count":1,"host_id":"N1"}"#, true),
+            (r#"{"actor_ref":"r","annotations":null,"count":1}"#, true),
+            (r#"{"actor_ref":"r","annotations":{},"count":1}"#, false),
+            (r#"{"actor_ref":"r","annotations":{"a":"b"},"count":1}"#, false),
+            (r#"{"actor_id":"M1","actor_ref":"r","count":1}"#, false),
+        ] {
+            assert_eq!(ScaleActor::parse(body.as_bytes()).unwrap().awaits_start, awaits, "{body}");
+        }
     }
 
     #[test]

@@ -1,16 +1,15 @@
 //! The answer to `get.{H}.inv`: what runs on one host (`protocol/lattice.md §3.4`).
 //!
-//! One element of `instances` per instance, as the older clients count them; the newer ones also read `max_instances`.
+//! One element of `instances` for each set of annotations of an actor, with how many of it run: `wadm` 0.8 to 0.10 and
+//! `wash` read that right. `wadm` 0.7 adds up `max_concurrent` as well. `wadm` 0.5 and 0.6 count the elements by their
+//! `instance_id` and know one instance until they have heard the events of the others; what they start and stop stays right
+//! because they name the annotations and the number they want.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::Annotations;
-
-/// Instances listed per actor at most. An actor that may run more often than this is listed with this many elements and its
-/// true maximum beside them: the list is for people to count, and its length costs bytes on every query.
-pub const MAX_LISTED_INSTANCES: u16 = 1024;
 
 /// What runs on a host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -44,32 +43,24 @@ pub struct Actor {
     pub image_ref: String,
     /// Name in its claims.
     pub name: String,
-    /// Its instances.
+    /// Its instances, one element for those with the same annotations.
     pub instances: Vec<Instance>,
 }
 
-impl Actor {
-    /// An actor that runs up to `count` times, told as that many like instances.
-    pub fn new(id: String, image_ref: String, name: String, count: u16, instance: Instance) -> Self {
-        let instances = vec![instance; usize::from(count.min(MAX_LISTED_INSTANCES))];
-        Self { id, image_ref, name, instances }
-    }
-}
-
-/// One instance of an actor.
+/// The instances of an actor that have the same annotations.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Instance {
-    /// Marks it was started with.
+    /// Marks they were started with.
     pub annotations: Annotations,
-    /// Name of the instance.
+    /// Name of the first of them.
     pub instance_id: String,
-    /// Effective revision of its module.
+    /// Effective revision of their module.
     pub revision: i32,
-    /// Where its module came from.
+    /// Where their module came from.
     pub image_ref: String,
-    /// Calls one instance takes at once: 1.
+    /// How many there are, each of which takes one call at a time.
     pub max_concurrent: u16,
-    /// Instances the actor may have.
+    /// The same number, as newer clients read it.
     pub max_instances: u32,
 }
 
@@ -128,7 +119,12 @@ mod tests {
             host_id: "N".into(),
             issuer: "C".into(),
             friendly_name: "x".into(),
-            actors: vec![Actor::new("M".into(), "r".into(), "echo".into(), 1, instance)],
+            actors: vec![Actor {
+                id: "M".into(),
+                image_ref: "r".into(),
+                name: "echo".into(),
+                instances: vec![instance],
+            }],
             providers: vec![Provider {
                 id: "V".into(),
                 image_ref: "r".into(),
@@ -146,12 +142,5 @@ mod tests {
         let accepted =
             vectors["reply_parsing"].as_array().unwrap().iter().find(|one| one["case"] == "inventory").unwrap();
         covers(&serde_json::to_value(&inventory).unwrap(), &accepted["body"], "");
-    }
-
-    #[test]
-    fn instances_are_listed_singly_up_to_a_limit() {
-        let actor = |count| Actor::new(String::new(), String::new(), String::new(), count, Instance::default());
-        assert_eq!(actor(3).instances.len(), 3);
-        assert_eq!(actor(u16::MAX).instances.len(), usize::from(MAX_LISTED_INSTANCES));
     }
 }
