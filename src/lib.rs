@@ -7,7 +7,7 @@
 //! 0. [`error`]: the one error type, with a kind and a text for the operator; [`task`]: the executor;
 //!    [`private`]: secret files; [`curtain`]: who may look into this process.
 //! 1. [`log`]: one line per event; [`wire`]: the words of the lattice, no I/O; [`store`]: what survives a power cut;
-//!    [`trust`], [`certificate`]: TLS for outgoing and incoming HTTP.
+//!    [`trust`], [`certificate`]: TLS for outgoing and incoming HTTP; [`suggest`]: "did you mean".
 //! 2. [`claims`]: who may do what: keys, tokens, signed modules, provider archives.
 //! 3. [`actor`]: guests in the interpreter, one invocation as a future; [`artifact`]: where bytes come from.
 //! 4. [`host`]: the heart: what should run, what does run, and the router every invocation passes.
@@ -43,6 +43,7 @@ pub mod provider;
 pub mod sdk;
 pub mod service;
 pub mod store;
+pub mod suggest;
 pub mod task;
 pub mod trust;
 pub mod web;

@@ -63,6 +63,20 @@ impl Trust {
         Ok(Self { extra, remedy: setting, config: Mutex::default() })
     }
 
+    /// The platform's roots and those in the PEM text `pem`, which `setting` names.
+    ///
+    /// # Errors
+    /// It holds no certificate.
+    pub fn with_text(pem: &[u8], setting: &'static str) -> Result<Self> {
+        let extra: Vec<_> = CertificateDer::pem_slice_iter(pem)
+            .collect::<Result<_, _>>()
+            .map_err(|cause| Error::config(format!("{setting} gives no certificate ({cause}): it must be PEM text")))?;
+        if extra.is_empty() {
+            return Err(Error::config(format!("{setting} holds no certificate: it must be PEM text")));
+        }
+        Ok(Self { extra, remedy: setting, config: Mutex::default() })
+    }
+
     /// The configuration, made on the first call. Others wait meanwhile rather than make it twice.
     fn config(&self) -> Result<Arc<ClientConfig>> {
         let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);

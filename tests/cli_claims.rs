@@ -169,8 +169,8 @@ fn a_module_is_signed_inspected_and_accepted_by_a_host() {
     {
         assert!(shown.contains(part), "no {part} in {shown}");
     }
-    // Half a minute of slack would read `in 29days 23h`.
-    assert!(shown.contains("(in 30days)") || shown.contains("(in 29days"), "{shown}");
+    // Half a minute of slack would read `in 29 days 23 h`.
+    assert!(shown.contains("(in 30 days)") || shown.contains("(in 29 days"), "{shown}");
 
     // Signing again replaces the token, and -o and a public key as subject work.
     desk.ok(&format!("claims sign echo_s.wasm --issuer account.nk --subject {actor} -o again.wasm"));

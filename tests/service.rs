@@ -145,7 +145,7 @@ fn a_host_of_a_lattice_is_ready_only_there_and_alive_all_the_time() {
     manager.hear("STATUS=starting: lattice: ", &host);
     eventually("it serves local requests", || get(address, "/").is_ok_and(|(status, _)| status == 200));
     let (status, body) = probe(&probes, "/readyz");
-    assert_eq!((status, &body["ready"], &body["lacks"][0]["what"]), (503, &false.into(), &"lattice".into()), "{body}");
+    assert_eq!((status, &body["ready"], &body["lacks"][0]["what"]), (500, &false.into(), &"lattice".into()), "{body}");
     assert!(body["lacks"][0]["since_seconds"].is_u64(), "{body}");
     assert_eq!(probe(&probes, "/livez"), (200, serde_json::json!({ "live": true })));
     assert_eq!(probe(&probes, "/other").0, 404);
@@ -157,7 +157,7 @@ fn a_host_of_a_lattice_is_ready_only_there_and_alive_all_the_time() {
     manager.hear(&format!("STATUS=connected to nats://127.0.0.1:{port}"), &host);
 
     server.kill();
-    eventually("the loss is told", || probe(&probes, "/readyz").0 == 503);
+    eventually("the loss is told", || probe(&probes, "/readyz").0 == 500);
     manager.hear("STATUS=working alone for ", &host);
     assert_eq!(probe(&probes, "/livez").0, 200);
 }
@@ -204,7 +204,7 @@ fn an_unwell_actor_is_started_again_until_it_is_enough() {
     assert_eq!(output.matches("actor echo started").count(), 1, "echo is well: {output}");
     let (status, body) = probe(&probes, "/readyz");
     let key = guests::key("ill");
-    assert_eq!((status, body["lacks"][0]["what"].as_str()), (503, Some(&*format!("actor {key}"))), "{body}");
+    assert_eq!((status, body["lacks"][0]["what"].as_str()), (500, Some(&*format!("actor {key}"))), "{body}");
     assert!(body["lacks"][0]["why"].as_str().is_some_and(|why| why.contains("too dry")), "{body}");
     let status = host.status();
     assert_eq!(status.actors.len(), 1, "{status:?}");
@@ -293,7 +293,7 @@ fn a_first_start_over_a_slow_link_is_no_dead_one() {
     let host = sandbox.run(&folder, &settings);
     eventually("what needs no link is served meanwhile", || serves(near));
     manager.hear("STATUS=starting: manifest far.yaml: ", &host);
-    assert_eq!(lacks(&probes), (503, vec!["manifest far.yaml: what it names is being fetched".to_owned()]));
+    assert_eq!(lacks(&probes), (500, vec!["manifest far.yaml: what it names is being fetched".to_owned()]));
     assert_eq!(probe(&probes, "/livez").0, 200);
     eventually("bytes arrive", || host.status().downloads.first().is_some_and(|download| download.received > 0));
     // One at the start, one at the first look, and one because bytes have come since.
@@ -338,7 +338,7 @@ fn what_a_manifest_names_is_asked_for_again_until_its_source_is_back() {
     host.wait_for("next attempt in 2 s");
     eventually("it says what is away", || {
         let (status, lacking) = lacks(&probes);
-        status == 503 && lacking.iter().any(|one| one.starts_with("manifest far.yaml: ") && one.contains(&name))
+        status == 500 && lacking.iter().any(|one| one.starts_with("manifest far.yaml: ") && one.contains(&name))
     });
     eventually("status does too", || host.status().problems.iter().any(|problem| problem.contains("far.yaml")));
     registry.resume();
@@ -372,7 +372,7 @@ fn a_start_that_gets_no_further_goes_on_with_what_it_has() {
     // It waits a minute for something to happen.
     manager.hear_within(3 * PATIENCE, "READY=1", &host);
     manager.hear("degraded: manifest broken.yaml: ", &host);
-    assert_eq!(lacks(&probes).0, 503, "it still says what is wrong");
+    assert_eq!(lacks(&probes).0, 500, "it still says what is wrong");
     std::fs::remove_file(broken).expect("it is there");
     host.signal(rustix::process::Signal::HUP);
     eventually("nothing is wrong any more", || lacks(&probes).0 == 200);

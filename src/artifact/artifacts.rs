@@ -609,9 +609,7 @@ fn is_passing(error: &Error) -> bool {
 /// `error` with the reference before it, unless it names it already, and with the remedy for a limit.
 fn explain(error: Error, reference: &Reference, limit: Limit) -> Error {
     let error = match error.kind() {
-        Kind::Limit if error.text().ends_with("allowed") => {
-            Error::limit(format!("{error}; raise {} if it is meant to be so large", limit.setting))
-        }
+        Kind::Limit if error.text().ends_with("allowed") => Error::limit(format!("{error}; {}", limit.remedy())),
         _ => error,
     };
     if error.text().contains(reference.text()) { error } else { error.context(reference.text()) }

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Largest such file: 256 KiB, a thousand registries with long tokens.
-const LIMIT: Limit = Limit { bytes: 256 << 10, setting: "the size of a file of logins, which is fixed" };
+const LIMIT: Limit = Limit::fixed(256 << 10);
 
 #[derive(Deserialize)]
 struct Words {

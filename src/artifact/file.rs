@@ -20,8 +20,23 @@ use crate::error::{Error, Result};
 pub struct Limit {
     /// Bytes.
     pub bytes: u64,
-    /// The setting that raises the limit, named in the error.
+    /// The setting that raises the limit, named in the error; `""` where nothing does.
     pub setting: &'static str,
+}
+
+impl Limit {
+    /// A limit that no setting raises.
+    pub const fn fixed(bytes: u64) -> Self {
+        Self { bytes, setting: "" }
+    }
+
+    /// What to do about something that is too large.
+    pub fn remedy(&self) -> String {
+        match self.setting {
+            "" => "that limit is fixed".to_owned(),
+            setting => format!("raise {setting} if it is meant to be so large"),
+        }
+    }
 }
 
 /// Reads the file at `path`, a relative one from `base`, without blocking the executor.
@@ -78,10 +93,10 @@ fn read_open(file: File, expected_bytes: u64, path: &Path, limit: Limit) -> Resu
 
 fn too_large(path: &Path, bytes: u64, limit: Limit) -> Error {
     Error::limit(format!(
-        "{} holds at least {bytes} bytes, more than the limit of {}; raise {} if it is meant to be so large",
+        "{} holds at least {bytes} bytes, more than the limit of {}; {}",
         path.display(),
         limit.bytes,
-        limit.setting
+        limit.remedy()
     ))
 }
 

@@ -208,6 +208,9 @@ fn path_of(text: &str) -> &str {
     if text.len() <= SHOWN_CHARACTERS { text } else { "PATH" }
 }
 
+/// Why a path from somebody's home directory is refused: a service has another home than whoever wrote the reference.
+const HOME_REFUSED: &str = "begins with ~, which only a shell replaces; write the path in full, file:///home/NAME/FILE";
+
 /// The source that `text` names, or the reason why it names none, to be read after the reference itself.
 fn source(text: &str) -> Result<Source, String> {
     if text.len() > MAX_REFERENCE_BYTES {
@@ -222,6 +225,7 @@ fn source(text: &str) -> Result<Source, String> {
     if let Some((scheme, rest)) = text.split_once("://") {
         return match scheme {
             "file" if rest.is_empty() => Err("names no file; write file://PATH".to_owned()),
+            "file" if rest.starts_with("~/") => Err(HOME_REFUSED.to_owned()),
             "file" => Ok(Source::File(PathBuf::from(rest))),
             "builtin" => Err(format!("has two slashes too many; write builtin:{}", path_of(rest))),
             _ if rest.is_empty() => Err("names nothing after the scheme".to_owned()),
@@ -239,7 +243,10 @@ fn source(text: &str) -> Result<Source, String> {
     if let Some(path) = text.strip_prefix("file:") {
         return Err(format!("lacks its two slashes; write file://{}", path_of(path)));
     }
-    if text.starts_with(['/', '.', '~']) {
+    if text.starts_with('~') {
+        return Err(HOME_REFUSED.to_owned());
+    }
+    if text.starts_with(['/', '.']) {
         return Err(format!("looks like a path; write file://{}", path_of(text)));
     }
     if is_image(text) {

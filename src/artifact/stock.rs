@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// How errors call the bound of what is taken in without a purpose.
-const ANY: Limit = Limit { bytes: MAX_BLOB_BYTES as u64, setting: "MAX_BLOB_BYTES in the source" };
+const ANY: Limit = Limit::fixed(MAX_BLOB_BYTES as u64);
 
 /// One artifact in the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,5 +7,6 @@ pub mod key_value;
 pub mod logging;
 pub mod messaging;
 pub mod numbers;
+pub mod preview;
 
 pub use builtins::{INTRINSICS, Settings, builtins};

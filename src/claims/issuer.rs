@@ -44,8 +44,8 @@ impl AllowedIssuers {
                     return Ok(key);
                 }
                 Err(Error::config(format!(
-                    "{SETTING}: {key} is a {} key; issuers are accounts, their keys start with A",
-                    key.role()
+                    "{SETTING}: {key} is {} key; issuers are accounts, their keys start with A",
+                    key.role().with_article()
                 )))
             })
             .collect::<Result<BTreeSet<_>>>()?;

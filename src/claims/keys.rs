@@ -61,6 +61,19 @@ impl Role {
         }
     }
 
+    /// The name with its article: `an account`.
+    pub fn with_article(self) -> &'static str {
+        match self {
+            Role::Server => "a server",
+            Role::Cluster => "a cluster",
+            Role::Operator => "an operator",
+            Role::Account => "an account",
+            Role::User => "a user",
+            Role::Module => "a module",
+            Role::Service => "a service",
+        }
+    }
+
     fn prefix(self) -> u8 {
         (self.letter() as u8 - b'A') << 3
     }

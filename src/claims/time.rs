@@ -70,12 +70,12 @@ impl Now {
         }
     }
 
-    /// `exp` as people read it: `never`, `in 30days`, `2h 5m ago`.
+    /// `exp` as people read it: `never`, `in 30 days`, `2 h 5 min ago`.
     pub fn expires_human(self, exp: Option<u64>) -> String {
         exp.map_or_else(|| "never".into(), |exp| self.distance(exp))
     }
 
-    /// `nbf` as people read it: `immediately`, `in 1day`, `30days ago`.
+    /// `nbf` as people read it: `immediately`, `in 1 day`, `30 days ago`.
     pub fn not_before_human(self, nbf: Option<u64>) -> String {
         nbf.map_or_else(|| "immediately".into(), |nbf| self.distance(nbf))
     }
@@ -87,17 +87,17 @@ impl Now {
     }
 }
 
-/// The units of a relative time in seconds, as the lattice's own tools write them. From days on the plural is spelt out.
+/// The units of a relative time in seconds, in the singular and the plural.
 const UNITS: [(u64, &str, &str); 6] = [
     (31_557_600, "year", "years"),
     (2_630_016, "month", "months"),
     (86_400, "day", "days"),
     (3_600, "h", "h"),
-    (60, "m", "m"),
+    (60, "min", "min"),
     (1, "s", "s"),
 ];
 
-/// The two largest units of a duration: `1year 2months`, `30days`, `5m 3s`.
+/// The two largest units of a duration: `1 year 2 months`, `30 days`, `5 min 3 s`.
 fn duration_words(seconds: u64) -> String {
     let mut rest = seconds;
     let mut words = Vec::new();
@@ -105,14 +105,14 @@ fn duration_words(seconds: u64) -> String {
         let count = rest / length;
         rest %= length;
         if count > 0 {
-            words.push(format!("{count}{}", if count == 1 { one } else { many }));
+            words.push(format!("{count} {}", if count == 1 { one } else { many }));
         }
-        // The second unit is the one right below the first or none: `1year 5s` says no more than `1year`.
+        // The second unit is the one right below the first or none: `1 year 5 s` says no more than `1 year`.
         if words.len() == 2 || (words.len() == 1 && count == 0) {
             break;
         }
     }
-    if words.is_empty() { "0s".into() } else { words.join(" ") }
+    if words.is_empty() { "0 s".into() } else { words.join(" ") }
 }
 
 #[cfg(test)]
@@ -146,17 +146,17 @@ mod tests {
     }
 
     #[test]
-    fn relative_times_read_as_the_tools_write_them() {
+    fn relative_times_have_units_with_a_space() {
         let now = Now::Trusted(10 * 365 * DAY);
         let base = now.unix_seconds();
         assert_eq!(now.expires_human(None), "never");
         assert_eq!(now.not_before_human(None), "immediately");
-        assert_eq!(now.expires_human(Some(base + 30 * DAY)), "in 30days");
-        assert_eq!(now.expires_human(Some(base + DAY)), "in 1day");
-        assert_eq!(now.expires_human(Some(base)), "in 0s");
-        assert_eq!(now.expires_human(Some(base - 7500)), "2h 5m ago");
-        assert_eq!(now.not_before_human(Some(base + 31_557_600 + 2 * 2_630_016 + 5)), "in 1year 2months");
-        assert_eq!(now.not_before_human(Some(base + 31_557_600 + 5)), "in 1year");
+        assert_eq!(now.expires_human(Some(base + 30 * DAY)), "in 30 days");
+        assert_eq!(now.expires_human(Some(base + DAY)), "in 1 day");
+        assert_eq!(now.expires_human(Some(base)), "in 0 s");
+        assert_eq!(now.expires_human(Some(base - 7500)), "2 h 5 min ago");
+        assert_eq!(now.not_before_human(Some(base + 31_557_600 + 2 * 2_630_016 + 5)), "in 1 year 2 months");
+        assert_eq!(now.not_before_human(Some(base + 31_557_600 + 5)), "in 1 year");
         assert!(now.expires_human(Some(u64::MAX)).starts_with("in 58"));
     }
 }

@@ -99,10 +99,11 @@ impl<B: Body> Claims<B> {
         let key = PublicKey::parse_lenient(&self.sub).map_err(|cause| cause.context("subject"))?;
         match B::SUBJECT {
             Some(role) if role != key.role() => Err(Error::invalid(format!(
-                "the subject {} is a {} key; a {} token is about a {role} key",
+                "the subject {} is {} key; the {} token must be about {} key",
                 self.sub,
-                key.role(),
-                B::NOUN
+                key.role().with_article(),
+                B::NOUN,
+                role.with_article()
             ))),
             _ => Ok(key),
         }

@@ -44,7 +44,7 @@ Example:
 It ends with an exit code other than 0 when a host would refuse the archive.";
 
 /// Longest JSON schema that is read, bytes; it travels in a token.
-const SCHEMA_LIMIT: Limit = Limit { bytes: 128 * 1024, setting: "SCHEMA_LIMIT in the source" };
+const SCHEMA_LIMIT: Limit = Limit::fixed(128 * 1024);
 
 /// Create and inspect provider archives.
 #[derive(Debug, clap::Args)]

@@ -33,7 +33,7 @@ Examples:
   latticed call --lattice demo/echo Echo.Say '{\"n\":1}'
 
 By default the host on this machine is asked through its socket. With --lattice the call goes over NATS to whichever host
-runs the actor, signed with the cluster seed of the settings; a call alias is looked up in the claims of the lattice.
+runs the actor, signed with the cluster seed of the settings; its name is looked up in the claims of the lattice.
 
 The JSON is sent as MessagePack. Bytes, which JSON lacks, are written {\"$bin\":\"BASE64\"}. In the answer bytes show as
 text where they are UTF-8, else in the same form. Without JSON the payload is empty; an empty answer shows as null.";
@@ -42,7 +42,7 @@ text where they are UTF-8, else in the same form. Without JSON the payload is em
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Public key (M…) or call alias of the actor.
+    /// The actor: its name, call alias, public key (M…) or the beginning of that key.
     actor: String,
 
     /// Operation, as the contract names it: `HttpServer.HandleRequest`.

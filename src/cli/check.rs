@@ -5,15 +5,17 @@
 
 mod manifest;
 mod module;
+mod place;
 mod settings;
 
 use std::path::{Path, PathBuf};
 
-use super::Output;
+use super::{Output, preflight};
 use crate::{
     artifact::{Limit, file::read_blocking},
     config::{Config, settings as table},
     error::{Error, Result},
+    web::probes::Place,
 };
 
 const EXAMPLES: &str = "\
@@ -23,20 +25,22 @@ Examples:
                                       the same with the settings of a service
   latticed check host_config.json     the same with this file in the place of ./host_config.json
   latticed check counter.yaml         the manifest, its files, claims and links, and what this board cannot honour
+  latticed check /etc/latticed/manifests
+                                      all manifests of a directory, and what they ask for together
   latticed check counter.wasm         claims, imports and limits of a module
 
 Warnings go to standard error and leave the exit code at 0. It is 3 when a setting or manifest cannot be used, 4 when
 a file is missing, 6 when a module is malformed, 7 when it is not allowed here, 8 when it exceeds a limit.";
 
 /// Largest file looked at, bytes. The limit of modules is a setting and reported as such.
-const FILE_LIMIT: Limit = Limit { bytes: 256 * 1024 * 1024, setting: "FILE_LIMIT in the source" };
+const FILE_LIMIT: Limit = Limit::fixed(256 * 1024 * 1024);
 
 /// Check settings, a manifest or a module without starting anything.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Manifest, module or host_config.json; without one the settings in effect are shown.
-    #[arg(value_name = "CONFIG|MANIFEST|MODULE")]
+    /// Manifest, directory of manifests, module or host_config.json; without one the settings in effect are shown.
+    #[arg(value_name = "CONFIG|MANIFEST|DIRECTORY|MODULE")]
     pub file: Option<PathBuf>,
 
     /// Read settings from this file of NAME=value lines, too, as `latticed run` does.
@@ -55,6 +59,9 @@ pub fn run(args: Args, output: &mut Output) -> Result<()> {
     }
     let load = |host_config: Option<&Path>, output: &Output| load(host_config, args.env_file.as_deref(), output);
     let Some(path) = args.file.as_deref() else { return settings::check(&load(None, output)?, output) };
+    if path.is_dir() {
+        return manifest::check_directory(path, &load(None, output)?, output);
+    }
     let bytes = read_blocking(path, FILE_LIMIT)?;
     match kind_of(&bytes) {
         File::Module => module::check(path, bytes, &load(None, output)?, output),
@@ -72,7 +79,17 @@ pub fn run(args: Args, output: &mut Output) -> Result<()> {
 
 /// The settings as `run` would have them. Warnings are told to people at once; JSON carries them where they matter.
 fn load(host_config: Option<&Path>, env_file: Option<&Path>, output: &Output) -> Result<Config> {
-    let config = Config::load_with(host_config, env_file)?;
+    let mut config = Config::load_with(host_config, env_file)?;
+    config.warnings.extend(preflight::settings(&config)?);
+    let probes = config.probes.as_deref().map(Place::parse).transpose()?;
+    for (setting, address) in [
+        ("WASMCLOUD_PROBES", if let Some(Place::Tcp(address)) = probes { Some(address) } else { None }),
+        ("WASMCLOUD_MIRROR_LISTEN", config.mirror.listen),
+    ] {
+        let Some(address) = address else { continue };
+        let warning = place::try_out(address).map_err(|error| error.context(setting))?;
+        config.warnings.extend(warning.map(|text| format!("{setting}: {text}")));
+    }
     if !output.json() {
         warn(&config.warnings);
     }

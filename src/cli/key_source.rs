@@ -59,8 +59,8 @@ fn check_role(option: &str, key: PublicKey, roles: &[Role]) -> Result<()> {
     }
     let wanted: Vec<&str> = roles.iter().map(|role| role.name()).collect();
     Err(Error::usage(format!(
-        "{option}: {key} is a {} key; this takes a key of role {}",
-        key.role(),
+        "{option}: {key} is {} key; this takes a key of role {}",
+        key.role().with_article(),
         wanted.join(" or ")
     )))
 }

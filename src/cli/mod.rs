@@ -22,6 +22,7 @@ mod manifests;
 pub mod output;
 mod output_file;
 pub mod payload;
+mod preflight;
 mod providers;
 mod reload;
 pub mod report;
@@ -45,6 +46,7 @@ pub use output::Output;
 use crate::{
     curtain,
     error::{Error, Kind, Result},
+    log,
     web::answer::ErrorBody,
 };
 
@@ -111,7 +113,27 @@ impl Command {
 
 /// The whole command line as a description, for completion scripts and the man page.
 pub fn command() -> clap::Command {
-    Cli::command().after_long_help(format!("{EXAMPLES}\n\nExit codes:\n{}", exit_codes()))
+    fill_help(Cli::command()).after_long_help(format!("{EXAMPLES}\n\nExit codes:\n{}", exit_codes()))
+}
+
+/// `command` and everything below it with the prose at the end of its help in one line a paragraph: clap wraps it to the
+/// terminal, and lines that are broken in the source would be broken twice.
+fn fill_help(command: clap::Command) -> clap::Command {
+    let text = command.get_after_help().map(|text| filled(&text.to_string()));
+    let command = match text {
+        Some(text) => command.after_help(text),
+        None => command,
+    };
+    command.mut_subcommands(fill_help)
+}
+
+/// `text` with each paragraph in one line; paragraphs with an indented line are examples and stay as they are.
+fn filled(text: &str) -> String {
+    let paragraphs = text.split("\n\n").map(|paragraph| match paragraph.lines().any(|line| line.starts_with(' ')) {
+        true => paragraph.to_owned(),
+        false => paragraph.lines().collect::<Vec<_>>().join(" "),
+    });
+    paragraphs.collect::<Vec<_>>().join("\n\n")
 }
 
 /// Runs the command line of this process.
@@ -130,6 +152,10 @@ pub fn main() -> ExitCode {
         Err(error) => return report_parse(&error, wants_json(&arguments)),
     };
     let json = cli.json;
+    if !matches!(cli.command, Command::Run(_)) {
+        // What the connections of a command say is no part of its output; what goes wrong is.
+        log::set_level(log::Level::Warn);
+    }
     let mut output = Output::stdout(json);
     let result = cli.command.run(&mut output).and_then(|()| output.flush());
     match result {
@@ -204,6 +230,23 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn help_is_wrapped_once() {
+        let text = "Examples:\n  one\n  two\n\nProse that\ngoes on.\n\nMore.";
+        assert_eq!(filled(text), "Examples:\n  one\n  two\n\nProse that goes on.\n\nMore.");
+        fn look(command: &clap::Command) {
+            let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let prose = text.split("\n\n").filter(|paragraph| !paragraph.lines().any(|line| line.starts_with(' ')));
+            for paragraph in prose {
+                assert_eq!(paragraph.lines().count(), 1, "{}: {paragraph}", command.get_name());
+            }
+            command.get_subcommands().for_each(look);
+        }
+        let command = command();
+        command.get_subcommands().for_each(look);
+        assert!(command.get_subcommands().any(|command| command.get_after_help().is_some()));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::{
     joining::{self, Joining},
     logins,
     manifests::Manifests,
+    preflight,
     reload::Reloader,
     site::Site,
 };
@@ -23,7 +24,7 @@ use crate::{
     actor::Engine,
     capability::{self, http_client, http_server, messaging},
     claims::{KeyPair, Role},
-    config::{Config, friendly_name, host_config},
+    config::{Config, friendly_name, host_config, is_host_name, machine_name},
     curtain,
     error::{Context, Kind, Result},
     host::{
@@ -108,7 +109,11 @@ pub fn rules(config: &Config) -> Rules {
 }
 
 /// The built-in providers' share of the settings.
-fn capabilities(config: &Config, broker: Arc<dyn Broker>, sockets: &Arc<HandedOver>) -> capability::Settings {
+pub(super) fn capabilities(
+    config: &Config,
+    broker: Option<Arc<dyn Broker>>,
+    sockets: Option<Arc<HandedOver>>,
+) -> capability::Settings {
     let payload_bytes = config.actor.payload_bytes;
     capability::Settings {
         http_server: http_server::Settings {
@@ -124,12 +129,12 @@ fn capabilities(config: &Config, broker: Arc<dyn Broker>, sockets: &Arc<HandedOv
             ..http_client::Settings::default()
         },
         messaging: messaging::Settings {
-            broker: Some(broker),
+            broker,
             timeout: config.rpc_timeout,
             payload_bytes,
             ..messaging::Settings::default()
         },
-        sockets: Some(sockets.clone()),
+        sockets: sockets.map(|sockets| sockets as Arc<dyn http_server::Sockets>),
         quotas: config.key_value,
     }
 }
@@ -137,6 +142,10 @@ fn capabilities(config: &Config, broker: Arc<dyn Broker>, sockets: &Arc<HandedOv
 async fn serve(config: Config, args: Args) -> Result<()> {
     let (sockets, probe_sockets) = HandedOver::sort(descriptors::take());
     let sockets = Arc::new(sockets);
+    let settings = config.clone();
+    for warning in smol::unblock(move || preflight::settings(&settings)).await? {
+        log::warn!("{warning}");
+    }
     let probes_at = config.probes.as_deref().map(Place::parse).transpose()?;
     let cluster = joining::cluster(&config)?;
     if let Some(path) = config.host_config.clone() {
@@ -162,7 +171,10 @@ async fn serve(config: Config, args: Args) -> Result<()> {
     };
     let engine = Engine::new(config.actor.clone())?;
     engine.when_idle(heap::give_back);
-    let friendly_name = friendly_name()?;
+    let friendly_name = match config.host_name.clone().or_else(machine_name) {
+        Some(name) => name,
+        None => store.host_name(is_host_name, friendly_name).await?,
+    };
     log::name(&key.public_key().to_string(), &friendly_name);
     let mut listeners: Vec<Arc<dyn Events>> = vec![Arc::new(LogEvents)];
     let joining = Joining::prepare(&config, cluster, &key.public_key().to_string(), &store, &mut listeners)?;
@@ -178,7 +190,10 @@ async fn serve(config: Config, args: Args) -> Result<()> {
         },
         Parts {
             key,
-            builtins: capability::builtins(&store, &capabilities(&config, Arc::new(broker.clone()), &sockets)),
+            builtins: capability::builtins(
+                &store,
+                &capabilities(&config, Some(Arc::new(broker.clone())), Some(sockets.clone())),
+            ),
             store,
             engine,
             intrinsics: capability::INTRINSICS,

@@ -1,4 +1,5 @@
-//! The name of a host for people: `adjective-noun-1234`, new at each start (`protocol/config.md §5`).
+//! The name of a host for people (`protocol/config.md §5`): the one of the settings, else the machine's host name, else
+//! `adjective-noun-1234`, made up once and kept.
 
 use crate::error::{Error, Result};
 
@@ -22,6 +23,28 @@ const NOUNS: [&str; 64] = [
     "reef", "ridge", "river", "robin", "shore", "sparrow", "star", "stone", "stream", "thistle", "tide", "valley",
     "willow",
 ];
+
+/// Longest name, bytes: as for a label of a domain name. It travels in every ping reply and heartbeat.
+const MAX_NAME_BYTES: usize = 63;
+
+/// Host names that every second machine has and that tell no board from another.
+const ANONYMOUS: [&str; 4] = ["localhost", "localhost.localdomain", "(none)", "raspberrypi"];
+
+/// Whether `name` can stand in logs, tables and labels as it is.
+pub fn is_host_name(name: &str) -> bool {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
+    (1..=MAX_NAME_BYTES).contains(&name.len()) && name.chars().all(plain)
+}
+
+/// The name this machine has, where it is one of its own.
+pub fn machine_name() -> Option<String> {
+    let name = rustix::system::uname().nodename().to_str().ok()?.to_owned();
+    usable(&name).then_some(name)
+}
+
+fn usable(name: &str) -> bool {
+    is_host_name(name) && !ANONYMOUS.contains(&name)
+}
 
 /// A name from the system's random numbers.
 ///
@@ -55,6 +78,21 @@ mod tests {
         let name = friendly_name().expect("random numbers");
         let parts: Vec<&str> = name.split('-').collect();
         assert!(parts.len() == 3 && parts[2].parse::<u32>().is_ok_and(|number| (1..=9999).contains(&number)), "{name}");
+    }
+
+    #[test]
+    fn names_of_machines_are_used_where_they_tell_boards_apart() {
+        for (name, good) in [
+            ("pump-3", true),
+            ("pump_3.shed", true),
+            ("localhost", false),
+            ("raspberrypi", false),
+            ("", false),
+            ("two words", false),
+            (&*"x".repeat(64), false),
+        ] {
+            assert_eq!(usable(name), good, "{name}");
+        }
     }
 
     #[test]

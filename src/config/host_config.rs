@@ -36,11 +36,11 @@ pub fn content(config: &Config, cluster: Option<&KeyPair>) -> Value {
             Kind::Count { .. } | Kind::Bytes { .. } | Kind::Millis { .. } => {
                 found.value.parse::<u64>().map_or(Value::Null, Value::from)
             }
-            Kind::List => found.value.split(',').filter(|item| !item.is_empty()).collect(),
+            Kind::List | Kind::Keys(_) => found.value.split(',').filter(|item| !item.is_empty()).collect(),
             // Readers insist on text here, "" where there is none.
             Kind::Secret | Kind::Seed(_) => json!(found.value),
-            Kind::Text | Kind::Path | Kind::Level | Kind::Choice(_) if found.value.is_empty() => Value::Null,
-            Kind::Text | Kind::Path | Kind::Level | Kind::Choice(_) => json!(found.value),
+            _ if found.value.is_empty() => Value::Null,
+            _ => json!(found.value),
         };
         members.insert(setting.json.to_owned(), value);
     }

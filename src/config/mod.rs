@@ -14,7 +14,6 @@ mod providers;
 mod secret;
 pub mod settings;
 mod sources;
-pub mod suggest;
 mod surroundings;
 pub mod value;
 
@@ -25,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-pub use friendly::friendly_name;
+pub use friendly::{friendly_name, is_host_name, machine_name};
 pub use providers::Providers;
 pub use secret::Secret;
 pub use sources::{Effective, Given, Origin, Sources};
@@ -45,6 +44,8 @@ use crate::{
 pub struct Config {
     /// Name of the lattice.
     pub lattice: String,
+    /// Name of this host for people, where one is set.
+    pub host_name: Option<String>,
     /// Seed of this host's key, already checked; without one the host keeps a key of its own.
     pub host_seed: Option<Secret>,
     /// Seed of the cluster key, already checked.
@@ -207,6 +208,7 @@ impl Config {
         warnings.extend(incomplete);
         Ok(Self {
             lattice: read.text("WASMCLOUD_LATTICE_PREFIX").to_owned(),
+            host_name: Some(read.text("WASMCLOUD_HOST_NAME").to_owned()).filter(|name| !name.is_empty()),
             host_seed: read.secret("WASMCLOUD_HOST_SEED"),
             cluster_seed: read.secret("WASMCLOUD_CLUSTER_SEED"),
             cluster_issuers: read.list("WASMCLOUD_CLUSTER_ISSUERS"),
@@ -523,10 +525,12 @@ mod tests {
     #[test]
     fn values_reach_their_fields() {
         let host = KeyPair::generate(Role::Server).expect("random numbers");
+        let issuers =
+            [(); 2].map(|()| KeyPair::generate(Role::Cluster).expect("random numbers").public_key().to_string());
         let config = config(&[
             ("WASMCLOUD_HOST_SEED", host.seed().expose()),
             ("WASMCLOUD_RPC_SEED", "SUABC"),
-            ("WASMCLOUD_CLUSTER_ISSUERS", "CA, CB"),
+            ("WASMCLOUD_CLUSTER_ISSUERS", &issuers.join(", ")),
             ("WASMCLOUD_LOG_LEVEL", "WARN"),
             ("WASMCLOUD_STRUCTURED_LOGGING_ENABLED", "1"),
             ("HOST_REGION", "eu"),
@@ -538,7 +542,7 @@ mod tests {
         .expect("good settings");
         assert_eq!(config.host_key().expect("checked").map(|key| key.public_key()), Some(host.public_key()));
         assert_eq!(config.rpc.seed.as_ref().map(Secret::expose), Some("SUABC"));
-        assert_eq!(config.cluster_issuers, ["CA", "CB"]);
+        assert_eq!(config.cluster_issuers, issuers);
         assert_eq!(config.log, log::Settings { level: log::Level::Warn, structured: true });
         assert_eq!((config.actor.memory_bytes, config.actor.allow_wasi, config.actor.threads), (4 << 20, true, 4));
         assert_eq!((config.workers, config.key_value.max_keys), (3, 7));

@@ -120,6 +120,13 @@ pub static SETTINGS: &[Setting] = &[
         "Key of this host; a bad one is reported and not used. Made and kept in the state directory where not set",
     ),
     setting(
+        "WASMCLOUD_HOST_NAME",
+        "",
+        Kind::HostName,
+        UNSET,
+        "Name of this host for people; where not set, the host name of the machine, else one that is made up once and kept",
+    ),
+    setting(
         "WASMCLOUD_READINESS",
         "",
         Kind::Choice(&["auto", "lattice", "local"]),
@@ -131,7 +138,7 @@ pub static SETTINGS: &[Setting] = &[
         "",
         Kind::Text,
         UNSET,
-        "Where `/livez` and `/readyz` answer: `127.0.0.1:8081`, or the path of a Unix socket; not set answers nowhere",
+        "Where `/livez` and `/readyz` answer: `127.0.0.1:8090`, or the path of a Unix socket; not set answers nowhere",
     ),
     setting(
         "WASMCLOUD_HEALTH_PERIOD_MS",
@@ -203,7 +210,7 @@ pub static SETTINGS: &[Setting] = &[
     setting(
         "WASMCLOUD_CLUSTER_ISSUERS",
         "cluster_issuers",
-        Kind::List,
+        Kind::Keys(Role::Cluster),
         UNSET,
         "Cluster keys (`C…`) whose invocations are accepted, beside our own",
     ),
@@ -408,7 +415,7 @@ pub static SETTINGS: &[Setting] = &[
         setting(
             "WASMCLOUD_LATTICE_PREFIX",
             "lattice_prefix",
-            Kind::Text,
+            Kind::Token,
             Default::Text("default"),
             "Name of the lattice",
         ),
@@ -583,7 +590,7 @@ pub static SETTINGS: &[Setting] = &[
     setting(
         "WASMCLOUD_CTL_TOPIC_PREFIX",
         "ctl_topic_prefix",
-        Kind::Text,
+        Kind::Subject,
         Default::Text("wasmbus.ctl"),
         "Beginning of the subjects of the control interface",
     ),
@@ -704,7 +711,7 @@ pub static SETTINGS: &[Setting] = &[
         "Run archives whose token is expired or badly signed, as other hosts do; has no effect where issuers are listed",
     ),
     setting("WASMCLOUD_ENABLE_IPV6", "enable_ipv6", Kind::Flag, OFF, "Reach NATS over IPv6"),
-    setting("WASMCLOUD_JS_DOMAIN", "js_domain", Kind::Text, UNSET, "JetStream domain"),
+    setting("WASMCLOUD_JS_DOMAIN", "js_domain", Kind::Token, UNSET, "JetStream domain"),
     setting(
         "WASMCLOUD_CONFIG_SERVICE",
         "config_service_enabled",
@@ -892,8 +899,32 @@ pub static SETTINGS: &[Setting] = &[
 ];
 
 /// Names that belong to hosts of this protocol and mean nothing to this one: no reason to warn of a mistyped name.
-pub static FOREIGN: &[&str] =
-    &["WASMCLOUD_DASHBOARD_PORT", "WASMCLOUD_DASHBOARD_HOST", "WASMCLOUD_HOST_PATH", "WASMCLOUD_TEST_LIMIT"];
+pub static FOREIGN: &[&str] = &["WASMCLOUD_HOST_PATH", "WASMCLOUD_TEST_LIMIT"];
+
+/// Variables that people set because other programs read them, and what to use here.
+pub static HABITS: &[(&str, &str)] = &[
+    ("NATS_URL", "set NATS_HOST and NATS_PORT"),
+    ("NATS_URI", "set NATS_HOST and NATS_PORT"),
+    ("NATS_SERVER", "set NATS_HOST and NATS_PORT"),
+    ("NATS_SERVERS", "set NATS_HOST and NATS_PORT"),
+    ("NATS_CREDS", "set WASMCLOUD_NATS_CREDSFILE"),
+    ("NATS_USER", "set WASMCLOUD_NATS_USER"),
+    ("NATS_PASSWORD", "set WASMCLOUD_NATS_PASSWORD"),
+    ("NATS_TOKEN", "set WASMCLOUD_NATS_PASSWORD without a user"),
+    ("NATS_NKEY", "set WASMCLOUD_NATS_SEED to the seed"),
+    ("NATS_CA", "set WASMCLOUD_NATS_TLS_CA_FILE"),
+    ("NATS_CERT", "set WASMCLOUD_NATS_TLS_CERT_FILE"),
+    ("NATS_KEY", "set WASMCLOUD_NATS_TLS_KEY_FILE"),
+    ("WASMCLOUD_NATS_URL", "set NATS_HOST and NATS_PORT"),
+    (
+        "WASMCLOUD_DASHBOARD_PORT",
+        "this program has no dashboard; `latticed status` and WASMCLOUD_PROBES tell how it is",
+    ),
+    (
+        "WASMCLOUD_DASHBOARD_HOST",
+        "this program has no dashboard; `latticed status` and WASMCLOUD_PROBES tell how it is",
+    ),
+];
 
 /// The setting called `name`, by its name or an alias.
 pub fn find(name: &str) -> Option<&'static Setting> {

@@ -14,14 +14,14 @@ use serde_json::Value;
 use super::{
     credentials::{self, Credentials},
     dotenv::{self, Assignment},
-    settings::{FOREIGN, SETTINGS, Setting, find},
-    suggest::hint,
+    settings::{FOREIGN, HABITS, SETTINGS, Setting, find},
     surroundings::Surroundings,
     value::{Kind, flag, plain_no},
 };
 use crate::{
     error::{Error, Result},
     private,
+    suggest::hint,
 };
 
 /// The reference host's name of a released build, which picks its `.env` files.
@@ -202,7 +202,7 @@ impl Sources {
                 None => default(),
                 Some(mut found) => match judge(&found, &mut warnings)? {
                     Some(value) => {
-                        found.value = value;
+                        found.value = self.from_home(&found, value)?;
                         found
                     }
                     None => default(),
@@ -213,6 +213,21 @@ impl Sources {
         Ok((values, warnings))
     }
 
+    /// `value` with the user's home directory in the place of `~/`, where `found` is a path: no shell has read the files that
+    /// settings come from.
+    fn from_home(&self, found: &Effective, value: String) -> Result<String> {
+        let Some(rest) = value.strip_prefix("~/").filter(|_| found.setting.kind == Kind::Path) else {
+            return Ok(value);
+        };
+        match self.surroundings.home() {
+            Some(home) => Ok(format!("{}/{rest}", home.trim_end_matches('/'))),
+            None => Err(Error::config(format!(
+                "{} ({}): {value} cannot be used, because HOME is not set; write the path in full",
+                found.setting.name, found.origin
+            ))),
+        }
+    }
+
     /// What the sources set for the one setting `name`, whatever state the others are in: for commands that need no more.
     ///
     /// # Errors
@@ -220,7 +235,10 @@ impl Sources {
     pub fn one(&self, name: &str) -> Result<Option<String>> {
         let Some(setting) = find(name) else { return Ok(None) };
         match self.highest(setting)? {
-            Some(found) => judge(&found, &mut Vec::new()),
+            Some(found) => match judge(&found, &mut Vec::new())? {
+                Some(value) => self.from_home(&found, value).map(Some),
+                None => Ok(None),
+            },
             None => Ok(None),
         }
     }
@@ -234,7 +252,8 @@ impl Sources {
             assignments.iter().rev().map(|assignment| (assignment.name.as_str(), assignment.value.as_str()))
         });
         for (name, value) in environment.chain(dotenv) {
-            if name.starts_with(prefix) && !found.iter().any(|(known, _)| *known == name) {
+            // A setting may begin so, too.
+            if name.starts_with(prefix) && find(name).is_none() && !found.iter().any(|(known, _)| *known == name) {
                 found.push((name, value));
             }
         }
@@ -287,9 +306,21 @@ impl Sources {
     /// Warnings of names that look like settings and are none.
     fn unknown_names(&self) -> Vec<String> {
         let known = || SETTINGS.iter().flat_map(|setting| names(setting).filter(|name| name.starts_with("WASM")));
-        let is_unknown =
-            |name: &str| name.starts_with("WASMCLOUD_") && find(name).is_none() && !FOREIGN.contains(&name);
+        let is_unknown = |name: &str| {
+            let habit = || HABITS.iter().any(|(habit, _)| *habit == name);
+            name.starts_with("WASMCLOUD_") && find(name).is_none() && !FOREIGN.contains(&name) && !habit()
+        };
         let mut warnings = Vec::new();
+        let advice = |name: &str| HABITS.iter().find(|(habit, _)| *habit == name).map(|(_, advice)| *advice);
+        let in_files = self.dotenv.iter().flat_map(|(file, assignments)| {
+            assignments.iter().map(move |found| (format!("{file}:{}", found.line), &found.name, &found.value))
+        });
+        let in_environment = self.environment.iter().map(|(name, value)| ("environment".to_owned(), name, value));
+        for (origin, name, _) in in_environment.chain(in_files).filter(|(.., value)| !value.is_empty()) {
+            if let Some(advice) = advice(name) {
+                warnings.push(format!("{name} ({origin}) has no effect: {advice}"));
+            }
+        }
         for (name, _) in self.environment.iter().filter(|(name, _)| is_unknown(name)) {
             warnings
                 .push(format!("{name} is set in the environment, but there is no such setting{}", hint(name, known())));
@@ -505,12 +536,15 @@ mod tests {
     fn unknown_names_are_warned_of_with_the_likely_one() {
         let odd = with_files(
             sources(&[("WASMCLOUD_LOGLEVEL", "x"), ("WASMCLOUD_DASHBOARD_PORT", "4000"), ("HOME", "/")]),
-            "WASMCLOUD_XYZ=1",
+            "WASMCLOUD_XYZ=1\nNATS_URL=nats://hub",
             r#"{"ctl_hots":"x","cluster_key":"C"}"#,
         );
         assert_eq!(
             odd.resolve().expect("only warnings").1,
             [
+                "WASMCLOUD_DASHBOARD_PORT (environment) has no effect: this program has no dashboard; `latticed status` and \
+                 WASMCLOUD_PROBES tell how it is",
+                "NATS_URL (.env:2) has no effect: set NATS_HOST and NATS_PORT",
                 "WASMCLOUD_LOGLEVEL is set in the environment, but there is no such setting (did you mean WASMCLOUD_LOG_LEVEL?)",
                 ".env:1: there is no setting WASMCLOUD_XYZ",
                 "host_config.json: there is no setting ctl_hots (did you mean ctl_host?)",

@@ -35,6 +35,11 @@ impl Surroundings {
         self.variables.get(name).and_then(|list| first_path(list))
     }
 
+    /// The home directory of the user.
+    pub(super) fn home(&self) -> Option<&str> {
+        self.path("HOME")
+    }
+
     /// Where state goes; empty where nothing says.
     pub(super) fn state_directory(&self) -> String {
         if let Some(directory) = self.path("STATE_DIRECTORY") {

@@ -2,9 +2,11 @@
 
 use std::{path::Path, time::Duration};
 
+use super::friendly::is_host_name;
 use crate::{
-    claims::{KeyPair, Role},
+    claims::{KeyPair, PublicKey, Role},
     log::Level,
+    wire::subject::{MAX_LATTICE_NAME_BYTES, check_control_prefix, check_lattice_name},
 };
 
 /// Longest value of a setting, bytes. Tokens are the longest; a larger value is a file put in the wrong place.
@@ -46,6 +48,14 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// Texts separated by commas.
     List,
+    /// Public keys of this role, separated by commas.
+    Keys(Role),
+    /// A name that is one part of a NATS subject and of the name of a bucket.
+    Token,
+    /// The beginning of NATS subjects: parts with dots between them.
+    Subject,
+    /// A name for people, as host names are.
+    HostName,
     /// The seed of a key of this role: secret.
     Seed(Role),
     /// Any text that must not be seen.
@@ -97,8 +107,27 @@ impl Kind {
             Kind::List => {
                 Ok(text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect::<Vec<_>>().join(","))
             }
+            Kind::Keys(role) => {
+                let keys: Vec<&str> = text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
+                match keys.iter().all(|key| key.parse::<PublicKey>().is_ok_and(|key| key.role() == role)) {
+                    true => Ok(keys.join(",")),
+                    false => Err(format!("public keys of role {}, {}… each", role.name(), role.letter())),
+                }
+            }
+            Kind::Token => match check_lattice_name(text.trim()) {
+                Ok(()) => Ok(text.trim().to_owned()),
+                Err(_) => Err(format!("at most {MAX_LATTICE_NAME_BYTES} letters, digits, '-' and '_'")),
+            },
+            Kind::Subject => match check_control_prefix(text.trim()) {
+                Ok(()) => Ok(text.trim().to_owned()),
+                Err(_) => Err("words with single dots between them, without blanks and wildcards".to_owned()),
+            },
+            Kind::HostName => match is_host_name(text.trim()) {
+                true => Ok(text.trim().to_owned()),
+                false => Err("at most 63 letters, digits, '-', '_' and '.'".to_owned()),
+            },
             Kind::Seed(role) => {
-                let expected = || format!("the seed of a {} key, S{}…", role_name(role), role.letter());
+                let expected = || format!("the seed of {} key, S{}…", role_name(role), role.letter());
                 let key = KeyPair::from_seed(text.trim()).map_err(|_| expected())?;
                 if key.role() == role { Ok(text.trim().to_owned()) } else { Err(expected()) }
             }
@@ -117,6 +146,9 @@ impl Kind {
             Kind::Level => "level".into(),
             Kind::Choice(words) => words.join(" or "),
             Kind::List => "comma list".into(),
+            Kind::Keys(role) => format!("keys {}…", role.letter()),
+            Kind::Token | Kind::HostName => "name".into(),
+            Kind::Subject => "subject".into(),
             Kind::Seed(role) => format!("seed S{}…", role.letter()),
         }
     }
@@ -132,7 +164,7 @@ impl Kind {
 
 /// A host's keys are called a server's in the words of nkeys.
 fn role_name(role: Role) -> &'static str {
-    if role == Role::Server { "host" } else { role.name() }
+    if role == Role::Server { "a host" } else { role.with_article() }
 }
 
 fn bounded(count: Option<u64>, min: u64, max: u64) -> Option<u64> {

@@ -40,6 +40,11 @@ impl Builtins {
         self.0.insert(builtin.name, Arc::new(builtin));
     }
 
+    /// The names of all of them.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.0.keys().copied()
+    }
+
     /// The kind called `name`.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use crate::{
 pub struct HostStatus {
     /// `N…`.
     pub host_id: String,
-    /// `adjective-noun-1234`, new at each start.
+    /// Name for people, the same at each start.
     pub friendly_name: String,
     /// The lattice this host belongs to, or will when it finds a server.
     pub lattice: String,

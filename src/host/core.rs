@@ -51,7 +51,7 @@ impl Default for Rules {
 pub struct Settings {
     /// Name of the lattice it belongs to.
     pub lattice: String,
-    /// `adjective-noun-1234`.
+    /// Name for people.
     pub friendly_name: String,
     /// Labels, built-in ones included.
     pub labels: BTreeMap<String, String>,
@@ -193,7 +193,7 @@ impl Host {
         &self.artifacts
     }
 
-    /// `adjective-noun-1234`.
+    /// Name for people.
     pub fn friendly_name(&self) -> &str {
         &self.settings.friendly_name
     }

@@ -41,7 +41,7 @@ pub use capability::{BoxFuture, Call, Capability, Invoke, ProviderContext};
 pub use control::{ActorStatus, Control, HostStatus, MemoryStatus, ProviderStatus};
 pub use core::{Clock, Host, Parts, Rules, Settings};
 pub use liveness::{Liveness, Stuck};
-pub use process::{Probed, ProcessStart, Processes, ProviderName, Watcher};
+pub use process::{Probed, ProcessStart, Processes, ProviderName, Watcher, check_link_name, no_processes};
 pub use readiness::{Lack, Policy, Readiness};
 pub use router::Router;
 pub use uplink::{Uplink, UplinkStatus};

@@ -148,12 +148,7 @@ impl Host {
     }
 
     fn processes(&self) -> Result<&Arc<dyn Processes>> {
-        self.processes.get().ok_or_else(|| {
-            Error::config(
-                "a provider as a process is reached over NATS, and this host is by itself: name a server in \
-                 WASMCLOUD_RPC_HOST, or use a builtin: provider",
-            )
-        })
+        self.processes.get().ok_or_else(no_processes)
     }
 
     /// Forgets binaries that no provider of this host needs any more. Once a start: what a command brings meanwhile and a tidy
@@ -218,7 +213,7 @@ impl Host {
     }
 
     pub(super) async fn fetch_archive(&self, reference: &Reference) -> Result<SignedProvider> {
-        let limit = Limit { bytes: MAX_BLOB_BYTES as u64, setting: "the archive: leave out targets" };
+        let limit = Limit::fixed(MAX_BLOB_BYTES as u64);
         let fetched = self.artifacts.fetch(reference, "a provider", limit).await?;
         let kept = self.processes()?.keep(fetched.bytes, self.policy()).await;
         kept.map_err(|error| error.context(reference.text()))
@@ -346,8 +341,20 @@ impl Host {
     }
 }
 
-/// A link name becomes part of subjects, and of what a process may do there.
-fn check_link_name(link_name: &str) -> Result<()> {
+/// Why a host by itself runs no provider as a process.
+pub fn no_processes() -> Error {
+    Error::config(
+        "a provider as a process is reached over NATS, and this host is by itself: name a server in WASMCLOUD_RPC_HOST, or \
+         use a builtin: provider",
+    )
+}
+
+/// Refuses a link name that a provider as a process cannot run under: it becomes part of subjects, and of what the process
+/// may do there.
+///
+/// # Errors
+/// `Invalid`.
+pub fn check_link_name(link_name: &str) -> Result<()> {
     let plain = |letter: char| letter.is_alphanumeric() || matches!(letter, '-' | '_');
     if link_name.is_empty() || link_name.len() > MAX_LINK_NAME_BYTES || !link_name.chars().all(plain) {
         return Err(Error::invalid(format!(

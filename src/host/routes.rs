@@ -8,7 +8,9 @@ use std::{
 use crate::{
     actor::Actor,
     claims::{SignedModule, SignedProvider},
+    error::{Error, Result},
     host::{Capability, desired::DesiredActor, desired::DesiredProvider, links::Links, router::Counters},
+    wire::names::{self, Candidate},
 };
 
 /// One actor that runs.
@@ -59,6 +61,9 @@ pub struct Routes {
     pub links: Links,
 }
 
+/// Names that an error lists at most; `latticed status` shows all.
+const LISTED_NAMES: usize = 16;
+
 /// Length of a public key's text.
 const KEY_CHARACTERS: usize = 56;
 
@@ -103,6 +108,27 @@ impl Routes {
             return Some(name.to_owned());
         }
         self.aliases.get(name).cloned()
+    }
+
+    /// The key of the actor that a person means by `word`: a key, also of one that runs elsewhere, a call alias, a name, or
+    /// the beginning of a key.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`](crate::error::Kind::Conflict): several match; [`Kind::NotFound`](crate::error::Kind::NotFound):
+    /// none does.
+    pub fn meant(&self, word: &str) -> Result<String> {
+        if let Some(key) = self.resolve_actor(word) {
+            return Ok(key);
+        }
+        let candidates: Vec<Candidate<'_>> =
+            self.actors.iter().map(|(key, actor)| Candidate { key, name: &actor.claims.name, alias: "" }).collect();
+        names::pick(word, &candidates)?.map(str::to_owned).ok_or_else(|| {
+            let known: Vec<&str> = candidates.iter().map(|one| one.name).take(LISTED_NAMES).collect();
+            let known = if known.is_empty() { "no actor runs".to_owned() } else { known.join(", ") };
+            Error::not_found(format!(
+                "{word} is neither key, call alias nor name of an actor on this host, which has: {known}"
+            ))
+        })
     }
 
     pub(super) fn add_intrinsic(&mut self, contract: &'static str, capability: Arc<dyn Capability>) {

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     artifact::Artifacts,
-    error::{Error, Result},
+    error::Result,
     host::{ActorStatus, BoxFuture, Call, Control, Host, HostStatus, Invoke, MemoryStatus, ProviderStatus},
     task,
     wire::Entity,
@@ -102,11 +102,9 @@ impl Control for Host {
         payload: Vec<u8>,
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Vec<u8>>> {
-        let key = self.router.routes().resolve_actor(&actor);
-        let Some(key) = key else {
-            return Box::pin(async move {
-                Err(Error::not_found(format!("{actor} is neither the key nor the call alias of an actor on this host")))
-            });
+        let key = match self.router.routes().meant(&actor) {
+            Ok(key) => key,
+            Err(error) => return Box::pin(std::future::ready(Err(error))),
         };
         self.router.invoke(Call {
             origin: Entity::default(),

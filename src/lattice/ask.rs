@@ -1,6 +1,6 @@
-//! One call of an actor wherever it runs in the lattice, for the command line; and which actor answers to a call alias.
+//! One call of an actor wherever it runs in the lattice, for the command line; and which actor a name means.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -17,6 +17,7 @@ use crate::{
     wire::{
         Entity, Invocation,
         json::{self, null_is_default},
+        names::{self, Candidate},
         subject::Subjects,
     },
 };
@@ -27,13 +28,13 @@ const ORIGIN: &str = "__WASH__";
 /// Longest list of claims that is read, bytes: what a NATS server lets through unless it is told otherwise.
 const MAX_CLAIMS_BYTES: usize = 1 << 20;
 
-/// The key of the actor that answers to the call alias `alias`, as the hosts of the lattice know it.
+/// The key of the actor that `word` means (call alias, name or the beginning of a key), as the hosts of the lattice know it.
 ///
 /// # Errors
 /// [`Kind::Unavailable`](crate::error::Kind::Unavailable): no server, or no host;
-/// [`Kind::NotFound`](crate::error::Kind::NotFound): nobody has this alias;
-/// [`Kind::Conflict`](crate::error::Kind::Conflict): several actors have it.
-pub async fn resolve(settings: &Settings, alias: &str, timeout: Duration) -> Result<String> {
+/// [`Kind::NotFound`](crate::error::Kind::NotFound): no actor is called so;
+/// [`Kind::Conflict`](crate::error::Kind::Conflict): several actors are.
+pub async fn resolve(settings: &Settings, word: &str, timeout: Duration) -> Result<String> {
     #[derive(Deserialize)]
     struct Claims {
         claims: Vec<Record>,
@@ -45,6 +46,8 @@ pub async fn resolve(settings: &Settings, alias: &str, timeout: Duration) -> Res
         sub: String,
         #[serde(default, deserialize_with = "null_is_default")]
         call_alias: String,
+        #[serde(default, deserialize_with = "null_is_default")]
+        name: String,
     }
     let subjects = Subjects::new(&settings.control_prefix, &settings.lattice)?;
     let connection = gather::reach(settings, "claims").await?;
@@ -52,25 +55,20 @@ pub async fn resolve(settings: &Settings, alias: &str, timeout: Duration) -> Res
         Answer::Message(message) => json::read::<Claims>("the lattice's claims", &message.payload, MAX_CLAIMS_BYTES)?,
         Answer::Nobody | Answer::Silence => {
             return Err(Error::unavailable(format!(
-                "no host of lattice {} says who answers to {alias}; `latticed hosts` lists the hosts",
+                "no host of lattice {} says which actor {word} is; `latticed hosts` lists the hosts",
                 settings.lattice
             )));
         }
     };
-    let found: BTreeSet<String> =
-        claims.claims.into_iter().filter(|record| record.call_alias == alias).map(|record| record.sub).collect();
-    let mut found = found.into_iter().filter(|key| key.starts_with('M'));
-    match (found.next(), found.next()) {
-        (Some(key), None) => Ok(key),
-        (Some(one), Some(other)) => Err(Error::conflict(format!(
-            "several actors of lattice {} answer to {alias}, {one} and {other} among them: name the one you mean by its key",
+    let actors = claims.claims.iter().filter(|record| record.sub.starts_with('M'));
+    let candidates: Vec<Candidate<'_>> =
+        actors.map(|record| Candidate { key: &record.sub, name: &record.name, alias: &record.call_alias }).collect();
+    names::pick(word, &candidates)?.map(str::to_owned).ok_or_else(|| {
+        Error::not_found(format!(
+            "no actor of lattice {} has the call alias or name {word}: name it by its key (M…)",
             settings.lattice
-        ))),
-        _ => Err(Error::not_found(format!(
-            "no actor of lattice {} answers to {alias}: check the alias, or name the actor by its key (M…)",
-            settings.lattice
-        ))),
-    }
+        ))
+    })
 }
 
 /// Calls `operation` of the actor with the key `actor` and answers its response body. `timeout` is for the answer alone;

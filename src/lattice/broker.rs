@@ -27,6 +27,7 @@ use crate::{
         BoxFuture, Broker, Bus, BusServer,
         bus::{Forwarded, Listening, Parcel, Sink},
     },
+    trust::Trust,
     wire::interface::BrokerMessage,
 };
 
@@ -156,6 +157,19 @@ impl Broker for Arc<NatsBroker> {
 
     fn open(&self, server: BusServer) -> BoxFuture<'static, Result<Arc<dyn Bus>>> {
         Box::pin(self.clone().connect(server))
+    }
+}
+
+/// Refuses a server or login that no connection can be opened with, an authority that is none among them. Blocks.
+///
+/// # Errors
+/// `Config`.
+pub fn check(server: &BusServer) -> Result<()> {
+    endpoint(server)?;
+    match (&server.tls_ca_file, &server.tls_ca) {
+        (Some(path), _) => Trust::with_file(path, "the link value `tls_ca_file`").map(drop),
+        (None, Some(text)) => Trust::with_text(text.as_bytes(), "the link value `tls_ca`").map(drop),
+        (None, None) => Ok(()),
     }
 }
 

@@ -51,7 +51,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use smol::Task;
 
-pub use broker::NatsBroker;
+pub use broker::{NatsBroker, check as check_bus};
 pub use connection::{Connection, Standing};
 pub use events::LatticeEvents;
 pub use mailbox::Mailbox;
@@ -129,6 +129,11 @@ pub struct Lattice {
 /// How long a host that ends waits for the server to have its last events. A dead line would hold it up past the time
 /// that systemd gives it; what is not known to have arrived stays on disk, where that is set.
 const LAST_WORDS_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Beginnings of the subjects that are the lattice's own, where control subjects begin with `control_prefix`.
+pub fn reserved(control_prefix: &str) -> Vec<String> {
+    vec!["wasmbus".to_owned(), control_prefix.to_owned()]
+}
 
 impl Lattice {
     /// Begins to connect `host` to its lattice and returns at once; whether there is a server makes no difference.
@@ -220,7 +225,7 @@ impl Lattice {
     /// Lets capabilities use the connection for invocations, out of the lattice's own way.
     pub fn lend(&self, broker: &NatsBroker) {
         let Shared { rpc, settings, .. } = &*self.shared;
-        broker.lend(rpc.clone(), settings.rpc.url(), vec!["wasmbus".to_owned(), settings.control_prefix.clone()]);
+        broker.lend(rpc.clone(), settings.rpc.url(), reserved(&settings.control_prefix));
     }
 
     /// How the control and the invocation connection stand.

@@ -537,6 +537,17 @@ pub(crate) async fn seal(
     Ok(invocation)
 }
 
+/// The error behind the text of a failed invocation. The protocol carries text alone; refusals of a host begin with words
+/// that are fixed (`protocol/invocation.md §4.1`, §5.1), everything else is the actor's.
+fn refusal(text: String) -> Error {
+    const REFUSALS: [&str; 3] =
+        ["Anti-forgery check failed", "Invocation not authorized", "Invocation source does not have the required"];
+    match REFUSALS.iter().any(|beginning| text.starts_with(beginning)) {
+        true => Error::denied(text),
+        false => Error::guest(text),
+    }
+}
+
 /// The body inside the answer to the invocation `id`, fetched from where long ones are put.
 pub(crate) async fn read_answer(bodies: &Bodies, id: &str, message: &Message, patience: Duration) -> Result<Vec<u8>> {
     let response = InvocationResponse::decode(&message.payload)?;
@@ -545,7 +556,7 @@ pub(crate) async fn read_answer(bodies: &Bodies, id: &str, message: &Message, pa
         return Err(Error::invalid("invocation ID mismatch"));
     }
     if let Some(error) = response.error {
-        return Err(Error::guest(error));
+        return Err(refusal(error));
     }
     match response.content_length {
         Some(length) if chunk::is_stored(response.content_length, response.msg.len()) => {

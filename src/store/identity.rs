@@ -1,4 +1,4 @@
-//! The host's seed, kept from its first start on.
+//! The host's seed and its made-up name, kept from its first start on.
 //!
 //! It lies in two records of their own, so that no single damaged place takes the host's identity away; a lost copy is
 //! written again at the next start. The seed is never logged.
@@ -7,6 +7,9 @@ use super::{Batch, Store, Table};
 use crate::{error::Result, log};
 
 const COPIES: [&[u8]; 2] = [b"seed", b"seed copy"];
+
+/// Record of the name that was made up.
+const NAME: &[u8] = b"name";
 
 impl Store {
     /// The host's seed; made by `make` and kept, if there is none. Called once at start.
@@ -57,5 +60,25 @@ impl Store {
             }
         }
         Ok(seed)
+    }
+
+    /// The name that was made up for this host, the same at every start; `make` makes one where none is kept.
+    ///
+    /// # Errors
+    /// Those of `make`. One that cannot be kept is used all the same, and the log says so.
+    pub async fn host_name(
+        &self,
+        usable: impl Fn(&str) -> bool,
+        make: impl FnOnce() -> Result<String>,
+    ) -> Result<String> {
+        let kept = self.get(Table::Host, NAME).ok().flatten().and_then(|bytes| String::from_utf8(bytes).ok());
+        if let Some(name) = kept.filter(|name| usable(name)) {
+            return Ok(name);
+        }
+        let name = make()?;
+        if let Err(error) = self.commit(Batch::new().put(Table::Host, NAME, name.as_str())).await {
+            log::warn!("the name of this host could not be kept, the next start may have another: {error}");
+        }
+        Ok(name)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! GET /livez     200 {"live":true}     503 {"live":false,"stuck":[{"name":"disk","why":"…","since_seconds":70}]}
-//! GET /readyz    200 {"ready":true}    503 {"ready":false,"lacks":[{"what":"lattice","why":"…","since_seconds":9}]}
+//! GET /readyz    200 {"ready":true}    500 {"ready":false,"lacks":[{"what":"lattice","why":"…","since_seconds":9}]}
 //! ```
 //!
 //! Paths under `/api` mean the same, as in hosts of this protocol (`protocol/config.md §2`). Each connection carries one
@@ -70,7 +70,7 @@ pub enum Place {
 }
 
 impl Place {
-    /// Reads `127.0.0.1:8081`, `[::1]:8081` or the path of a Unix socket.
+    /// Reads `127.0.0.1:8090`, `[::1]:8081` or the path of a Unix socket.
     ///
     /// # Errors
     /// `Config`: it is neither.
@@ -79,7 +79,7 @@ impl Place {
             Ok(address) => Ok(Self::Tcp(address)),
             Err(_) if text.starts_with('/') => Ok(Self::Unix(PathBuf::from(text))),
             Err(_) => Err(Error::config(format!(
-                "{SETTING} is {text:?}: expected an address with a port such as 127.0.0.1:8081, or the full path \
+                "{SETTING} is {text:?}: expected an address with a port such as 127.0.0.1:8090, or the full path \
                  of a Unix socket"
             ))),
         }
@@ -235,7 +235,8 @@ async fn answer(request: &Request<Incoming>, probed: &Probed) -> Response<Full<B
             let lacks = probed.readiness.lacks(&probed.host, probed.policy);
             match lacks.is_empty() {
                 true => respond(StatusCode::OK, &json!({ "ready": true })),
-                false => respond(StatusCode::SERVICE_UNAVAILABLE, &json!({ "ready": false, "lacks": lacks })),
+                // The status that hosts of this protocol answer with; proxies and probers treat it as not ready.
+                false => respond(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "ready": false, "lacks": lacks })),
             }
         }
         _ => respond(StatusCode::NOT_FOUND, &json!({ "error": "there are /livez and /readyz here" })),
@@ -257,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_place_is_an_address_or_a_path() {
-        assert_eq!(Place::parse("127.0.0.1:8081"), Ok(Place::Tcp(([127, 0, 0, 1], 8081).into())));
+        assert_eq!(Place::parse("127.0.0.1:8090"), Ok(Place::Tcp(([127, 0, 0, 1], 8090).into())));
         assert_eq!(Place::parse("/run/x.sock"), Ok(Place::Unix("/run/x.sock".into())));
         for wrong in ["8081", "localhost:8081", "run/x.sock", ""] {
             assert_eq!(Place::parse(wrong).expect_err(wrong).kind(), Kind::Config);

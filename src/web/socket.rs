@@ -38,7 +38,7 @@ const DIRECTORY_NAME: &str = "latticed";
 const BACKLOG: i32 = 16;
 
 /// Longest path of a Unix socket, bytes: `sun_path` of Linux without its final zero.
-const MAX_PATH_BYTES: usize = 107;
+pub const MAX_PATH_BYTES: usize = 107;
 
 /// Where a host puts its socket when no setting says so, given a look-up of environment variables.
 ///
@@ -73,6 +73,21 @@ fn candidates(runtime: Option<PathBuf>, user: u32) -> Vec<PathBuf> {
     paths.into_iter().map(|path| path.join(SOCKET_NAME)).collect()
 }
 
+/// Refuses a path that no socket can have.
+///
+/// # Errors
+/// `Config`.
+pub fn check_path(path: &Path) -> Result<()> {
+    let length = path.as_os_str().as_bytes().len();
+    if length <= MAX_PATH_BYTES {
+        return Ok(());
+    }
+    Err(Error::config(format!(
+        "the admin socket path {} has {length} bytes, Linux allows {MAX_PATH_BYTES}; choose a shorter one",
+        path.display(),
+    )))
+}
+
 /// The socket file and the right to it. Dropping it removes the file, if it is still ours, and gives the lock back.
 #[derive(Debug)]
 pub struct SocketFile {
@@ -89,13 +104,7 @@ impl SocketFile {
     /// `Conflict` when another host has it, or something that is no socket lies there; `Denied` when the directory lets
     /// others replace the socket or we may not write there; `Config` when the path cannot be one.
     pub fn bind(path: &Path) -> Result<(UnixListener, Self)> {
-        let length = path.as_os_str().as_bytes().len();
-        if length > MAX_PATH_BYTES {
-            return Err(Error::config(format!(
-                "the admin socket path {} has {length} bytes, Linux allows {MAX_PATH_BYTES}; choose a shorter one",
-                path.display(),
-            )));
-        }
+        check_path(path)?;
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         prepare_directory(directory)?;
         let lock = lock(path)?;

@@ -44,6 +44,24 @@ pub struct Images {
     credentials: Arc<Credentials>,
 }
 
+/// Refuses an image whose tag this host does not fetch.
+///
+/// # Errors
+/// `Denied`; `Invalid` where the reference is no image.
+pub fn check_tag(reference: &Reference, allow_latest: bool) -> Result<()> {
+    check_latest(&Name::parse(reference.text())?, allow_latest)
+}
+
+fn check_latest(name: &Name, allow_latest: bool) -> Result<()> {
+    if name.is_latest() && !allow_latest {
+        return Err(Error::denied(
+            "Fetching images tagged 'latest' is currently prohibited in this host. This option can be overridden with \
+             WASMCLOUD_OCI_ALLOW_LATEST",
+        ));
+    }
+    Ok(())
+}
+
 impl Images {
     /// With the lists and time-outs of `settings`, logging in by `credentials`.
     pub fn new(settings: impl Into<Live>, credentials: Arc<Credentials>) -> Self {
@@ -53,12 +71,7 @@ impl Images {
     fn resolve(&self, reference: &Reference) -> Result<Resolved> {
         let name = Name::parse(reference.text())?;
         let settings = self.settings.now();
-        if name.is_latest() && !settings.allow_latest {
-            return Err(Error::denied(
-                "Fetching images tagged 'latest' is currently prohibited in this host. This option can be overridden with \
-                 WASMCLOUD_OCI_ALLOW_LATEST",
-            ));
-        }
+        check_latest(&name, settings.allow_latest)?;
         let deadline = std::time::Instant::now() + settings.total;
         let mut session = Session::new(&settings, &self.credentials, &name, deadline)?;
         let who = format!("the registry {}", name.registry);

@@ -43,6 +43,7 @@ use ureq::Proxy;
 pub use self::settings::Settings;
 use self::{allowed::AllowedHosts, exchange::Exchange};
 use crate::{
+    capability::preview::{LinkPlan, unknown},
     error::{Error, Result},
     host::{BoxFuture, Call, Capability, ProviderContext},
     log,
@@ -107,9 +108,9 @@ impl HttpClient {
         if self.links().get(&key).is_some_and(|linked| linked.values == link.values) {
             return Ok(());
         }
-        for name in link.values.keys().filter(|name| !KEYS.iter().any(|known| name.eq_ignore_ascii_case(known))) {
+        for warning in unknown_values(&link)? {
             log::warn!(
-                "the link value `{name}` means nothing to the HTTP client";
+                "{warning}";
                 actor_id = link.actor_id, link_name = link.link_name, provider_id = self.context.public_key
             );
         }
@@ -204,6 +205,22 @@ impl Capability for HttpClient {
 
 fn key(link: &LinkDefinition) -> LinkKey {
     (link.actor_id.clone(), link.link_name.clone())
+}
+
+/// What `link` would do. Reads the file it names. Blocks.
+///
+/// # Errors
+/// A value or a file that cannot be used.
+pub fn preview(settings: &Settings, link: &LinkDefinition) -> Result<LinkPlan> {
+    let warnings = unknown_values(link)?;
+    prepare(Arc::new(settings.clone()), Arc::new(Trust::platform(CA_FILE)), link)?;
+    Ok(LinkPlan { warnings, listens: None })
+}
+
+/// What of the link values means nothing here.
+fn unknown_values(link: &LinkDefinition) -> Result<Vec<String>> {
+    let strange = link.values.keys().filter(|name| !KEYS.iter().any(|known| name.eq_ignore_ascii_case(known)));
+    strange.map(|name| unknown("link value", name, "the HTTP client", KEYS)).collect()
 }
 
 /// Everything about a link that needs files. Runs on a blocking thread.

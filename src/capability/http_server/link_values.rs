@@ -20,9 +20,10 @@ use serde_json::Value;
 use super::{
     cors::Cors,
     settings::Settings,
-    values::{address, content_length, header_value, names, object, switch, text, texts, timeout},
+    values::{address, content_length, header_value, names, object, port, switch, text, texts, timeout},
 };
 use crate::{
+    capability::preview::unknown,
     error::{Error, Result},
     log::Level,
     wire::LinkDefinition,
@@ -43,6 +44,17 @@ const KEYS: [&str; 9] = [
     "max_content_len",
     "timeout_ms",
 ];
+
+/// Members of the JSON settings.
+const MEMBERS: [&str; 8] =
+    ["address", "tls", "cors", "timeout_ms", "max_content_len", "cache_control", "readonly_mode", "log"];
+
+/// Members of `cors`.
+const CORS_MEMBERS: [&str; 5] =
+    ["allowed_origins", "allowed_headers", "allowed_methods", "exposed_headers", "max_age_secs"];
+
+/// How texts call this provider.
+const SERVER: &str = "the HTTP server";
 
 /// Everything one listener needs to know.
 #[derive(Clone, Debug)]
@@ -100,10 +112,12 @@ impl Options {
         config_file: Option<&str>,
     ) -> Result<(Self, Vec<String>)> {
         let mut warnings = Vec::new();
+        let mut unknown_value = None;
         for (position, key) in link.values.keys().enumerate() {
             let known = KEYS.iter().any(|known| key.eq_ignore_ascii_case(known));
             if !known {
-                warnings.push(format!("the link value `{key}` means nothing to the HTTP server"));
+                unknown_value = Some(key);
+                warnings.push(unknown("link value", key, SERVER, KEYS)?);
             }
             if link.values.keys().skip(position + 1).any(|other| key.eq_ignore_ascii_case(other)) {
                 return Err(Error::config(format!(
@@ -112,7 +126,8 @@ impl Options {
             }
         }
         let mut options = Self::new(settings);
-        let mut reader = Reader { options: &mut options, tls: PartialTls::default(), warnings: &mut warnings };
+        let mut reader =
+            Reader { options: &mut options, tls: PartialTls::default(), placed: false, warnings: &mut warnings };
         if let Some(text) = config_file {
             let path = link.value("config_file").unwrap_or("config_file");
             reader.apply(&parse_file(path, text)?).map_err(|error| error.context(path))?;
@@ -126,16 +141,34 @@ impl Options {
         if let Some(text) = link.value("config_json") {
             reader.apply(&parse_json(text.as_bytes(), "config_json")?).map_err(|error| error.context("config_json"))?;
         }
-        let tls = reader.tls;
+        let (tls, placed) = (reader.tls, reader.placed);
         options.tls = tls.whole()?;
-        if let Some(text) = link.value("address") {
-            options.address = address(text)?;
+        let (place, port) = (link.value("address"), link.value("port").map(port).transpose()?);
+        match (place, port) {
+            (None, None) => {}
+            (None, Some(port)) => options.address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port),
+            (Some(text), None) => options.address = address(text)?,
+            (Some(text), Some(port)) => match text.trim().parse::<IpAddr>() {
+                Ok(ip) => options.address = SocketAddr::new(ip, port),
+                Err(_) => {
+                    let whole = address(text)?;
+                    options.address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+                    if whole != options.address {
+                        warnings.push(format!(
+                            "`address` {whole} has no effect beside `port`, which means {}: keep one of them, or write \
+                             the address without a port",
+                            options.address
+                        ));
+                    }
+                }
+            },
         }
-        if let Some(text) = link.value("port") {
-            let port = text.trim().parse().map_err(|_| {
-                Error::config(format!("the link value `port` is `{text}`: it must be a number from 0 to 65535"))
-            })?;
-            options.address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+        // Whatever was meant, it was hardly the address that holds where none is given.
+        if let Some(key) = unknown_value.filter(|_| place.is_none() && port.is_none() && !placed) {
+            return Err(Error::config(format!(
+                "the link value `{key}` means nothing to the HTTP server, and no address is given: write `address`, \
+                 127.0.0.1:8080 for instance"
+            )));
         }
         if let Some(text) = link.value("cache_control") {
             options.cache_control = Some(header_value("cache_control", text)?);
@@ -164,6 +197,8 @@ impl Options {
 struct Reader<'a> {
     options: &'a mut Options,
     tls: PartialTls,
+    /// Whether an address was given.
+    placed: bool,
     warnings: &'a mut Vec<String>,
 }
 
@@ -191,7 +226,10 @@ impl Reader<'_> {
                 continue;
             }
             match key.as_str() {
-                "address" => self.options.address = address(text(key, value)?)?,
+                "address" => {
+                    self.options.address = address(text(key, value)?)?;
+                    self.placed = true;
+                }
                 "tls" => self.tls(value)?,
                 "cors" => self.cors(value)?,
                 "timeout_ms" => self.options.timeout = timeout(value.as_u64(), &value.to_string())?,
@@ -209,7 +247,7 @@ impl Reader<'_> {
                     };
                 }
                 "log" => self.log(value)?,
-                _ => self.warnings.push(format!("the setting `{key}` means nothing to the HTTP server")),
+                _ => self.warnings.push(unknown("setting", key, SERVER, MEMBERS)?),
             }
         }
         Ok(())
@@ -221,7 +259,12 @@ impl Reader<'_> {
                 (_, true) => {}
                 ("cert_file", _) => self.tls.cert_file = Some(text(key, value)?.into()),
                 ("priv_key_file", _) => self.tls.priv_key_file = Some(text(key, value)?.into()),
-                _ => self.warnings.push(format!("the setting `tls.{key}` means nothing to the HTTP server")),
+                _ => self.warnings.push(unknown(
+                    "setting",
+                    &format!("tls.{key}"),
+                    SERVER,
+                    ["cert_file", "priv_key_file"],
+                )?),
             }
         }
         Ok(())
@@ -249,7 +292,7 @@ impl Reader<'_> {
                         Error::config(format!("`cors.max_age_secs` is {value}: it must be a number of seconds"))
                     })?);
                 }
-                _ => self.warnings.push(format!("the setting `cors.{key}` means nothing to the HTTP server")),
+                _ => self.warnings.push(unknown("setting", &format!("cors.{key}"), SERVER, CORS_MEMBERS)?),
             }
         }
         Ok(())
@@ -258,7 +301,7 @@ impl Reader<'_> {
     fn log(&mut self, value: &Value) -> Result<()> {
         for (key, value) in object("log", value)? {
             if key != "level" {
-                self.warnings.push(format!("the setting `log.{key}` means nothing to the HTTP server"));
+                self.warnings.push(unknown("setting", &format!("log.{key}"), SERVER, ["level"])?);
                 continue;
             }
             self.options.log = match text(key, value)?.to_ascii_lowercase().as_str() {
@@ -430,14 +473,37 @@ mod tests {
 
     #[test]
     fn what_means_nothing_is_said_and_null_means_absent() {
-        let json = r#"{"adress":"x","tls":{"ca":"y","cert_file":null},"cors":{"creds":1,"max_age_secs":null},
+        let json = r#"{"bindings":"x","tls":{"ca":"y","cert_file":null},"cors":{"creds":1,"max_age_secs":null},
             "log":{"file":"z"},"address":null}"#;
-        let (options, warnings) = read(&[("config_json", json), ("prot", "1")]).unwrap();
-        assert_eq!(options.address, DEFAULT_ADDRESS);
-        for name in ["`adress`", "`tls.ca`", "`cors.creds`", "`log.file`", "`prot`"] {
+        let (options, warnings) = read(&[("config_json", json)]).unwrap();
+        assert_eq!((options.address, warnings.len()), (DEFAULT_ADDRESS, 4));
+        let (_, warnings) = read(&[("config_json", json), ("worker_threads", "1"), ("port", "1")]).unwrap();
+        for name in ["`bindings`", "`tls.ca`", "`cors.creds`", "`log.file`", "`worker_threads`"] {
             assert!(warnings.iter().any(|warning| warning.contains(name)), "{name}: {warnings:?}");
         }
         assert_eq!(warnings.len(), 5);
+    }
+
+    #[test]
+    fn a_misspelt_name_is_refused_and_so_is_one_that_leaves_no_address() {
+        refused(&[("adress", "0.0.0.0:80")], &["`adress`", "did you mean `address`?"]);
+        refused(&[("prot", "80")], &["`prot`", "did you mean `port`?"]);
+        refused(&[("config_json", r#"{"adress":"0.0.0.0:80"}"#)], &["`adress`", "`address`"]);
+        refused(&[("config_json", r#"{"tls":{"cert_fil":"/c"}}"#)], &["`tls.cert_fil`", "`cert_file`"]);
+        refused(&[("listen_on", "0.0.0.0:80")], &["`listen_on`", "no address is given"]);
+        assert_eq!(read(&[("listen_on", "x"), ("port", "80")]).unwrap().1.len(), 1);
+    }
+
+    #[test]
+    fn an_address_without_a_port_takes_it_from_port() {
+        let (options, warnings) = read(&[("address", "0.0.0.0"), ("port", "81")]).unwrap();
+        assert_eq!((options.address.to_string().as_str(), warnings.len()), ("0.0.0.0:81", 0));
+        assert_eq!(read(&[("address", "::"), ("port", "81")]).unwrap().0.address.to_string(), "[::]:81");
+        let (options, warnings) = read(&[("address", "0.0.0.0:80"), ("port", "81")]).unwrap();
+        assert_eq!(options.address.to_string(), "127.0.0.1:81");
+        assert!(warnings[0].contains("has no effect beside `port`"), "{warnings:?}");
+        refused(&[("address", "0.0.0.0")], &["`address`"]);
+        refused(&[("address", "http://0.0.0.0:80")], &["`address`"]);
     }
 
     proptest! {

@@ -40,6 +40,7 @@ use self::{
     listener::{Closing, Listener},
 };
 use crate::{
+    capability::preview::LinkPlan,
     certificate,
     error::{Error, Result},
     host::{BoxFuture, Call, Capability, ProviderContext},
@@ -233,6 +234,15 @@ fn prepare(
     let (options, warnings) = Options::from_link(settings, link, file.as_deref())?;
     let acceptor = options.tls.as_ref().map(acceptor_of).transpose()?;
     Ok((options, warnings, acceptor))
+}
+
+/// What `link` would do. Reads the files it names. Blocks.
+///
+/// # Errors
+/// A value or a file that cannot be used.
+pub fn preview(settings: &Settings, link: &LinkDefinition) -> Result<LinkPlan> {
+    let (options, warnings, _) = prepare(settings, link)?;
+    Ok(LinkPlan { warnings, listens: Some(options.address) })
 }
 
 fn acceptor_of(tls: &TlsFiles) -> Result<futures_rustls::TlsAcceptor> {

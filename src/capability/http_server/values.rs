@@ -48,6 +48,13 @@ pub fn address(text: &str) -> Result<SocketAddr> {
     })
 }
 
+/// A port by itself.
+pub fn port(text: &str) -> Result<u16> {
+    text.trim()
+        .parse()
+        .map_err(|_| Error::config(format!("the link value `port` is `{text}`: it must be a number from 0 to 65535")))
+}
+
 /// True or false, in the usual spellings.
 pub fn switch(text: &str) -> Result<bool> {
     match text.trim().to_ascii_lowercase().as_str() {

@@ -5,7 +5,8 @@
 //! * `session`: one operation at work. `engine`: the operations. `clock`: the time by which keys expire.
 //!
 //! Started by the reference `builtin:keyvalue`. Link values: `keyspace` (default: the link name), `max_keys`, `max_bytes`,
-//! `max_value_bytes`, `max_elements`; `URL` and anything else is ignored, so links made for Redis work.
+//! `max_value_bytes`, `max_elements`; `URL` is ignored, so links made for Redis work. Anything else is named in a warning, and a
+//! misspelt one of these is refused.
 //!
 //! # What a change costs
 //!
@@ -38,6 +39,7 @@ use session::{Session, Totals};
 use space::Space;
 
 use crate::{
+    capability::preview::LinkPlan,
     error::{Error, Result},
     host::{BoxFuture, Call, Capability},
     log,
@@ -56,6 +58,15 @@ pub struct KeyValue {
     quotas: Quotas,
     /// By actor and link name.
     links: Mutex<HashMap<(String, String), Arc<Space>>>,
+}
+
+/// What `link` would do.
+///
+/// # Errors
+/// A value that cannot be used.
+pub fn preview(quotas: Quotas, link: &LinkDefinition) -> Result<LinkPlan> {
+    Space::of(link, quotas)?;
+    Ok(LinkPlan { warnings: space::unknown_values(link)?, listens: None })
 }
 
 struct Engine {
@@ -93,6 +104,9 @@ impl Capability for KeyValue {
     fn link(&self, link: Arc<LinkDefinition>) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             let space = Space::of(&link, self.quotas)?;
+            for warning in space::unknown_values(&link)? {
+                log::warn!("{warning}"; actor_id = link.actor_id, link_name = link.link_name);
+            }
             held(&self.links).insert((link.actor_id.clone(), link.link_name.clone()), Arc::new(space));
             Ok(())
         })

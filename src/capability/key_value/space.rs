@@ -2,6 +2,7 @@
 
 use super::layout;
 use crate::{
+    capability::preview::unknown,
     error::{Error, Result},
     wire::LinkDefinition,
 };
@@ -26,6 +27,18 @@ pub struct Quotas {
     pub max_value_bytes: u64,
     /// Elements of one list, members of one set (link value `max_elements`).
     pub max_elements: u64,
+}
+
+/// Link values that mean something here, and the one that links made for Redis have.
+const KEYS: [&str; 6] = ["keyspace", "max_keys", "max_bytes", "max_value_bytes", "max_elements", "URL"];
+
+/// What of the values of `link` means nothing here, one sentence each.
+///
+/// # Errors
+/// `Config`: a misspelt name.
+pub(super) fn unknown_values(link: &LinkDefinition) -> Result<Vec<String>> {
+    let strange = link.values.keys().filter(|name| !KEYS.iter().any(|known| name.eq_ignore_ascii_case(known)));
+    strange.map(|name| unknown("link value", name, "the key-value store", KEYS)).collect()
 }
 
 impl Default for Quotas {

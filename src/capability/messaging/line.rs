@@ -97,6 +97,14 @@ pub struct Parts {
     pub outbox: Option<Arc<Outbox>>,
 }
 
+/// Refuses what may not be listened to. `reserved` are the lattice's own subjects, where the connection is the host's.
+///
+/// # Errors
+/// `Invalid` or `Denied`.
+pub fn check_subscriptions(options: &Options, reserved: Option<&[String]>) -> Result<()> {
+    options.subscriptions.iter().try_for_each(|one| check(&one.subject, Use::Listen, reserved))
+}
+
 impl Line {
     /// Opens the line and returns at once; whether there is a connection makes no difference.
     ///
@@ -105,9 +113,7 @@ impl Line {
     pub fn open(parts: Parts) -> Result<Arc<Self>> {
         let Parts { link, options, bus, invoke, origin, payload_bytes, outbox } = parts;
         let reserved = bus.reserved();
-        for subscription in &options.subscriptions {
-            check(&subscription.subject, Use::Listen, reserved.as_deref())?;
-        }
+        check_subscriptions(&options, reserved.as_deref())?;
         let inbox =
             Inbox::new(&link.actor_id, &link.link_name, options.max_waiting, options.max_waiting_bytes, payload_bytes);
         let line = Arc::new(Self {

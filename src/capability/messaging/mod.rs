@@ -26,8 +26,9 @@ use self::{
     outbox::{Outbox, Total},
 };
 use crate::{
+    capability::preview::LinkPlan,
     error::{Error, Result},
-    host::{BoxFuture, Bus, Call, Capability, ProviderContext},
+    host::{BoxFuture, Bus, BusServer, Call, Capability, ProviderContext},
     log,
     store::Store,
     wire::{
@@ -41,6 +42,43 @@ pub fn start(context: ProviderContext, store: Store, settings: Settings) -> Arc<
     let origin = Entity::provider(&context.public_key, MESSAGING, &context.link_name);
     let total = Total::of(&store);
     Arc::new(Messaging { context, origin, store, total, settings, lines: Mutex::default() })
+}
+
+/// Which ways to brokers there will be, for whoever asks before there are any.
+pub struct Ways {
+    /// The subjects that are the lattice's own on the host's connection; nothing for a host by itself, which has none.
+    pub reserved: Option<Vec<String>>,
+    /// Whether a connection to this server can be opened at all.
+    pub check: fn(&BusServer) -> Result<()>,
+}
+
+/// What `link` would do over `configuration`, the provider's start configuration.
+///
+/// # Errors
+/// A value that cannot be used, or a host without a way to NATS.
+pub fn preview(
+    settings: &Settings,
+    ways: &Ways,
+    configuration: Option<&str>,
+    link: &LinkDefinition,
+) -> Result<LinkPlan> {
+    let (options, warnings) = Options::from_link(settings, configuration, link)?;
+    let reserved = match &options.server {
+        Some(server) => {
+            (ways.check)(server)?;
+            None
+        }
+        None => Some(ways.reserved.as_deref().ok_or_else(no_way)?),
+    };
+    line::check_subscriptions(&options, reserved)?;
+    Ok(LinkPlan { warnings, listens: None })
+}
+
+fn no_way() -> Error {
+    Error::config(
+        "this host has no connection to NATS that messaging could use: let it join a lattice (NATS_HOST, WASMCLOUD_JOIN), \
+         or give the link a `URI`",
+    )
 }
 
 struct Messaging {
@@ -96,12 +134,7 @@ impl Messaging {
                 Some(broker) => broker.open(server.clone()).await,
                 None => Err(Error::config("this program was started without a way to NATS")),
             },
-            None => broker.and_then(|broker| broker.own()).ok_or_else(|| {
-                Error::config(
-                    "this host has no connection to NATS that messaging could use: let it join a lattice (NATS_HOST, \
-                     WASMCLOUD_JOIN), or give the link a `URI`",
-                )
-            }),
+            None => broker.and_then(|broker| broker.own()).ok_or_else(no_way),
         }
     }
 

@@ -14,6 +14,7 @@ use super::settings::{
     MAX_WAITING_BYTES_LIMIT, MAX_WAITING_LIMIT, Settings,
 };
 use crate::{
+    capability::preview::unknown,
     error::{Error, Result},
     host::BusServer,
     wire::LinkDefinition,
@@ -97,6 +98,9 @@ const NAMES: [(&str, &str); 18] = [
     ("", "config_json"),
 ];
 
+/// How texts call this provider.
+const MESSAGING_NAME: &str = "messaging";
+
 impl Options {
     /// What `link` asks for, over `configuration`, the provider's start configuration. The second part of the answer says
     /// what was not understood, one sentence each.
@@ -111,17 +115,17 @@ impl Options {
         let mut warnings = Vec::new();
         let mut given = Given::default();
         if let Some(text) = configuration.filter(|text| !text.trim().is_empty()) {
-            given.add(json("the start configuration", text.as_bytes())?, &mut warnings);
+            given.add(json("the start configuration", text.as_bytes())?, &mut warnings)?;
         }
         let mut own = Given::default();
         if let Some(text) = link.value("config_b64") {
             let bytes = BASE64_NOPAD.decode(text.trim().trim_end_matches('=').as_bytes()).map_err(|cause| {
                 Error::config(format!("the link value `config_b64` is not base64 ({cause}): encode JSON with it"))
             })?;
-            own.add(json("`config_b64`", &bytes)?, &mut warnings);
+            own.add(json("`config_b64`", &bytes)?, &mut warnings)?;
         }
         if let Some(text) = link.value("config_json") {
-            own.add(json("`config_json`", text.as_bytes())?, &mut warnings);
+            own.add(json("`config_json`", text.as_bytes())?, &mut warnings)?;
         }
         for (name, value) in &link.values {
             let name = name.to_ascii_lowercase();
@@ -129,7 +133,7 @@ impl Options {
                 Some(("", _)) => {}
                 Some((member, _)) if *member == "subscriptions" => own.subscribe(value),
                 Some((member, _)) => drop(own.0.insert((*member).to_owned(), Value::String(value.clone()))),
-                None => warnings.push(format!("the link value `{name}` means nothing to messaging")),
+                None => warnings.push(unknown("link value", &name, MESSAGING_NAME, NAMES.map(|(_, known)| known))?),
             }
         }
         given.0.extend(own.0);
@@ -149,17 +153,19 @@ fn json(what: &str, bytes: &[u8]) -> Result<Map<String, Value>> {
 }
 
 impl Given {
-    fn add(&mut self, members: Map<String, Value>, warnings: &mut Vec<String>) {
+    fn add(&mut self, members: Map<String, Value>, warnings: &mut Vec<String>) -> Result<()> {
         for (name, value) in members {
             if value.is_null() {
                 continue;
             }
             if !NAMES.iter().any(|(member, _)| *member == name) {
-                warnings.push(format!("the setting `{name}` means nothing to messaging"));
+                let known = NAMES.iter().map(|(member, _)| *member).filter(|member| !member.is_empty());
+                warnings.push(unknown("setting", &name, MESSAGING_NAME, known)?);
                 continue;
             }
             self.0.insert(name, value);
         }
+        Ok(())
     }
 
     /// Adds the subscriptions of a link value to those of the JSON.

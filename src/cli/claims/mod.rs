@@ -21,7 +21,7 @@ Examples:
 
 /// Largest module that is signed or inspected, bytes. Actors have some hundred KiB; this is far beyond what a board could
 /// load and keeps a mistyped name of a disk image from filling the memory.
-const MODULE_LIMIT: Limit = Limit { bytes: 256 * 1024 * 1024, setting: "MODULE_LIMIT in the source" };
+const MODULE_LIMIT: Limit = Limit::fixed(256 * 1024 * 1024);
 
 /// Sign modules, inspect claims, write tokens.
 #[derive(Debug, clap::Args)]

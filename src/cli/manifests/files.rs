@@ -79,17 +79,23 @@ pub async fn record(host: &Host, applied: &BTreeSet<String>, before: &BTreeSet<S
 ///
 /// # Errors
 /// It cannot be read, or is none.
-pub fn read(path: &Path, config: &Config) -> Result<Application> {
+pub fn read(path: &Path, config: &Config) -> Result<manifest::Application> {
     let manifest = manifest::read(path, &config.labels)?;
     for warning in &manifest.warnings {
         log::warn!("{warning}");
     }
-    Ok(Application {
+    Ok(manifest)
+}
+
+/// What of `manifest` runs on this host.
+pub fn wanted(manifest: manifest::Application, config: &Config) -> Application {
+    Application {
         name: manifest.name,
         version: manifest.version,
         actors: manifest
             .actors
             .into_iter()
+            .filter(|actor| actor.runs_here)
             .map(|actor| ActorComponent {
                 name: actor.name,
                 reference: match actor.path {
@@ -107,6 +113,7 @@ pub fn read(path: &Path, config: &Config) -> Result<Application> {
         providers: manifest
             .capabilities
             .into_iter()
+            .filter(|capability| capability.runs_here)
             .map(|capability| ProviderComponent {
                 name: capability.name,
                 reference: capability.reference.text().to_owned(),
@@ -115,5 +122,5 @@ pub fn read(path: &Path, config: &Config) -> Result<Application> {
                 configuration: capability.configuration,
             })
             .collect(),
-    })
+    }
 }

@@ -5,7 +5,7 @@
 //! is tried again. From a directory, applications whose file is gone go too, and one that cannot be read leaves its
 //! application as it was: a board must not go dark because of one bad file.
 
-mod files;
+pub(super) mod files;
 mod worker;
 
 use std::{
@@ -19,6 +19,7 @@ use smol::{Task, Timer, channel, future};
 
 use self::worker::Worker;
 use crate::{
+    cli::preflight::applications::Judge,
     config::Config,
     error::{Error, Result},
     host::{Host, application::Asking},
@@ -67,6 +68,7 @@ impl Manifests {
             asking: Asking::ForUnknown,
             files: Vec::new(),
             unread: false,
+            judge: Arc::new(Mutex::new(Judge::new(config))),
         };
         // Known before the task has its first turn: nobody may take the host for ready until then.
         host.pend(&subject(&worker.path));

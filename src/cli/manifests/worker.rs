@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -14,8 +14,8 @@ use smol::{Timer, channel, future};
 
 use super::{Request, Shared, files, held, subject};
 use crate::{
-    cli::artifact::watch,
-    config::Config,
+    cli::{artifact::watch, preflight::applications::Judge},
+    config::{Config, manifest},
     error::{Error, Kind, Result},
     host::{Application, Host, application::Asking, desired::Desired},
     log,
@@ -50,6 +50,8 @@ pub(super) struct Worker {
     pub files: Vec<PathBuf>,
     /// Whether one of them could not be read.
     pub unread: bool,
+    /// Who of the manifests listens where.
+    pub judge: Arc<Mutex<Judge>>,
 }
 
 impl Worker {
@@ -131,6 +133,8 @@ impl Worker {
             true => {
                 // At once: what is tried again is among them, however this round ends.
                 self.files = self.list(folder).await?;
+                // Files that are gone listen nowhere.
+                self.judge = Arc::new(Mutex::new(Judge::new(&self.config)));
                 self.files.clone()
             }
             false => {
@@ -144,10 +148,13 @@ impl Worker {
         let (mut names, mut read, mut unread) = (BTreeSet::new(), Vec::new(), false);
         let fatal = |error: &Error| first && !folder && !passes(error);
         for file in &files {
-            let outcome = self.read(file).await.and_then(|application| match names.insert(application.name.clone()) {
-                true => Ok(application),
-                false => Err(Error::config(format!("another manifest is of the application {} too", application.name))),
-            });
+            let outcome = match self.read(file).await {
+                Ok(manifest) if names.insert(manifest.name.clone()) => self.judge(file, manifest).await,
+                Ok(manifest) => {
+                    Err(Error::conflict(format!("another manifest is of the application {} too", manifest.name)))
+                }
+                Err(error) => Err(error),
+            };
             match outcome {
                 Ok(application) => read.push((file.clone(), application)),
                 Err(error) if fatal(&error) => return Err(error),
@@ -220,9 +227,21 @@ impl Worker {
         Ok(files)
     }
 
-    async fn read(&self, file: &Path) -> Result<Application> {
+    async fn read(&self, file: &Path) -> Result<manifest::Application> {
         let (config, file) = (self.config.clone(), file.to_owned());
         smol::unblock(move || files::read(&file, &config)).await
+    }
+
+    /// What of `manifest` runs here, judged beside the others.
+    async fn judge(&self, file: &Path, manifest: manifest::Application) -> Result<Application> {
+        let (judge, config, file) = (self.judge.clone(), self.config.clone(), file.to_owned());
+        smol::unblock(move || {
+            for warning in held(&judge).judge(&file, &manifest)? {
+                log::warn!("{warning}");
+            }
+            Ok(files::wanted(manifest, &config))
+        })
+        .await
     }
 
     /// Makes `application` desired state; `None` when another round was asked for while its artifacts were looked for.

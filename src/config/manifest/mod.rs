@@ -27,7 +27,7 @@ use tree::Flaw;
 /// # Errors
 /// As [`parse`]; and the file cannot be read or is no text.
 pub fn read(path: &Path, labels: &BTreeMap<String, String>) -> Result<Application> {
-    let bytes = read_blocking(path, Limit { bytes: MAX_BYTES, setting: "the size of a manifest, which is fixed" })?;
+    let bytes = read_blocking(path, Limit::fixed(MAX_BYTES))?;
     let name = path.display().to_string();
     let text = String::from_utf8(bytes).map_err(|_| Error::config(format!("{name}: a manifest is UTF-8 text")))?;
     let directory = std::path::absolute(path)

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     artifact::{Reference, Source},
-    config::suggest::hint,
+    suggest::hint,
 };
 
 const API_VERSION: &str = "core.oam.dev/v1beta1";
@@ -56,6 +56,8 @@ pub struct Actor {
     pub max_concurrent: Option<u16>,
     /// Links to capabilities of this application.
     pub links: Vec<Link>,
+    /// Whether it runs on this host: its spread asks for no labels that this host lacks.
+    pub runs_here: bool,
 }
 
 /// One link, written as a trait of its actor.
@@ -84,6 +86,8 @@ pub struct Capability {
     pub link_name: String,
     /// Start configuration; an object was made JSON text.
     pub configuration: Option<String>,
+    /// Whether it runs on this host: its spread asks for no labels that this host lacks, or an actor here needs it.
+    pub runs_here: bool,
 }
 
 /// What the reader needs to know beside the text.
@@ -133,6 +137,7 @@ pub fn application(root: &Node, place: &Place<'_>) -> Result<(Application, Warni
     specification.finish(&["components"], &mut warnings);
     top.finish(&["apiVersion", "kind", "metadata", "spec"], &mut warnings);
     check_links(&application)?;
+    keep_needed(&mut application, &mut warnings);
     Ok((application, warnings))
 }
 
@@ -223,6 +228,7 @@ fn actor(
     let mut scaler = None;
     for node in traits {
         match component_trait(node, warnings)? {
+            Trait::Ignored => {}
             Trait::Link(map) => links.push(link(map, warnings)?),
             Trait::Scaler(map) => {
                 let scale = scale(map, place, warnings)?;
@@ -241,11 +247,18 @@ fn actor(
             format!("the actor {name:?} has no scaler: it runs here with this host's default, wadm would not start it"),
         ));
     }
+    let runs_here = scaler.as_ref().is_none_or(|scale| scale.lacking.is_empty());
+    if let Some(scale) = scaler.as_ref().filter(|_| !runs_here) {
+        warnings.push(Flaw::new(
+            scale.position,
+            format!("the actor {name:?} does not run on this host: its spread asks for {}", scale.lacking),
+        ));
+    }
     let max_concurrent = scaler.map(|scale| scale.replicas);
     if max_concurrent == Some(0) {
         warnings.push(Flaw::new(position, format!("the actor {name:?} has 0 replicas: it is not started")));
     }
-    Ok(Actor { name, position, reference, path, max_concurrent, links })
+    Ok(Actor { name, position, reference, path, max_concurrent, links, runs_here })
 }
 
 fn capability(
@@ -274,8 +287,10 @@ fn capability(
     map.finish(&["image", "contract", "link_name", "config", "annotations"], warnings);
 
     let mut scaled = false;
+    let mut runs_here = true;
     for node in traits {
         match component_trait(node, warnings)? {
+            Trait::Ignored => {}
             Trait::Link(map) => {
                 return Err(Flaw::new(map.position, "a linkdef is a trait of the actor; its target is the capability"));
             }
@@ -287,6 +302,7 @@ fn capability(
                         format!("the capability {name:?} has a second scaler; one says it all"),
                     ));
                 }
+                runs_here = scale.lacking.is_empty();
                 if scale.replicas != 1 {
                     warnings.push(Flaw::new(
                         scale.position,
@@ -297,7 +313,7 @@ fn capability(
         }
     }
     let link_name = link_name.unwrap_or_else(|| DEFAULT_LINK_NAME.into());
-    Ok(Capability { name, position, reference, contract_id, link_name, configuration })
+    Ok(Capability { name, position, reference, contract_id, link_name, configuration, runs_here })
 }
 
 fn reference(image: &str, position: Position) -> Result<Reference, Flaw> {
@@ -316,6 +332,8 @@ fn configuration(node: &Node) -> Result<String, Flaw> {
 enum Trait<'a> {
     Link(Map<'a>),
     Scaler(Map<'a>),
+    /// One that somebody made for a lattice of his own.
+    Ignored,
 }
 
 fn component_trait<'a>(node: &'a Node, warnings: &mut Warnings) -> Result<Trait<'a>, Flaw> {
@@ -336,10 +354,13 @@ fn component_trait<'a>(node: &'a Node, warnings: &mut Warnings) -> Result<Trait<
         )),
         other => {
             let known = ["spreadscaler", "daemonscaler", "linkdef"];
-            Err(Flaw::new(
-                position,
-                format!("the trait {other:?} is not known{}; known are {}", hint(other, known), known.join(", ")),
-            ))
+            let meant = hint(other, known);
+            let text = format!("the trait {other:?} is not known{meant}; known are {}", known.join(", "));
+            if !meant.is_empty() {
+                return Err(Flaw::new(position, text));
+            }
+            warnings.push(Flaw::new(position, format!("{text}; it is ignored")));
+            Ok(Trait::Ignored)
         }
     }
 }
@@ -365,6 +386,8 @@ fn link(mut map: Map<'_>, warnings: &mut Warnings) -> Result<Link, Flaw> {
 struct Scale {
     position: Position,
     replicas: u16,
+    /// The labels that every group of its spread asks for and this host lacks, for people; empty where it runs here.
+    lacking: String,
 }
 
 fn scale(mut map: Map<'_>, place: &Place<'_>, warnings: &mut Warnings) -> Result<Scale, Flaw> {
@@ -384,12 +407,16 @@ fn scale(mut map: Map<'_>, place: &Place<'_>, warnings: &mut Warnings) -> Result
     };
     let spread = map.take_list("spread")?;
     map.finish(&["replicas", "spread"], warnings);
-    if spread.len() > 1 {
-        let groups = spread.len();
+    let mut lacking = Vec::new();
+    let mut meets_one = spread.is_empty();
+    let count = spread.len();
+    if count > 1 {
+        let groups = count;
         warnings.push(Flaw::new(
             position,
             format!(
-                "the spread over {groups} groups of hosts has no effect on one board: all {replicas} replicas run here"
+                "of the spread over {groups} groups of hosts this host takes the first that it belongs to, with all \
+                 {replicas} replicas"
             ),
         ));
     }
@@ -402,6 +429,7 @@ fn scale(mut map: Map<'_>, place: &Place<'_>, warnings: &mut Warnings) -> Result
                 format!("weight must be a number, this is {}", weight.content.kind()),
             ));
         }
+        let mut missing = Vec::new();
         if let Some(requirements) = group.take("requirements") {
             let Content::Map(members) = &requirements.content else {
                 return Err(Flaw::new(
@@ -413,20 +441,40 @@ fn scale(mut map: Map<'_>, place: &Place<'_>, warnings: &mut Warnings) -> Result
                 let wanted = text(&member.value, &format!("the requirement {}", member.key), warnings)?;
                 let found = place.labels.get(&member.key);
                 if found != Some(&wanted) {
-                    let found = found.map_or_else(|| "does not have".to_owned(), |found| format!("has as {found:?}"));
-                    warnings.push(Flaw::new(
-                        member.position,
-                        format!(
-                            "the label {} = {wanted:?} is required, which this host {found}; it runs here all the same",
-                            member.key
-                        ),
-                    ));
+                    let found = found
+                        .map_or_else(|| "this host has none".to_owned(), |found| format!("this host has {found:?}"));
+                    missing.push(format!("the label {} = {wanted:?} ({found})", member.key));
                 }
             }
         }
+        match missing.is_empty() {
+            true => meets_one = true,
+            false => lacking.push(missing.join(" and ")),
+        }
         group.finish(&["name", "requirements", "weight"], warnings);
     }
-    Ok(Scale { position, replicas })
+    let lacking = if meets_one { String::new() } else { lacking.join(", or ") };
+    Ok(Scale { position, replicas, lacking })
+}
+
+/// A capability that a spread keeps away from this host runs here all the same where an actor here is linked to it.
+fn keep_needed(application: &mut Application, warnings: &mut Warnings) {
+    let Application { actors, capabilities, .. } = application;
+    for capability in capabilities.iter_mut().filter(|capability| !capability.runs_here) {
+        let user = actors
+            .iter()
+            .find(|actor| actor.runs_here && actor.links.iter().any(|link| link.target == capability.name));
+        let name = &capability.name;
+        let text = match user {
+            Some(user) => format!(
+                "the capability {name:?} runs here although its spread asks for other hosts: the actor {:?} needs it",
+                user.name
+            ),
+            None => format!("the capability {name:?} does not run on this host: its spread asks for labels it lacks"),
+        };
+        capability.runs_here = user.is_some();
+        warnings.push(Flaw::new(capability.position, text));
+    }
 }
 
 /// Every link needs a capability, and no two may be the same link.

@@ -1,7 +1,7 @@
 //! Reads members of a map as what they should be, and remembers what deserves a warning.
 
 use super::tree::{Content, Flaw, Member, Node, Position};
-use crate::config::suggest::hint;
+use crate::suggest::hint;
 
 /// Warnings, each at its place.
 pub type Warnings = Vec<Flaw>;

@@ -92,12 +92,43 @@ fn what_one_board_cannot_honour_is_a_warning() {
     assert_eq!(
         good(&format!("{spread}{HTTP}{twice}")).warnings,
         [
-            "app.yaml:14:23: the spread over 2 groups of hosts has no effect on one board: all 4 replicas run here",
-            "app.yaml:14:71: the label zone = \"barn\" is required, which this host has as \"shed\"; it runs here all the same",
-            "app.yaml:14:134: the label arch = \"arm\" is required, which this host does not have; it runs here all the same",
+            "app.yaml:14:23: of the spread over 2 groups of hosts this host takes the first that it belongs to, with all 4 replicas",
+            "app.yaml:14:23: the actor \"echo\" does not run on this host: its spread asks for the label zone = \"barn\" (this host has \"shed\"), or the label arch = \"arm\" (this host has none)",
             "app.yaml:27:23: the capability \"http\" runs once on this board, not 3 times",
         ]
     );
+}
+
+/// One manifest serves a fleet: labels decide which boards run what.
+#[test]
+fn the_labels_of_a_spread_decide_where_an_actor_runs() {
+    let runs = |spread: &str| {
+        let text = ECHO.replace("{replicas: 4}", &format!("{{replicas: 4, spread: [{spread}]}}"));
+        good(&format!("{text}{HTTP}")).actors[0].runs_here
+    };
+    assert!(runs("{name: all}"));
+    assert!(runs("{name: here, requirements: {zone: shed}}"));
+    assert!(!runs("{name: there, requirements: {zone: barn}}"));
+    assert!(!runs("{name: there, requirements: {zone: shed, gpu: big}}"));
+    assert!(runs("{name: there, requirements: {zone: barn}}, {name: here, requirements: {zone: shed}}"));
+    let elsewhere = "      traits:\n        - type: daemonscaler\n          properties: {replicas: 1, spread: [{name: a, requirements: {zone: barn}}]}\n";
+    let app = good(&format!("{ECHO}{HTTP}{elsewhere}"));
+    assert!(app.capabilities[0].runs_here, "an actor here needs it");
+    assert!(app.warnings.iter().any(|warning| warning.contains("\"echo\" needs it")), "{:?}", app.warnings);
+    let other = ECHO.replace("{replicas: 4}", "{replicas: 4, spread: [{name: a, requirements: {zone: barn}}]}");
+    let app = good(&format!("{other}{HTTP}{elsewhere}"));
+    assert!(!app.capabilities[0].runs_here && !app.actors[0].runs_here);
+}
+
+#[test]
+fn a_trait_of_somebody_elses_is_named_and_ignored() {
+    let text = ECHO.replace(
+        "        - type: spreadscaler",
+        "        - type: nightly-backup\n          properties: {at: 3}\n        - type: spreadscaler",
+    );
+    let app = good(&format!("{text}{HTTP}"));
+    assert!(app.warnings[0].contains("\"nightly-backup\" is not known") && app.warnings[0].ends_with("it is ignored"));
+    assert_eq!(app.actors[0].max_concurrent, Some(4));
 }
 
 #[test]
