@@ -18,12 +18,7 @@ use latticed::{
     task,
     web::Client,
 };
-use support::{
-    guests,
-    host::Sandbox,
-    http::free_address,
-    manifest::Manifest,
-};
+use support::{guests, host::Sandbox, http::free_address, manifest::Manifest};
 
 /// How long a host may take to become ready or to say what is wrong. Far above what it takes, so that only a hang reaches it.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -58,7 +53,11 @@ impl Case {
     }
 
     fn directory(name: &str, one: String, two: String) -> Self {
-        Self { files: vec![("all/one.yaml", one), ("all/two.yaml", two)], target: "all", ..Self::bad(name, String::new()) }
+        Self {
+            files: vec![("all/one.yaml", one), ("all/two.yaml", two)],
+            target: "all",
+            ..Self::bad(name, String::new())
+        }
     }
 
     fn with(mut self, setting: &'static str, value: &str) -> Self {
@@ -114,7 +113,10 @@ fn link_values(cases: &mut Vec<Case>) {
         ("a misspelt member of the JSON", &[("config_json", r#"{"adress":"{address}"}"#)]),
         (
             "TLS files that are missing",
-            &[("config_json", r#"{"address":"{address}","tls":{"cert_file":"/nowhere/c","priv_key_file":"/nowhere/k"}}"#)],
+            &[(
+                "config_json",
+                r#"{"address":"{address}","tls":{"cert_file":"/nowhere/c","priv_key_file":"/nowhere/k"}}"#,
+            )],
         ),
         ("half of TLS", &[("config_json", r#"{"address":"{address}","tls":{"cert_file":"/nowhere/c"}}"#)]),
         ("a time-out of nothing", &[("address", "{address}"), ("config_json", r#"{"timeout_ms":0}"#)]),
@@ -186,6 +188,9 @@ fn manifests(cases: &mut Vec<Case>) {
     let mut wide = Manifest::new("app");
     wide.actor("echo", &guests::module_path("echo"), 1).link("httpserver", &[("address", "{address}")]);
     wide.actor("counter", &guests::module_path("counter"), 1).link("httpserver", &[("address", "0.0.0.0:{port}")]);
+    let mut idle = Manifest::new("app");
+    idle.actor("echo", &guests::module_path("echo"), 1).link("httpserver", &[("address", "{address}")]);
+    idle.actor("counter", &guests::module_path("counter"), 0).link("httpserver", &[("address", "{address}")]);
     let mut again = Manifest::new("app");
     again.actor("echo", &guests::module_path("echo"), 1);
     again.actor("other", &guests::module_path("echo"), 1);
@@ -207,6 +212,7 @@ fn manifests(cases: &mut Vec<Case>) {
         ),
         ("two actors on one port", twins.text()),
         ("two actors on one port, one of them on every address", wide.text()),
+        ("an actor that is not started yet on a port in use", idle.text()),
         ("one module twice", again.text()),
         ("a provider as a process on a host by itself", archive.text()),
         ("a target misspelt", edit("target: httpserver", "target: htpserver")),
@@ -227,7 +233,8 @@ fn manifests(cases: &mut Vec<Case>) {
     ] {
         cases.push(Case::bad(&format!("manifest: {name}"), manifest));
     }
-    let module = |name: &str, file: &'static str| Case::bad(&format!("module: {name}"), actor_from(&format!("file://{file}")));
+    let module =
+        |name: &str, file: &'static str| Case::bad(&format!("module: {name}"), actor_from(&format!("file://{file}")));
     cases.push(module("text", "text.wasm").file("text.wasm", "no module"));
     cases.push(module("without claims", "bare.wasm").file("bare.wasm", "\0asm\x01\0\0\0"));
     cases.push(Case::bad("module: larger than the limit", base()).with("WASMCLOUD_ACTOR_MODULE_BYTES", "1K"));
@@ -240,9 +247,17 @@ fn manifests(cases: &mut Vec<Case>) {
     let named = |name: &str| base().replace("name: app\n", &format!("name: {name}\n"));
     let copied = named("two").replace(&guests::module_path("echo").display().to_string(), "{folder}/copy.wasm");
     cases.push(Case::directory("directory: one port twice", base(), second("two", "{address}")));
-    cases.push(Case::directory("directory: one port twice, once on every address", base(), second("two", "[::]:{port}")));
+    cases.push(Case::directory(
+        "directory: one port twice, once on every address",
+        base(),
+        second("two", "[::]:{port}"),
+    ));
     cases.push(Case::directory("directory: one application twice", base(), second("app", "{other}")));
-    cases.push(Case::directory("directory: one link with two addresses", base(), named("two").replace("{address}", "{other}")));
+    cases.push(Case::directory(
+        "directory: one link with two addresses",
+        base(),
+        named("two").replace("{address}", "{other}"),
+    ));
     cases.push(Case::directory("directory: one actor from two files", base(), copied));
     cases.push(Case::directory("directory: no YAML", base(), "kind: [".to_owned()));
     let good = Case::directory("directory: two applications", base(), second("two", "{other}"));
@@ -310,9 +325,6 @@ fn settings(cases: &mut Vec<Case>) {
 fn warned_of(cases: &mut Vec<Case>) {
     let spread = "replicas: 1\n            spread: [{name: far, requirements: {zone: barn}}]";
     let traits = "traits:\n        - type: nightly-backup\n          properties: {hour: 3}";
-    let mut idle = Manifest::new("app");
-    idle.actor("echo", &guests::module_path("echo"), 1).link("httpserver", &[("address", "{address}")]);
-    idle.actor("counter", &guests::module_path("counter"), 0).link("httpserver", &[("address", "{address}")]);
     let configured = "contract: wasmcloud:httpserver\n        config: {port: 80}";
     for (name, manifest) in [
         ("nothing", base()),
@@ -321,13 +333,17 @@ fn warned_of(cases: &mut Vec<Case>) {
         ("a URL for the key-value store", linked("counter", "keyvalue", "wasmcloud:keyvalue", &[("URL", "redis://x")])),
         (
             "a server that is away",
-            linked("mailbox", "messaging", "wasmcloud:messaging", &[("URI", "nats://127.0.0.1:1"), ("SUBSCRIPTION", "a.>")]),
+            linked(
+                "mailbox",
+                "messaging",
+                "wasmcloud:messaging",
+                &[("URI", "nats://127.0.0.1:1"), ("SUBSCRIPTION", "a.>")],
+            ),
         ),
         ("an actor without the claim", linked("echo", "keyvalue", "wasmcloud:keyvalue", &[])),
         ("an actor that runs elsewhere", base().replace("replicas: 1", spread)),
         ("a trait of somebody's own", base().replace("traits:", traits)),
         ("a configuration of a built-in", base().replace("contract: wasmcloud:httpserver", configured)),
-        ("an actor that is not started on a port in use", idle.text()),
     ] {
         cases.push(Case::good(&format!("good: {name}"), manifest));
     }

@@ -136,6 +136,12 @@ fn a_running_host_is_called_shown_and_stopped() {
         assert!(page.contains(part), "{part}: {page}");
     }
 
+    // Whatever the status shows names the actor: its name, and the beginning of its key.
+    for word in ["echo", &guests::key("echo")[..12]] {
+        let answer = place.latticed(&["call", word, "HttpServer.HandleRequest", REQUEST]);
+        assert!(answer.status.success() && answer.stderr.is_empty(), "{word}: {answer:?}");
+    }
+
     let stopped = place.latticed(&["stop"]);
     assert!(stopped.status.success(), "{stopped:?}");
     // `stop` returns when the process is gone, not when it has promised to go.

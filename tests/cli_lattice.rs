@@ -119,12 +119,20 @@ fn events_are_waited_for_and_actors_are_called_over_nats() {
         }
     };
     assert!(answer.status.success(), "{answer:?}");
+    assert_eq!(error_of(&answer), "", "nothing but the answer");
     let answer: serde_json::Value = serde_json::from_slice(&answer.stdout).expect("JSON");
     assert_eq!((&answer["statusCode"], &answer["body"]), (&200.into(), &"hello".into()), "{answer}");
 
     // By its call alias too, once the host knows its claims; and an alias nobody has is said to be one.
     let answer = latticed(&["call", "--lattice", "test/echo", "HttpServer.HandleRequest", REQUEST, "--timeout", "30"]);
     assert!(answer.status.success(), "{answer:?}");
+    let answer = latticed(&["call", "--lattice", "echo", "HttpServer.HandleRequest", REQUEST, "--timeout", "30"]);
+    assert!(answer.status.success(), "by its name: {answer:?}");
+    let stranger = KeyPair::generate(Role::Cluster).expect("random numbers").seed().expose().to_owned();
+    let refused = sandbox.command(&call).envs(settings).env("WASMCLOUD_CLUSTER_SEED", stranger).output();
+    let refused = refused.expect("the program can be started");
+    assert_eq!(refused.status.code(), Some(7), "{refused:?}");
+    assert!(error_of(&refused).starts_with("latticed: Anti-forgery check failed"), "{refused:?}");
     let unknown = latticed(&["call", "--lattice", "test/nobody", "A.B", "--timeout", "30"]);
     assert_eq!(unknown.status.code(), Some(4), "{unknown:?}");
     assert!(error_of(&unknown).contains("test/nobody"), "{unknown:?}");

@@ -15,12 +15,16 @@ use latticed::{
     actor::{self, Engine},
     error::Kind,
     host::{
-        Application, Control, Host,
+        Application, Control, Host, Policy, Readiness,
         application::{ActorComponent, LinkComponent, ProviderComponent},
+        health::{self, Patient},
     },
     store::{Digest, RealDisk},
     task,
-    wire::interface::HTTP_SERVER,
+    wire::{
+        LinkDefinition,
+        interface::{HTTP_SERVER, KEY_VALUE},
+    },
 };
 use support::{guests, in_process};
 
@@ -113,6 +117,66 @@ fn an_application_that_contradicts_itself_changes_nothing() {
             let refused = host.apply(foreign).await.expect_err("the link is another application's");
             assert!(refused.text().contains("the application echo"), "unexpected text: {refused}");
             assert_eq!(host.desired(), before);
+        })
+        .await;
+    });
+}
+
+#[test]
+fn an_actor_ended_for_bad_health_waits_for_a_command_about_it() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    task::block_on(async {
+        let host = host(directory.path()).await;
+        host.health().configure(health::Settings { failures: 1, restarts: 0, ..health::Settings::default() });
+        let (readiness, patient) = (Readiness::default(), Patient::Actor(guests::key("echo")));
+        in_process::beside(&host, async {
+            host.apply(echo_behind_http()).await.expect("the application is taken");
+            host.settle().await;
+            let lacks = || readiness.lacks(&host, Policy::Local);
+            assert_eq!(lacks(), []);
+            let runs = || host.status().actors.len();
+
+            host.report_health(&patient, Err("too dry".into()));
+            host.settle().await;
+            assert_eq!((runs(), lacks()), (0, Vec::new()), "nobody expects it to run");
+            let problems = host.status().problems;
+            assert!(problems.iter().any(|problem| problem.contains("too dry")), "{problems:?}");
+
+            let other = LinkDefinition {
+                id: "other".into(),
+                actor_id: guests::key("counter"),
+                provider_id: "VX".into(),
+                contract_id: "wasmcloud:keyvalue".into(),
+                ..LinkDefinition::default()
+            };
+            host.change(|desired| desired.put_link(other)).await.expect("a link of others");
+            host.reconsider();
+            host.settle().await;
+            assert_eq!(runs(), 0, "a command about something else");
+
+            host.apply(echo_behind_http()).await.expect("the application is taken again");
+            host.settle().await;
+            assert_eq!((runs(), host.status().problems), (1, Vec::new()));
+        })
+        .await;
+    });
+}
+
+#[test]
+fn a_link_that_the_claims_do_not_name_is_told() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    task::block_on(async {
+        let host = host(directory.path()).await;
+        in_process::beside(&host, async {
+            let mut application = echo_behind_http();
+            application.providers[0].reference = "builtin:keyvalue".into();
+            application.providers[0].contract_id = KEY_VALUE.into();
+            application.actors[0].links[0].values.clear();
+            host.apply(application).await.expect("the application is taken");
+            host.settle().await;
+            let problems = host.status().problems;
+            assert!(problems.len() == 1 && problems[0].contains("--cap wasmcloud:keyvalue"), "{problems:?}");
+            assert_eq!(Readiness::default().lacks(&host, Policy::Local), [], "everything asked for runs");
         })
         .await;
     });

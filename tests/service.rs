@@ -202,10 +202,8 @@ fn an_unwell_actor_is_started_again_until_it_is_enough() {
     let output = host.output();
     assert_eq!(output.matches("actor ill started").count(), 3, "one start and two more: {output}");
     assert_eq!(output.matches("actor echo started").count(), 1, "echo is well: {output}");
-    let (status, body) = probe(&probes, "/readyz");
-    let key = guests::key("ill");
-    assert_eq!((status, body["lacks"][0]["what"].as_str()), (500, Some(&*format!("actor {key}"))), "{body}");
-    assert!(body["lacks"][0]["why"].as_str().is_some_and(|why| why.contains("too dry")), "{body}");
+    // Nobody expects it to run any more: what is left of the host is well.
+    eventually("readiness heals", || probe(&probes, "/readyz").0 == 200);
     let status = host.status();
     assert_eq!(status.actors.len(), 1, "{status:?}");
     assert!(status.problems.iter().any(|problem| problem.contains("too dry")), "{status:?}");

@@ -20,7 +20,7 @@ use crate::{
         handle::{Ended, Inner, Until},
         module::{Compiled, Entry},
     },
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     wire::Trace,
 };
 
@@ -243,6 +243,26 @@ impl<'a> Running<'a> {
                 None => Error::guest(cause.to_string()),
             },
         }
+    }
+}
+
+/// Whether `error` is that of a guest that trapped, and not one that it answered with.
+pub fn is_trap(error: &Error) -> bool {
+    const TRAPS: [TrapCode; 8] = [
+        TrapCode::UnreachableCodeReached,
+        TrapCode::MemoryOutOfBounds,
+        TrapCode::TableOutOfBounds,
+        TrapCode::IndirectCallToNull,
+        TrapCode::IntegerDivisionByZero,
+        TrapCode::IntegerOverflow,
+        TrapCode::BadConversionToInteger,
+        TrapCode::BadSignature,
+    ];
+    match error.kind() {
+        // Out of fuel, stack or memory.
+        Kind::Limit => true,
+        Kind::Guest => TRAPS.iter().any(|code| code.trap_message() == error.text()),
+        _ => false,
     }
 }
 

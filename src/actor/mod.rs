@@ -34,6 +34,7 @@ mod wasi;
 
 pub use engine::Engine;
 pub use handle::{Actor, Context, Counts};
+pub use invocation::is_trap;
 pub use outcall::{HostCall, Outcalls};
 pub use settings::Settings;
 pub use slot::ModuleSource;

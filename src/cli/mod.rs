@@ -52,10 +52,12 @@ use crate::{
 
 const EXAMPLES: &str = "\
 Examples:
-  latticed run counter.yaml             start a host with the actors and links of a manifest
-  latticed status                       what runs on it
-  latticed call echo Echo.Say '{\"n\":1}'  call an actor
-  latticed stop                         drain and stop it
+  latticed check tests/quickstart/counter.yaml   what a host would do with a manifest
+  latticed run tests/quickstart/counter.yaml     start a host with the actors and links of it
+  latticed status                                what runs on it
+  latticed call counter HttpServer.HandleRequest \\
+    '{\"method\":\"GET\",\"path\":\"/\",\"queryString\":\"\",\"header\":{},\"body\":{\"$bin\":\"\"}}'
+  latticed stop                                  drain and stop it
 
 `latticed help COMMAND` explains a command and gives an example of it.";
 

@@ -20,7 +20,7 @@ pub fn of(status: &HostStatus, width: Option<usize>) -> String {
     if !status.problems.is_empty() {
         page.push_str("\nProblems\n");
         for problem in &status.problems {
-            push(&mut page, format_args!("  {}", printable(problem)));
+            push(&mut page, format_args!("  {}", printable(&named(problem, status))));
         }
     }
     downloads(&mut page, status);
@@ -28,6 +28,20 @@ pub fn of(status: &HostStatus, width: Option<usize>) -> String {
     section(&mut page, "No providers run.", status.providers.len(), providers(status), width);
     section(&mut page, "There are no links.", status.links.len(), links(status), width);
     page
+}
+
+/// `text` with names in the place of keys and of the identities of links, which are numbers of 64 digits.
+fn named(text: &str, status: &HostStatus) -> String {
+    let name = |key: &str| status.names.get(key).map_or(key, String::as_str).to_owned();
+    let mut text = text.to_owned();
+    for link in status.links.iter().filter(|link| !link.id.is_empty()) {
+        let words = format!("of {} to {} ({})", name(&link.actor_id), link.contract_id, link.link_name);
+        text = text.replace(&link.id, &words);
+    }
+    for (key, name) in status.names.iter().filter(|(key, _)| !key.is_empty()) {
+        text = text.replace(key.as_str(), name);
+    }
+    text
 }
 
 fn head(status: &HostStatus) -> String {
@@ -339,6 +353,25 @@ mod tests {
         let page = of(&status(), None);
         assert!(page.contains("url") && !page.contains("secret"), "{page}");
         assert!(!page.contains('\x1b'));
+    }
+
+    #[test]
+    fn problems_name_actors_and_links_instead_of_keys() {
+        let key = format!("M{}", "A".repeat(55));
+        let id = "0123456789ABCDEF".repeat(4);
+        let mut status = status();
+        status.names.insert(key.clone(), "counter".into());
+        status.links[0].id.clone_from(&id);
+        status.problems = vec![format!("link {id}: port busy"), format!("actor {key}: unhealthy"), "MOTHER: x".into()];
+        let page = of(&status, None);
+        for part in [
+            "  link of counter to wasmcloud:httpserver (default): port busy\n",
+            "  actor counter: unhealthy\n",
+            "  MOTHER: x\n",
+        ] {
+            assert!(page.contains(part), "{part} is missing in\n{page}");
+        }
+        assert!(!page.contains(&id), "{page}");
     }
 
     #[test]

@@ -105,11 +105,16 @@ impl Kind {
                 .map(|word| (*word).to_owned())
                 .ok_or_else(|| format!("one of {}", words.join(", "))),
             Kind::List => {
-                Ok(text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect::<Vec<_>>().join(","))
+                let items: Vec<&str> = text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
+                match items.is_empty() && !text.is_empty() {
+                    // A list that closes something must not be open because of a mistake.
+                    true => Err("one item at least; leave it away to set nothing".to_owned()),
+                    false => Ok(items.join(",")),
+                }
             }
             Kind::Keys(role) => {
                 let keys: Vec<&str> = text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
-                match keys.iter().all(|key| key.parse::<PublicKey>().is_ok_and(|key| key.role() == role)) {
+                match !keys.is_empty() && keys.iter().all(|key| key.parse::<PublicKey>().is_ok_and(|key| key.role() == role)) {
                     true => Ok(keys.join(",")),
                     false => Err(format!("public keys of role {}, {}… each", role.name(), role.letter())),
                 }

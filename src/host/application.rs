@@ -13,6 +13,7 @@ use crate::{
         Host,
         change::Module,
         desired::{Desired, DesiredActor, DesiredLink, DesiredProvider, Group},
+        health::Patient,
     },
     log,
     wire::{LinkDefinition, link::link_id, subject::check_part},
@@ -95,7 +96,13 @@ impl Host {
     /// # Errors
     /// The disk failed. Nothing was changed then.
     pub async fn adopt(&self, name: &str, part: Desired) -> Result<()> {
-        self.change(|desired| desired.replace_application(name, part)).await
+        let actors = part.actors.keys().cloned().map(Patient::Actor);
+        let providers = part.providers.keys().cloned().map(|(key, name)| Patient::Provider(key, name));
+        let asked: Vec<Patient> = actors.chain(providers).collect();
+        self.change(|desired| desired.replace_application(name, part)).await?;
+        // Also where that changed nothing: whoever applies it again wants all of it to run.
+        asked.iter().for_each(|patient| self.release(patient));
+        Ok(())
     }
 
     /// What `application` asks for, with everything it names fetched and checked; sources are asked as `asking` says. Changes

@@ -6,8 +6,9 @@
 //! place of the host. One that is busy to its limit is left alone: it works, and its deadline bounds it.
 //!
 //! Who does not implement the operation is well. SDKs answer an operation they do not know with an error of their own,
-//! others with an echo or a trap, so *implementing* means to have answered once as the interface says; only from then on
-//! does an error, a trap, a time-out or `healthy: false` count against an actor.
+//! others with an echo, so *implementing* means to have answered once as the interface says; only from then on does an
+//! error, a time-out or `healthy: false` count against an actor. A trap always counts: whatever is asked, a guest that is
+//! well answers.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +20,7 @@ use serde::Deserialize;
 use smol::Timer;
 
 use crate::{
-    actor::Context,
+    actor::{self, Context},
     error::{Error, Kind, Result},
     host::{Host, health::Patient, routes::RunningActor},
     store::Digest,
@@ -107,6 +108,7 @@ fn judge(outcome: Result<Vec<u8>>, implements: bool) -> (Option<Result<(), Strin
         Ok(Answer { healthy: false, message }) => (Some(Err(message.unwrap_or_else(|| "it says so".to_owned()))), true),
         // It is stopping, or the host is full: no fault of the actor.
         Err(error) if matches!(error.kind(), Kind::Busy | Kind::Unavailable | Kind::Storage) => (None, implements),
+        Err(error) if actor::is_trap(&error) => (Some(Err(format!("it trapped: {}", short(&error)))), implements),
         Err(_) if !implements => (Some(Ok(())), false),
         Err(error) => (Some(Err(short(&error))), true),
     }
@@ -127,12 +129,23 @@ mod tests {
     fn who_never_answered_properly_is_well_whatever_it_says() {
         for outcome in [
             Err(Error::guest("method not handled Actor::HealthRequest")),
-            Err(Error::guest("unreachable")),
             Err(Error::timeout("late")),
             Ok(b"{}".to_vec()),
             Ok(Vec::new()),
         ] {
             assert_eq!(judge(outcome, false), (Some(Ok(())), false));
+        }
+    }
+
+    #[test]
+    fn a_trap_is_no_health() {
+        let trap = || Err(Error::guest("wasm `unreachable` instruction executed"));
+        for implements in [false, true] {
+            let (found, still) = judge(trap(), implements);
+            assert!(
+                found.is_some_and(|found| found.is_err_and(|why| why.starts_with("it trapped: wasm `unreachable`")))
+            );
+            assert_eq!(still, implements);
         }
     }
 

@@ -46,6 +46,9 @@ pub struct HostStatus {
     /// Why the last reload changed nothing; nothing after one that went well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_reloaded: Option<String>,
+    /// Names of what should run, by key: for people, in the place of keys.
+    #[serde(default)]
+    pub names: BTreeMap<String, String>,
     /// What is not as desired, one sentence each; empty on a healthy host.
     pub problems: Vec<String>,
 }

@@ -22,7 +22,7 @@ use crate::{
         builtin::Builtins,
         desired::Desired,
         event::{Event, Events},
-        health::Health,
+        health::{Health, Patient},
         pending::Pending,
         reconcile::Reconciler,
     },
@@ -61,6 +61,14 @@ pub struct Settings {
     pub rules: Rules,
     /// Limits of what is fetched and kept.
     pub artifacts: artifact::Settings,
+}
+
+/// Who is asked for otherwise in `after` than in `before`.
+fn touched(before: &Desired, after: &Desired) -> Vec<Patient> {
+    let actors = after.actors.iter().filter(|(key, actor)| before.actors.get(*key) != Some(*actor));
+    let providers = after.providers.iter().filter(|(key, provider)| before.providers.get(*key) != Some(*provider));
+    let actors = actors.map(|(key, _)| Patient::Actor(key.clone()));
+    actors.chain(providers.map(|((key, name), _)| Patient::Provider(key.clone(), name.clone()))).collect()
 }
 
 /// What a host is made of.
@@ -299,7 +307,9 @@ impl Host {
         if !batch.is_empty() {
             self.store.commit(batch).await?;
         }
+        let touched = touched(&before, &after);
         *self.lock_desired() = Arc::new(after);
+        touched.iter().for_each(|patient| self.release(patient));
         self.reconciler.wake();
         Ok(())
     }

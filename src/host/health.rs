@@ -104,6 +104,8 @@ struct Record {
     restarts: u32,
     /// It was ended and has not been started again.
     ended: bool,
+    /// It was ended for good: it is not expected to run until a command releases it.
+    given_up: bool,
 }
 
 /// Records by entity. Bounded by what should run: others are forgotten with each pass of the reconciler.
@@ -126,6 +128,7 @@ impl Records {
             failures: 0,
             restarts: 0,
             ended: false,
+            given_up: false,
         });
         let was_well = record.complaint.is_none();
         let is_well = complaint.is_none();
@@ -138,7 +141,7 @@ impl Records {
         if was_well != is_well || new || record.ended {
             record.since = now;
         }
-        record.ended = false;
+        (record.ended, record.given_up) = (false, false);
         record.complaint = complaint;
         if is_well {
             record.failures = 0;
@@ -154,6 +157,7 @@ impl Records {
         record.failures = 0;
         record.ended = true;
         if record.restarts >= settings.restarts {
+            record.given_up = true;
             return (verdict, Consequence::End(None));
         }
         let wait = FIRST_WAIT.saturating_mul(1 << record.restarts.min(16)).min(LONGEST_WAIT);
@@ -180,9 +184,15 @@ impl Records {
         self.0.get(patient).is_some_and(|record| record.complaint.is_some())
     }
 
-    /// Who is unwell, why, and since when.
+    /// Who is unwell, why, and since when; without those that were ended for good.
     pub fn unwell(&self) -> impl Iterator<Item = (&Patient, &str, Instant)> {
-        self.0.iter().filter_map(|(patient, record)| Some((patient, record.complaint.as_deref()?, record.since)))
+        let expected = self.0.iter().filter(|(_, record)| !record.given_up);
+        expected.filter_map(|(patient, record)| Some((patient, record.complaint.as_deref()?, record.since)))
+    }
+
+    /// Forgets what was found of `patient`.
+    pub fn forget(&mut self, patient: &Patient) {
+        self.0.remove(patient);
     }
 
     /// Forgets all but those that `wanted` says should run.
@@ -286,6 +296,14 @@ impl Host {
         }
     }
 
+    /// Lets start again what was ended because it was unwell: somebody asks for it.
+    pub fn release(&self, patient: &Patient) {
+        if self.reconciler.release(&patient.subject()) {
+            held(&self.health.records).forget(patient);
+            self.reconciler.nudge();
+        }
+    }
+
     /// Ends what was found unwell too often. The reconciler calls it before it makes its plan.
     pub(super) async fn end_the_unwell(&self) {
         let condemned = std::mem::take(&mut *held(&self.health.condemned));
@@ -304,7 +322,7 @@ impl Host {
             let wait = again.map(|again| again.saturating_duration_since(Instant::now()).as_secs_f32().ceil());
             let next = match wait {
                 Some(wait) => format!("started again in {wait} s"),
-                None => "it was started again too often and waits for a command".to_owned(),
+                None => "it was started again too often and waits for a command about it".to_owned(),
             };
             log::warn!("{subject} was {reason}; {next}");
             self.reconciler.hold(subject, Error::unavailable(format!("{reason}; {next}")), again);
@@ -346,6 +364,9 @@ mod tests {
             }
         }
         assert_eq!(ends, [(3, Some(1)), (6, Some(2)), (9, Some(4)), (12, None)]);
+        assert_eq!(records.unwell().count(), 0, "nobody expects it to run");
+        records.report(&actor(), Some("ill".into()), &settings, now);
+        assert_eq!(records.unwell().count(), 1, "somebody started it again");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::{
     host::{
         Capability, Host, Invoke, ProviderContext,
         awaited::Awaited,
-        desired::{DesiredActor, DesiredProvider},
+        desired::{Desired, DesiredActor, DesiredProvider},
         event::Event,
         health::Patient,
         plan::{Running, Step, plan},
@@ -28,7 +28,7 @@ use crate::{
         restart::Restarts,
         retry::Failures,
         router::Counters,
-        routes::{RunningActor, RunningProvider},
+        routes::{RunningActor, RunningProvider, unclaimed},
     },
     log,
     store::{Blobs, Digest},
@@ -127,9 +127,14 @@ impl Reconciler {
         self.nudge();
     }
 
-    /// Leaves `subject` alone until `again`, or until a command comes, because of `error`.
+    /// Leaves `subject` alone until `again`, or until a command releases it, because of `error`.
     pub(super) fn hold(&self, subject: String, error: Error, again: Option<Instant>) {
         self.state().failures.hold(subject, error, again);
+    }
+
+    /// Lets `subject` start again that was held; answers whether it was.
+    pub(super) fn release(&self, subject: &str) -> bool {
+        self.state().failures.release(subject)
     }
 
     /// `subject` failed at `now`.
@@ -166,7 +171,7 @@ impl Reconciler {
     /// What failed last time or waits for something, and why.
     pub fn failing(&self) -> Vec<(String, String)> {
         let state = self.state();
-        let failures = state.failures.iter().map(|(subject, why)| (subject.to_owned(), why.to_owned()));
+        let failures = state.failures.unresolved().map(|(subject, why)| (subject.to_owned(), why.to_owned()));
         failures.chain(state.awaited.iter().map(|(subject, why)| (subject, why.to_owned()))).collect()
     }
 
@@ -355,6 +360,10 @@ impl Host {
         {
             let mut state = self.reconciler.state();
             state.restarts.retain(|name| desired.providers.contains_key(name));
+            let actors = desired.actors.keys().cloned().map(Patient::Actor);
+            let providers = desired.providers.keys().cloned().map(|(key, name)| Patient::Provider(key, name));
+            let wanted: BTreeSet<String> = actors.chain(providers).map(|patient| patient.subject()).collect();
+            state.failures.retain_held(|subject| wanted.contains(subject));
             state.awaited.retain(|name| desired.providers.contains_key(name));
         }
         let mut steps = plan(&desired, &self.running());
@@ -497,6 +506,9 @@ impl Host {
         };
         actor.set_max_concurrent(desired.max_concurrent());
         let (name, revision) = (claims.name.clone(), claims.revision);
+        for link in desired_links(&self.desired(), &desired.public_key) {
+            warn_of_unclaimed(&claims, link);
+        }
         let before = self.router.routes_mut().put_actor(RunningActor { desired: desired.clone(), claims, actor });
         match before {
             // Invocations in flight end on the module they began with, and nobody waits for them here.
@@ -623,6 +635,9 @@ impl Host {
             )))
         });
         outcome?;
+        if let Some(actor) = self.router.routes().actor(&link.actor_id) {
+            warn_of_unclaimed(&actor.claims, link);
+        }
         self.reconciler.state().links.insert(link.id.clone(), link.clone());
         self.tell(&Event::LinkSet(link.clone()));
         Ok(())
@@ -686,6 +701,21 @@ impl Host {
             Step::Link(link) => self.tell(&Event::LinkFailed(link.clone(), error)),
             Step::Unlink(_) | Step::StopActor(_) | Step::StopProvider(_) => {}
         }
+    }
+}
+
+/// The links of the actor `key` to providers of this host.
+fn desired_links<'a>(desired: &'a Desired, key: &'a str) -> impl Iterator<Item = &'a LinkDefinition> {
+    let here = |link: &LinkDefinition| {
+        desired.providers.keys().any(|(provider, name)| *provider == link.provider_id && *name == link.link_name)
+    };
+    desired.links.values().map(|wanted| &wanted.link).filter(move |link| link.actor_id == key && here(link))
+}
+
+/// Says that a link is of no use to an actor whose claims do not name its contract.
+fn warn_of_unclaimed(claims: &claims::SignedModule, link: &LinkDefinition) {
+    if !claims.may_use(&link.contract_id) {
+        log::warn!("{}", unclaimed(&claims.name, &link.contract_id); actor_id = link.actor_id, link_name = link.link_name);
     }
 }
 

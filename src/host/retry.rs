@@ -20,6 +20,8 @@ struct Failure {
     error: Error,
     attempts: u32,
     next: Option<Instant>,
+    /// It runs into no error when it is tried; it was ended on purpose. A command about something else does not release it.
+    held: bool,
 }
 
 /// Failed steps by subject. Bounded by the desired state: a subject that is no longer wanted is forgotten.
@@ -38,13 +40,27 @@ impl Failures {
         let attempts = self.0.get(&subject).map_or(0, |failure| failure.attempts) + 1;
         let curable = !matches!(error.kind(), Kind::Invalid | Kind::Denied | Kind::Config | Kind::Usage | Kind::Limit);
         let wait = FIRST_WAIT.saturating_mul(1 << (attempts - 1).min(16)).min(LONGEST_WAIT);
-        self.0.insert(subject, Failure { error, attempts, next: curable.then_some(now + wait) });
+        self.0.insert(subject, Failure { error, attempts, next: curable.then_some(now + wait), held: false });
         curable.then_some(wait)
     }
 
-    /// Leaves `subject` alone until `again`, or until a command comes, because of `error`.
+    /// Leaves `subject` alone until `again`, or until a command releases it, because of `error`.
     pub fn hold(&mut self, subject: String, error: Error, again: Option<Instant>) {
-        self.0.insert(subject, Failure { error, attempts: 1, next: again });
+        self.0.insert(subject, Failure { error, attempts: 1, next: again, held: true });
+    }
+
+    /// Forgets that `subject` was held; answers whether it was.
+    pub fn release(&mut self, subject: &str) -> bool {
+        let held = self.0.get(subject).is_some_and(|failure| failure.held);
+        if held {
+            self.0.remove(subject);
+        }
+        held
+    }
+
+    /// Forgets those that were held and that `wanted` does not name.
+    pub fn retain_held(&mut self, wanted: impl Fn(&str) -> bool) {
+        self.0.retain(|subject, failure| !failure.held || wanted(subject));
     }
 
     /// Forgets `subject`: it went well.
@@ -62,9 +78,9 @@ impl Failures {
         self.0.contains_key(subject)
     }
 
-    /// Forgets everything: a command changed what is wanted, so each step deserves a fresh try.
+    /// Forgets everything but what is held: a command changed what is wanted, so each step deserves a fresh try.
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.0.retain(|_, failure| failure.held);
     }
 
     /// When the next retry is due.
@@ -84,6 +100,12 @@ impl Failures {
         self.0.iter().map(|(subject, failure)| (subject.as_str(), failure.error.text()))
     }
 
+    /// The same without those that are held for good: nothing is expected of them any more.
+    pub fn unresolved(&self) -> impl Iterator<Item = (&str, &str)> {
+        let expected = |(_, failure): &(&String, &Failure)| !failure.held || failure.next.is_some();
+        self.0.iter().filter(expected).map(|(subject, failure)| (subject.as_str(), failure.error.text()))
+    }
+
     /// One sentence for each failure.
     pub fn texts(&self) -> impl Iterator<Item = String> {
         self.0.iter().map(|(subject, failure)| match failure.attempts {
@@ -96,6 +118,24 @@ impl Failures {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_held_waits_for_a_command_of_its_own() {
+        let (mut failures, start) = (Failures::default(), Instant::now());
+        let later = start + Duration::from_secs(9);
+        failures.hold("actor waits".into(), Error::unavailable("ill"), Some(later));
+        failures.hold("actor ended".into(), Error::unavailable("ill"), None);
+        failures.failed("link x".into(), Error::unavailable("port busy"), start);
+        assert_eq!(failures.unresolved().map(|(subject, _)| subject).collect::<Vec<_>>(), ["actor waits", "link x"]);
+        failures.clear();
+        assert_eq!(failures.texts().count(), 2, "both are still told");
+        assert!(!failures.may_try("actor waits", start) && failures.may_try("actor waits", later));
+        assert!(!failures.may_try("actor ended", later));
+        assert!(failures.release("actor ended") && !failures.release("actor ended"));
+        assert!(failures.may_try("actor ended", start));
+        failures.retain_held(|_| false);
+        assert!(failures.may_try("actor waits", start));
+    }
 
     #[test]
     fn waits_grow_to_a_ceiling_and_incurable_ones_wait_for_a_command() {

@@ -18,7 +18,10 @@ use smol::future;
 use crate::{
     actor::{self, HostCall, Outcalls},
     error::{Error, Kind, Result},
-    host::{BoxFuture, Call, Capability, Invoke, Uplink, UplinkStatus, routes::Routes},
+    host::{
+        BoxFuture, Call, Capability, Invoke, Uplink, UplinkStatus,
+        routes::{Routes, unclaimed},
+    },
     log,
     wire::{Entity, LinkDefinition},
 };
@@ -155,6 +158,10 @@ impl Router {
         // Only who names neither is an actor here; everywhere else one missing is enough (`protocol/invocation.md §4.1`).
         let from_actor = call.origin.link_name.is_empty() && call.origin.contract_id.is_empty();
         if !from_actor && !running.claims.may_use(&call.origin.contract_id) {
+            log::warn!(
+                "{}", unclaimed(&running.claims.name, &call.origin.contract_id);
+                actor_id = call.target.public_key
+            );
             return Err(Error::denied(format!(
                 "Invocation source does not have the required capability claim {}",
                 call.origin.contract_id
@@ -216,6 +223,8 @@ impl Router {
         }
         if let Some(link) = routes.links.find(caller, &call.namespace, &call.binding) {
             if !claimed(&call.namespace) {
+                let name = routes.actor(caller).map(|actor| actor.claims.name.clone()).unwrap_or_default();
+                log::warn!("{}", unclaimed(&name, &call.namespace); actor_id = caller);
                 return Err(Error::denied(format!(
                     "Invocation not authorized: missing capability claim for {}",
                     call.namespace

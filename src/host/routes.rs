@@ -47,6 +47,14 @@ impl RunningProvider {
     }
 }
 
+/// What to say of the actor `name` that is linked to a contract its claims do not name.
+pub fn unclaimed(name: &str, contract: &str) -> String {
+    format!(
+        "the actor {name} does not claim {contract}: calls between it and the provider it is linked to are refused; sign it \
+         with --cap {contract}"
+    )
+}
+
 /// Everything that runs.
 #[derive(Default)]
 pub struct Routes {

@@ -1,6 +1,7 @@
 //! The host as its managers see it: [`Control`] on top of the parts.
 
 use std::{
+    collections::BTreeMap,
     fs,
     time::{Duration, Instant},
 };
@@ -8,7 +9,10 @@ use std::{
 use crate::{
     artifact::Artifacts,
     error::Result,
-    host::{ActorStatus, BoxFuture, Call, Control, Host, HostStatus, Invoke, MemoryStatus, ProviderStatus},
+    host::{
+        ActorStatus, BoxFuture, Call, Control, Host, HostStatus, Invoke, MemoryStatus, ProviderStatus,
+        routes::{Routes, unclaimed},
+    },
     task,
     wire::Entity,
 };
@@ -76,6 +80,17 @@ impl Control for Host {
                 problems.push(format!("{what}: unhealthy: {why}"));
             }
         }
+        let mut unclaimed_links: Vec<String> = routes
+            .links
+            .iter()
+            .filter(|link| routes.provider(&link.provider_id, &link.link_name).is_some())
+            .filter_map(|link| Some((routes.actor(&link.actor_id)?, &link.contract_id)))
+            .filter(|(actor, contract)| !actor.claims.may_use(contract))
+            .map(|(actor, contract)| unclaimed(&actor.claims.name, contract))
+            .collect();
+        unclaimed_links.sort();
+        problems.extend(unclaimed_links);
+        let names = self.names(&routes);
         HostStatus {
             host_id: self.id(),
             friendly_name: self.settings.friendly_name.clone(),
@@ -91,6 +106,7 @@ impl Control for Host {
             uplink: self.router.uplink_status(),
             downloads: self.artifacts.transfers(),
             not_reloaded,
+            names,
             problems,
         }
     }
@@ -119,6 +135,26 @@ impl Control for Host {
 
     fn request_stop(&self) {
         Host::request_stop(self);
+    }
+}
+
+impl Host {
+    /// What people call what should run: names of claims where something runs, else what the reference ends in.
+    fn names(&self, routes: &Routes) -> BTreeMap<String, String> {
+        let desired = self.desired();
+        let last = |reference: &str| {
+            let end = reference.rsplit(['/', ':']).next().unwrap_or(reference);
+            end.strip_suffix(".wasm").unwrap_or(end).to_owned()
+        };
+        let providers = desired.providers.values();
+        let mut names: BTreeMap<String, String> =
+            providers.map(|provider| (provider.public_key.clone(), last(&provider.reference))).collect();
+        names.extend(desired.actors.values().map(|actor| (actor.public_key.clone(), last(&actor.reference))));
+        let providers = routes.providers().map(|one| (one.desired.public_key.clone(), one.name().to_owned()));
+        names.extend(providers);
+        names.extend(routes.actors().map(|one| (one.desired.public_key.clone(), one.claims.name.clone())));
+        names.retain(|_, name| !name.is_empty());
+        names
     }
 }
 

@@ -31,7 +31,7 @@ pub fn line(status: &HostStatus, lacks: &[Lack], calls_per_second: u64) -> Strin
     let others: Vec<&Lack> = lacks.iter().filter(|lack| lack.what != "lattice").collect();
     if let Some(first) = others.first() {
         let more = if others.len() > 1 { format!(" (and {} more)", others.len() - 1) } else { String::new() };
-        line.push_str(&format!(" · degraded: {}: {}{more}", shortened(&first.what), first.why));
+        line.push_str(&format!(" · degraded: {}: {}{more}", shortened(&first.what, status), first.why));
     }
     line
 }
@@ -50,15 +50,21 @@ pub fn span(seconds: u64) -> String {
     }
 }
 
-/// Keys are long; their beginning is enough to find them.
-fn shortened(what: &str) -> String {
+/// Names in the place of keys; of a key without a name the beginning, which is enough to find it.
+fn shortened(what: &str, status: &HostStatus) -> String {
     let words: Vec<String> = what
         .split(' ')
-        .map(
-            |word| {
-                if word.len() > 40 { format!("{}…", word.chars().take(8).collect::<String>()) } else { word.into() }
-            },
-        )
+        .map(|word| {
+            let (key, rest) = word.split_once('/').map_or((word, None), |(key, rest)| (key, Some(rest)));
+            if let Some(name) = status.names.get(key) {
+                return rest.map_or_else(|| name.clone(), |rest| format!("{name}/{rest}"));
+            }
+            if let Some(link) = status.links.iter().find(|link| link.id == word) {
+                let actor = status.names.get(&link.actor_id).unwrap_or(&link.actor_id);
+                return format!("of {actor} to {}", link.contract_id);
+            }
+            if word.len() > 40 { format!("{}…", word.chars().take(8).collect::<String>()) } else { word.into() }
+        })
         .collect();
     words.join(" ")
 }

@@ -82,3 +82,26 @@ impl Store {
         Ok(name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::{
+        store::{FaultDisk, Settings, Store},
+        task,
+    };
+
+    #[test]
+    fn a_made_up_name_is_the_same_at_every_start() {
+        let disk = FaultDisk::default();
+        let open =
+            |disk: &FaultDisk| Store::open(Settings::default(), Arc::new(disk.clone())).expect("the disk is well").0;
+        let name = |store: &Store, made: &str| {
+            let made = made.to_owned();
+            task::block_on(store.host_name(|name| !name.contains(' '), || Ok(made))).expect("a name")
+        };
+        assert_eq!(name(&open(&disk), "dry-ivy-12"), "dry-ivy-12");
+        assert_eq!(name(&open(&disk.restart(1)), "calm-owl-7"), "dry-ivy-12");
+    }
+}

@@ -202,7 +202,11 @@ fn translate(shared: &Shared, parts: &Parts, error: &Error) -> Refusal {
         Kind::Limit => Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the actor exceeded a limit\n"),
         Kind::Invalid => Refusal::new(StatusCode::BAD_GATEWAY, "the actor gave an invalid answer\n"),
         Kind::Guest => Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the actor failed\n"),
-        Kind::Usage | Kind::Config | Kind::Conflict | Kind::Denied | Kind::Storage | Kind::Internal => {
+        Kind::Denied => Refusal::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the actor is not allowed to answer requests; the log of its host says why\n",
+        ),
+        Kind::Usage | Kind::Config | Kind::Conflict | Kind::Storage | Kind::Internal => {
             Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the request could not be handled\n")
         }
     };

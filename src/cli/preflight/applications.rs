@@ -77,7 +77,7 @@ impl Judge {
                 let at = format!("{}:{}: {}", file.display(), link.position, actor.name);
                 let plan = self.link(application, actor, link).map_err(|error| error.context(&at))?;
                 warnings.extend(plan.warnings.into_iter().map(|text| format!("{at}: {text}")));
-                let Some(address) = plan.listens.filter(|_| actor.max_concurrent != Some(0)) else { continue };
+                let Some(address) = plan.listens else { continue };
                 if let Some(taken) = self.ports.iter().chain(&ports).find(|taken| overlap(taken.address, address)) {
                     return Err(Error::conflict(format!(
                         "{at}: cannot listen on {address}: {} is to listen on {}; give one of them another port",

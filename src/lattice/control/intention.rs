@@ -15,7 +15,7 @@ use smol::{Task, lock};
 use super::{Shared, command};
 use crate::{
     error::{Error, Kind, Result},
-    host::{Host, desired::Desired},
+    host::{Host, desired::Desired, health::Patient},
     lattice::events::random_id,
     log,
     store::{Batch, Table},
@@ -107,7 +107,10 @@ impl Ticket {
             true => Err(Error::conflict(format!("{key} was stopped by a command that came later"))),
             false => change(desired),
         };
-        self.change(host, stopped).await
+        self.change(host, stopped).await?;
+        // Also where that changed nothing: it is asked for by name.
+        host.release(&Patient::Actor(key.to_owned()));
+        Ok(())
     }
 
     fn stopped(&self) -> MutexGuard<'_, BTreeSet<String>> {
