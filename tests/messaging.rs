@@ -486,9 +486,12 @@ fn a_link_may_have_a_connection_of_its_own() {
         assert!(status.success() && output.contains("listening to $x.>, box"), "{output}");
         assert!(!output.contains("swordfish"), "the password is in the log: {output}");
 
-        // Without a server anywhere the link says what is missing.
-        let mut host = run(&sandbox, &[("SUBSCRIPTION", "box")], &quick);
-        host.wait_for("give the link a `URI`");
-        assert!(host.status().problems.iter().any(|problem| problem.contains("NATS_HOST")));
+        // Without a server anywhere the start says what is missing.
+        let manifest = manifest(&sandbox, &[("SUBSCRIPTION", "box")]);
+        let mut command = sandbox.command(&["run", manifest.to_str().expect("UTF-8")]);
+        let refused = command.envs(quick).output().expect("the program can be started");
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(3), "{said}");
+        assert!(said.contains("give the link a `URI`") && said.contains("NATS_HOST"), "{said}");
     });
 }

@@ -51,6 +51,43 @@ fn the_counter_counts_on_after_kill_9() {
     assert!(!output.contains("panicked"), "{output}");
 }
 
+/// A line of the log as README shows it: keys and paths cut short, the name of the board `pump-3`, the port 8080.
+fn shortened(line: &str, name: &str, address: SocketAddr) -> String {
+    let line = line.split_once(' ').map_or("", |(_, rest)| rest).replace(&address.to_string(), "127.0.0.1:8080");
+    let words = line.split(' ').map(|word| {
+        let (field, value) = word.split_once('=').unwrap_or(("", word));
+        let short = match field {
+            "host_id" | "actor_id" | "provider_id" => {
+                let (key, rest) = value.split_once('(').expect("a key with its name");
+                format!("{}…({rest}", &key[..1])
+            }
+            "image_ref" => format!("file:///…/{}", value.rsplit('/').next().unwrap_or_default()),
+            _ => return word.to_owned(),
+        };
+        format!("{field}={short}")
+    });
+    words.collect::<Vec<_>>().join(" ").replace(name, "pump-3")
+}
+
+#[test]
+fn the_first_session_is_what_the_readme_shows() {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("it is there");
+    let session = readme.split("```").nth(1).expect("a session");
+    let shown: Vec<&str> = session.lines().filter_map(|line| Some(line.split_once(" [info]")?.1)).collect();
+    let sandbox = Sandbox::new(env!("CARGO_BIN_EXE_latticed"));
+    let address = http::free_address();
+    let manifest = manifest(&sandbox, "counter.yaml", "127.0.0.1:8080", address);
+    let mut host = sandbox.run(&manifest, &[("WASMCLOUD_HOST_NAME", "test-board-77")]);
+    host.wait_for(&format!("listening on http://{address}"));
+    host.wait_for("contract_id=wasmcloud:httpserver link_name=default\n");
+    let seen = || -> Vec<String> {
+        let lines = host.output().lines().map(|line| shortened(line, "test-board-77", address)).collect::<Vec<_>>();
+        lines.iter().filter_map(|line| Some(line.strip_prefix("[info]")?.to_owned())).collect()
+    };
+    support::nats::eventually("the last link is set", || seen().len() >= shown.len());
+    assert_eq!(seen(), shown);
+}
+
 #[test]
 fn the_echo_answers_with_what_was_asked() {
     let sandbox = Sandbox::new(env!("CARGO_BIN_EXE_latticed"));

@@ -168,7 +168,7 @@ impl Reference {
             Source::Remote(remote) => {
                 let why = match remote {
                     Remote::Nats => "which only a host in a lattice can fetch",
-                    Remote::Mirror => "which needs another board's mirror to be set",
+                    Remote::Mirror => "which needs the address of that mirror in WASMCLOUD_MIRRORS",
                     _ => "which this version cannot fetch",
                 };
                 Error::unavailable(format!(

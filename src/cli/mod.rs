@@ -154,9 +154,11 @@ pub fn main() -> ExitCode {
         Err(error) => return report_parse(&error, wants_json(&arguments)),
     };
     let json = cli.json;
-    if !matches!(cli.command, Command::Run(_)) {
-        // What the connections of a command say is no part of its output; what goes wrong is.
-        log::set_level(log::Level::Warn);
+    match &cli.command {
+        Command::Run(_) => {}
+        // What their connection says is no part of the output; that it cannot be made is the error they end with.
+        Command::Call(_) | Command::Hosts(_) => log::set_level(log::Level::Error),
+        _ => log::set_level(log::Level::Warn),
     }
     let mut output = Output::stdout(json);
     let result = cli.command.run(&mut output).and_then(|()| output.flush());

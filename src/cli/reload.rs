@@ -14,6 +14,7 @@ use smol::{Timer, future};
 use super::{
     logins,
     manifests::Manifests,
+    preflight,
     run::{Args, rules},
     site::Site,
 };
@@ -112,7 +113,12 @@ impl Reloader {
     async fn follow(&self) -> Result<()> {
         let (host_config, env_file) = (self.args.host_config.clone(), self.args.env_file.clone());
         let new = smol::unblock(move || Config::load_with(host_config.as_deref(), env_file.as_deref())).await?;
-        for warning in &new.warnings {
+        let (new, judged) = smol::unblock(move || {
+            let judged = preflight::settings(&new);
+            (new, judged)
+        })
+        .await;
+        for warning in new.warnings.iter().chain(&judged?) {
             log::warn!("{warning}");
         }
         // Before anything changes: a certificate that cannot be used stops the reload.

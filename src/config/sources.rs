@@ -202,7 +202,7 @@ impl Sources {
                 None => default(),
                 Some(mut found) => match judge(&found, &mut warnings)? {
                     Some(value) => {
-                        found.value = self.from_home(&found, value)?;
+                        found.value = self.expanded(&found, value)?;
                         found
                     }
                     None => default(),
@@ -215,7 +215,7 @@ impl Sources {
 
     /// `value` with the user's home directory in the place of `~/`, where `found` is a path: no shell has read the files that
     /// settings come from.
-    fn from_home(&self, found: &Effective, value: String) -> Result<String> {
+    fn expanded(&self, found: &Effective, value: String) -> Result<String> {
         let Some(rest) = value.strip_prefix("~/").filter(|_| found.setting.kind == Kind::Path) else {
             return Ok(value);
         };
@@ -236,7 +236,7 @@ impl Sources {
         let Some(setting) = find(name) else { return Ok(None) };
         match self.highest(setting)? {
             Some(found) => match judge(&found, &mut Vec::new())? {
-                Some(value) => self.from_home(&found, value).map(Some),
+                Some(value) => self.expanded(&found, value).map(Some),
                 None => Ok(None),
             },
             None => Ok(None),

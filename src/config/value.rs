@@ -114,7 +114,9 @@ impl Kind {
             }
             Kind::Keys(role) => {
                 let keys: Vec<&str> = text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
-                match !keys.is_empty() && keys.iter().all(|key| key.parse::<PublicKey>().is_ok_and(|key| key.role() == role)) {
+                match !keys.is_empty()
+                    && keys.iter().all(|key| key.parse::<PublicKey>().is_ok_and(|key| key.role() == role))
+                {
                     true => Ok(keys.join(",")),
                     false => Err(format!("public keys of role {}, {}… each", role.name(), role.letter())),
                 }

@@ -121,6 +121,10 @@ pub trait Events: Send + Sync + 'static {
 /// Writes each event as one line.
 pub struct LogEvents;
 
+fn invocations(count: u16) -> String {
+    if count == 1 { "1 invocation".to_owned() } else { format!("{count} invocations") }
+}
+
 impl Events for LogEvents {
     fn happened(&self, event: &Event) {
         match event {
@@ -130,7 +134,7 @@ impl Events for LogEvents {
             Event::HostStopped => log::info!("host stopped"),
             Event::ActorStarted { public_key, name, image_ref, max_concurrent } => {
                 log::info!(
-                    "actor {name} started, up to {max_concurrent} invocations at once";
+                    "actor {name} started, up to {} at once", invocations(*max_concurrent);
                     actor_id = public_key, image_ref = image_ref
                 );
             }
@@ -141,7 +145,7 @@ impl Events for LogEvents {
                 log::info!("actor updated to revision {revision}"; actor_id = public_key);
             }
             Event::ActorScaled { public_key, max_concurrent } => {
-                log::info!("actor scaled to {max_concurrent} invocations at once"; actor_id = public_key);
+                log::info!("actor scaled to {} at once", invocations(*max_concurrent); actor_id = public_key);
             }
             Event::Leaving { public_key } => log::debug!("it takes no more calls"; entity = public_key),
             Event::ActorStopped { public_key } => log::info!("actor stopped"; actor_id = public_key),

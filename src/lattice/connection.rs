@@ -143,7 +143,7 @@ impl Shared {
             log::warn!("cannot connect to NATS for {}: {why}", self.name);
         } else if news {
             log::info!(
-                "no NATS server to be had for {} ({why}): this host works alone and looks again at least every {} s",
+                "no NATS server answers for {} ({why}): this host works alone and looks again at least every {} s",
                 self.name,
                 self.cap.as_secs()
             );

@@ -56,14 +56,14 @@ fn places(config: &Config) -> Result<()> {
                 )));
             }
         }
-        Some(Place::Tcp(address)) => {
-            if config.mirror.listen.is_some_and(|listen| super::applications::overlap(listen, address)) {
-                return Err(Error::conflict(format!(
-                    "WASMCLOUD_PROBES and WASMCLOUD_MIRROR_LISTEN both name {address}: give one of them another port"
-                )));
-            }
+        Some(Place::Tcp(address))
+            if config.mirror.listen.is_some_and(|listen| super::applications::overlap(listen, address)) =>
+        {
+            return Err(Error::conflict(format!(
+                "WASMCLOUD_PROBES and WASMCLOUD_MIRROR_LISTEN both name {address}: give one of them another port"
+            )));
         }
-        None => {}
+        Some(Place::Tcp(_)) | None => {}
     }
     Ok(())
 }
