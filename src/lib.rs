@@ -7,7 +7,8 @@
 //! 0. [`error`]: the one error type, with a kind and a text for the operator; [`task`]: the executor;
 //!    [`private`]: secret files; [`curtain`]: who may look into this process.
 //! 1. [`log`]: one line per event; [`wire`]: the words of the lattice, no I/O; [`store`]: what survives a power cut;
-//!    [`trust`], [`certificate`]: TLS for outgoing and incoming HTTP; [`suggest`]: "did you mean".
+//!    [`nats`]: one guarded connection to a NATS server; [`trust`], [`certificate`]: TLS for outgoing and incoming HTTP;
+//!    [`suggest`]: "did you mean".
 //! 2. [`claims`]: who may do what: keys, tokens, signed modules, provider archives.
 //! 3. [`actor`]: guests in the interpreter, one invocation as a future; [`artifact`]: where bytes come from.
 //! 4. [`host`]: the heart: what should run, what does run, and the router every invocation passes.
@@ -38,6 +39,7 @@ pub mod error;
 pub mod host;
 pub mod lattice;
 pub mod log;
+pub mod nats;
 pub mod private;
 pub mod provider;
 pub mod sdk;

@@ -6,12 +6,12 @@
 
 use std::time::Duration;
 
-use async_nats::{HeaderMap, Message, StatusCode, Subscriber};
+use async_nats::{HeaderMap, Message, StatusCode};
 use bytes::Bytes;
 use futures_util::StreamExt;
 
 use super::{
-    connection::{Connection, within},
+    connection::{Connection, Subscriber, within},
     jetstream::{JetStream, Reply, STREAM_NOT_FOUND},
 };
 use crate::{

@@ -16,8 +16,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use async_nats::Message;
 use async_nats::{Client, ConnectOptions, Event, HeaderMap, RequestErrorKind, ServerAddr, connection::State};
-pub use async_nats::{Message, Subscriber};
 use bytes::Bytes;
 use event_listener::{Event as Signal, EventListener};
 use futures_util::StreamExt;
@@ -26,11 +26,13 @@ use tokio::runtime::Handle;
 use super::{
     backoff::Backoff,
     credentials,
-    settings::{Endpoint, Login, Timing},
+    settings::{Endpoint, Login, Timing, Tls},
 };
+pub use crate::nats::Reader as Subscriber;
 use crate::{
     error::{Error, Kind, Result},
     log,
+    nats::{self, Guard, Target},
 };
 
 /// Commands the library may hold for a connection. What is said while it is down never gets there, so this only bridges a
@@ -155,6 +157,7 @@ impl Shared {
 #[derive(Clone)]
 pub struct Connection {
     client: Client,
+    guard: Arc<Guard>,
     handle: Handle,
     shared: Arc<Shared>,
     patience: Duration,
@@ -218,20 +221,13 @@ impl Connection {
             mute: AtomicBool::new(false),
             echo: smol::lock::Mutex::new(None),
         });
-        let mut servers = Vec::new();
-        for server in &endpoint.servers {
-            let url = server.url(endpoint.tls.required);
-            let address = url
-                .parse::<ServerAddr>()
-                .map_err(|cause| Error::config(format!("the NATS server {url} cannot be used: {cause}")))?;
-            servers.push(address);
-        }
-        let options = options(endpoint, timing, host_key, &shared);
+        let guard = Arc::new(Guard::open(guarded(purpose, endpoint, timing)?).await?);
+        let options = options(endpoint, timing, host_key, &shared, &guard);
         let client = options
-            .connect(servers)
+            .connect(guard.url())
             .await
             .map_err(|cause| Error::config(format!("cannot begin to connect to NATS for {purpose}: {cause}")))?;
-        Ok(Self { client, handle, shared, patience: timing.patience, silence: timing.silence })
+        Ok(Self { client, guard, handle, shared, patience: timing.patience, silence: timing.silence })
     }
 
     /// How it stands now.
@@ -436,9 +432,10 @@ impl Connection {
                 None => client.subscribe(subject).await,
             }
         };
-        self.soon("subscribe", subscribed)
-            .await?
-            .map_err(|cause| Error::unavailable(format!("cannot subscribe on NATS: {cause}")))
+        let subscriber = self.soon("subscribe", subscribed).await?;
+        let subscriber =
+            subscriber.map_err(|cause| Error::unavailable(format!("cannot subscribe on NATS: {cause}")))?;
+        Ok(Subscriber::new(subscriber, self.guard.flow()))
     }
 
     /// A subject nobody else uses, for answers; it may be given further parts.
@@ -475,8 +472,13 @@ impl Connection {
     /// Hands everything said so far to the operating system, waiting no longer than our patience.
     pub async fn flush(&self) {
         if self.must_work().is_ok() {
-            let client = self.client.clone();
-            let _ = within(self.patience, self.run(async move { client.flush().await })).await;
+            let (client, guard) = (self.client.clone(), self.guard.clone());
+            let flushed = self.run(async move {
+                if client.flush().await.is_ok() {
+                    guard.flush().await;
+                }
+            });
+            let _ = within(self.patience, flushed).await;
         }
     }
 
@@ -522,30 +524,43 @@ pub async fn within<T>(patience: Duration, future: impl Future<Output = T>) -> O
     .await
 }
 
-fn options(endpoint: &Endpoint, timing: &Timing, host_key: &str, shared: &Arc<Shared>) -> ConnectOptions {
+/// What the guard needs to know.
+fn guarded(purpose: &'static str, endpoint: &Endpoint, timing: &Timing) -> Result<nats::Settings> {
+    let mut servers = Vec::new();
+    for server in &endpoint.servers {
+        let url = server.url(endpoint.tls.required);
+        // The library's own opinion of the name.
+        url.parse::<ServerAddr>()
+            .map_err(|cause| Error::config(format!("the NATS server {url} cannot be used: {cause}")))?;
+        servers.push(Target { host: server.host.clone(), port: server.port, tls: server.tls });
+    }
+    let Tls { required, first, ca, certificate } = endpoint.tls.clone();
+    let tls = nats::Tls { required, first, ca, certificate };
+    Ok(nats::Settings { purpose, servers, tls, connect: timing.connect, silence: timing.silence })
+}
+
+fn options(
+    endpoint: &Endpoint,
+    timing: &Timing,
+    host_key: &str,
+    shared: &Arc<Shared>,
+    guard: &Arc<Guard>,
+) -> ConnectOptions {
     let login = endpoint.login.clone();
     let mut options = match login {
         Login::None => ConnectOptions::new(),
         login => ConnectOptions::with_auth_callback(move |nonce| credentials::answer(login.clone(), nonce)),
     };
-    if let Some(ca) = &endpoint.tls.ca {
-        options = options.add_root_certificates(ca.clone());
-    }
-    if let Some((certificate, key)) = &endpoint.tls.certificate {
-        options = options.add_client_certificate(certificate.clone(), key.clone());
-    }
-    if endpoint.tls.first {
-        options = options.tls_first();
-    }
     if let Some(inbox) = &endpoint.inbox {
         options = options.custom_inbox_prefix(inbox);
     }
     let backoff = Backoff::new(timing.reconnect_base, timing.reconnect_cap, host_key);
     let (delays, events, failures) = (shared.clone(), shared.clone(), shared.clone());
+    // The library holds these and with them the guard: its port is never free for others while the library may connect to it.
+    let (guarding, watched) = (guard.clone(), guard.clone());
     options
         .name(format!("latticed {host_key}"))
-        .require_tls(endpoint.tls.required)
-        .connection_timeout(timing.connect)
+        .connection_timeout(guard.longest_attempt())
         .ping_interval(timing.silence / PROBES_PER_SILENCE)
         .client_capacity(CLIENT_QUEUE)
         .subscription_capacity(SUBSCRIPTION_QUEUE)
@@ -554,15 +569,21 @@ fn options(endpoint: &Endpoint, timing: &Timing, host_key: &str, shared: &Arc<Sh
         .max_reconnects(None)
         .reconnect_delay_callback(move |attempt| {
             // The first attempt of a host's life is made at once: boards do not boot in the same millisecond.
+            // A server that breaks the protocol each time it is reached has taken the login each time.
+            let attempt = attempt.max(guarding.violations());
             let wait = if attempt <= 1 && !delays.was_connected() { Duration::ZERO } else { backoff.delay(attempt) };
             delays.trying(attempt, wait);
             wait
         })
         .reconnect_to_server_callback(move |servers, _| {
-            // Chooses nothing: this is the one place where the library tells why an attempt failed.
-            let why = servers.into_iter().find_map(|server| Some((server.addr, server.last_error?)));
-            if let Some((address, why)) = why {
-                failures.failed(format!("{}:{}: {why}", address.host(), address.port()));
+            // Chooses nothing: this is the one place where the library tells why an attempt failed. It knows one server, the
+            // guard, which has the reason unless it is the login's.
+            let (target, why) = watched.take_failure();
+            let why = why.or_else(|| servers.into_iter().find_map(|server| server.last_error));
+            match (target, why) {
+                (Some(Target { host, port, .. }), Some(why)) => failures.failed(format!("{host}:{port}: {why}")),
+                (None, Some(why)) => failures.failed(why),
+                (_, None) => {}
             }
             let shared = failures.clone();
             async move {

@@ -1,12 +1,21 @@
-//! How much work from the network is under way at once, in number and in bytes.
+//! How much work from the network is under way at once, in number and in bytes, and how much of it for one source.
 //!
 //! Whoever finds the gate shut is refused from the task that reads the subscription, without a task of its own: a flood then
 //! costs what its refusals cost, and not memory.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
+
+/// Sources that are told apart. Two that fall together share a part; which, nobody outside can know.
+const SOURCES: usize = 64;
+
+/// The part of all places that one source may have: a quarter, so that three floods leave room for everybody else.
+const SOURCE_PART: usize = 4;
 
 /// A gate; clones are the same one.
 #[derive(Clone)]
@@ -17,6 +26,9 @@ struct Counts {
     bytes: AtomicUsize,
     max_number: usize,
     max_bytes: usize,
+    /// Work of each source.
+    sources: [AtomicUsize; SOURCES],
+    hasher: RandomState,
 }
 
 /// A place within; given back when dropped.
@@ -24,32 +36,50 @@ pub struct Pass {
     gate: Gate,
     number: usize,
     bytes: usize,
+    source: Option<usize>,
 }
 
 impl Gate {
     /// A gate for `max_number` pieces of work with `max_bytes` together.
     pub fn new(max_number: usize, max_bytes: usize) -> Self {
-        Self(Arc::new(Counts { number: AtomicUsize::new(0), bytes: AtomicUsize::new(0), max_number, max_bytes }))
+        Self(Arc::new(Counts {
+            number: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            max_number,
+            max_bytes,
+            sources: [const { AtomicUsize::new(0) }; SOURCES],
+            hasher: RandomState::new(),
+        }))
     }
 
     /// A place for one piece of work of `bytes`, if there is room. One that is larger than all the room gets in alone.
     pub fn enter(&self, bytes: usize) -> Option<Pass> {
-        self.take(1, bytes)
+        self.take(1, bytes, None)
+    }
+
+    /// As [`Gate::enter`], for whoever waits for the answer on `reply`. One source gets no more than its part of the places,
+    /// so that others find some. Whoever waits for no answer is one source too.
+    pub fn enter_for(&self, reply: Option<&str>, bytes: usize) -> Option<Pass> {
+        let source = self.0.hasher.hash_one(source_of(reply)) as usize % SOURCES;
+        self.take(1, bytes, Some(source))
     }
 
     /// Room for `bytes` more of work that is within already.
     pub fn reserve(&self, bytes: usize) -> Option<Pass> {
-        self.take(0, bytes)
+        self.take(0, bytes, None)
     }
 
-    fn take(&self, number: usize, bytes: usize) -> Option<Pass> {
+    fn take(&self, number: usize, bytes: usize, source: Option<usize>) -> Option<Pass> {
         let counts = &*self.0;
         let bytes = bytes.min(counts.max_bytes);
         // Counted first and looked at after: two that come at once both see both.
-        let pass = Pass { gate: self.clone(), number, bytes };
+        let pass = Pass { gate: self.clone(), number, bytes, source };
+        let of_source = source.map_or(0, |source| counts.sources[source].fetch_add(number, Relaxed) + number);
         let numbers = counts.number.fetch_add(number, Relaxed) + number;
         let before = counts.bytes.fetch_add(bytes, Relaxed);
-        let fits = numbers <= counts.max_number && (before == 0 || before + bytes <= counts.max_bytes);
+        let fits = numbers <= counts.max_number
+            && of_source <= counts.max_number.div_ceil(SOURCE_PART)
+            && (before == 0 || before + bytes <= counts.max_bytes);
         fits.then_some(pass)
     }
 }
@@ -58,7 +88,15 @@ impl Drop for Pass {
     fn drop(&mut self) {
         self.gate.0.number.fetch_sub(self.number, Relaxed);
         self.gate.0.bytes.fetch_sub(self.bytes, Relaxed);
+        if let Some(source) = self.source {
+            self.gate.0.sources[source].fetch_sub(self.number, Relaxed);
+        }
     }
+}
+
+/// What the answers of one client share: all but the last word of their subjects.
+fn source_of(reply: Option<&str>) -> &str {
+    reply.and_then(|reply| reply.rsplit_once('.')).map_or("", |(source, _)| source)
 }
 
 #[cfg(test)]
@@ -79,5 +117,17 @@ mod tests {
         drop((second, more));
         drop(gate.enter(usize::MAX).expect("a large one alone"));
         assert_eq!((gate.0.number.load(Relaxed), gate.0.bytes.load(Relaxed)), (0, 0));
+    }
+
+    #[test]
+    fn one_source_leaves_room_for_others() {
+        let gate = Gate::new(8, 100);
+        let flood: Vec<_> = (0..9).filter_map(|n| gate.enter_for(Some(&format!("_INBOX.flood.{n}")), 1)).collect();
+        assert_eq!(flood.len(), 2);
+        let others = (0..SOURCES).filter_map(|n| gate.enter_for(Some(&format!("_INBOX.{n}.1")), 1)).collect::<Vec<_>>();
+        assert_eq!(others.len(), 6, "all places are used");
+        drop((flood, others));
+        let silent: Vec<_> = (0..9).filter_map(|_| gate.enter_for(None, 1)).collect();
+        assert_eq!(silent.len(), 2);
     }
 }

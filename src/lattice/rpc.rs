@@ -43,9 +43,12 @@ use crate::{
 /// bounds what they are told about. One more is answered with a refusal at once.
 const MAX_IN_FLIGHT: usize = 1024;
 
-/// Their bodies together, those fetched from the object store included, bytes. A board of 512 MB has no more to spare; what
-/// does not fit is refused and may be tried again.
-const MAX_IN_FLIGHT_BYTES: usize = 32 << 20;
+/// Their messages together, bytes. Anybody may send them; what does not fit is refused and may be tried again.
+const MAX_IN_FLIGHT_BYTES: usize = 4 << 20;
+
+/// Bodies fetched from the object store together, bytes. Only callers whose token is good have them fetched. A board of 512 MB
+/// has no more to spare; what does not fit is refused and may be tried again.
+const MAX_STORED_BYTES: usize = 32 << 20;
 
 /// What a caller reads when nobody answered, whatever the reason (`protocol/invocation.md §5.1`).
 const NO_ANSWER: &str = "Failed to perform RPC call: request timeout";
@@ -69,9 +72,20 @@ enum Served {
     Health,
 }
 
+/// What calls must pass.
+#[derive(Clone)]
+struct Gates {
+    messages: Gate,
+    /// Bodies fetched from the object store.
+    stored: Gate,
+}
+
 /// Keeps the subscriptions equal to what runs, for ever.
 pub async fn serve_for_ever(shared: Arc<Shared>) {
-    let gate = Gate::new(MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES);
+    let gate = Gates {
+        messages: Gate::new(MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES),
+        stored: Gate::new(MAX_IN_FLIGHT, MAX_STORED_BYTES),
+    };
     let mut serving: HashMap<String, Background> = HashMap::new();
     loop {
         shared.rpc.connected().await;
@@ -140,12 +154,12 @@ fn wanted(shared: &Shared) -> HashMap<String, (Option<String>, Served)> {
 }
 
 /// Starts the answer to `message`, or refuses it from here: then whoever floods this host waits in line.
-async fn take_in(shared: &Arc<Shared>, gate: &Gate, served: &Served, message: Message) {
+async fn take_in(shared: &Arc<Shared>, gate: &Gates, served: &Served, message: Message) {
     if *served == Served::Health {
         reply(shared, &message, codec::encode(&BTreeMap::from([("healthy", true)]))).await;
         return;
     }
-    let Some(pass) = gate.enter(message.payload.len()) else {
+    let Some(pass) = gate.messages.enter(message.payload.len()) else {
         let invocation = Invocation::decode(&message.payload).unwrap_or_default();
         let refusal = InvocationResponse::failure(invocation.id.clone(), busy()).encode();
         reply(shared, &message, refusal).await;
@@ -170,6 +184,10 @@ fn busy() -> String {
     format!("this host has {MAX_IN_FLIGHT} calls or {} MiB of them under way; try again", MAX_IN_FLIGHT_BYTES >> 20)
 }
 
+fn busy_fetching() -> String {
+    format!("this host has {} MiB of stored bodies under way; try again", MAX_STORED_BYTES >> 20)
+}
+
 /// Sends `response`, and says whether it is on its way.
 async fn reply(shared: &Shared, message: &Message, response: Result<Vec<u8>>) -> bool {
     let Some(reply) = &message.reply else { return false };
@@ -181,7 +199,12 @@ async fn reply(shared: &Shared, message: &Message, response: Result<Vec<u8>>) ->
 }
 
 /// Runs the call in `message` and writes its answer; with the name of its body, if that was put into the object store.
-async fn answer(shared: &Shared, gate: &Gate, served: &Served, message: &Message) -> (Result<Vec<u8>>, Option<String>) {
+async fn answer(
+    shared: &Shared,
+    gate: &Gates,
+    served: &Served,
+    message: &Message,
+) -> (Result<Vec<u8>>, Option<String>) {
     let began = Instant::now();
     let invocation = match Invocation::decode(&message.payload) {
         Ok(invocation) => invocation,
@@ -230,7 +253,7 @@ fn trace_of(invocation: &Invocation<'_>, message: &Message) -> Option<Trace> {
 
 async fn run(
     shared: &Shared,
-    gate: &Gate,
+    gate: &Gates,
     served: &Served,
     invocation: &Invocation<'_>,
     trace: Option<Trace>,
@@ -265,7 +288,7 @@ async fn run(
     let payload = if invocation.is_stored() {
         deadline += BODY_PATIENCE;
         let length = usize::try_from(length_of(invocation)).unwrap_or(usize::MAX);
-        _room = Some(gate.reserve(length).ok_or_else(|| Error::new(Kind::Busy, busy()))?);
+        _room = Some(gate.stored.reserve(length).ok_or_else(|| Error::new(Kind::Busy, busy_fetching()))?);
         let name = chunk::request_object(&invocation.id);
         let body = shared.bodies.take(name, length_of(invocation), BODY_PATIENCE).await?;
         left_behind.0 = None;

@@ -32,9 +32,9 @@ const ACK_PATIENCE: Duration = Duration::from_millis(1000);
 /// Requests that may be under way at once. Commands wait for each other at the disk anyway; one more is refused.
 const MAX_IN_FLIGHT: usize = 256;
 
-/// Their bodies together, bytes. Manifests and links with certificates have a few hundred kilobytes; what does not fit is
-/// refused.
-const MAX_IN_FLIGHT_BYTES: usize = 8 << 20;
+/// Their bodies together, bytes. Manifests and links with certificates have a few hundred kilobytes, and take several times
+/// that while they are read; what does not fit is refused.
+const MAX_IN_FLIGHT_BYTES: usize = 1 << 20;
 
 /// Listens for ever. The subscriptions outlive the connection, so they are made once.
 pub async fn serve_for_ever(shared: Arc<Shared>) {
@@ -68,8 +68,8 @@ async fn take_in(shared: &Arc<Shared>, gate: &Gate, message: Message) {
     if topic == Topic::PingHosts {
         return pings::take_in(shared, message);
     }
-    let Some(pass) = gate.enter(message.payload.len()) else {
-        let text = format!("this host has {MAX_IN_FLIGHT} requests under way; try again");
+    let Some(pass) = gate.enter_for(message.reply.as_deref(), message.payload.len()) else {
+        let text = "this host has too many requests under way, from this client or in all; try again".to_owned();
         return reply(shared, &message, &Ack::refused(&text).encode()).await;
     };
     let shared = shared.clone();

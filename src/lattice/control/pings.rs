@@ -26,6 +26,9 @@ const SPREAD: Duration = Duration::from_millis(200);
 /// a host that is asked this much is found by any of the answers.
 const MAX_WAITING: usize = 8192;
 
+/// Longest subject for an answer, bytes: clients use some 50. A ping with a longer one is not answered.
+const MAX_REPLY_BYTES: usize = 256;
+
 /// Pings that wait for their answer.
 #[derive(Default)]
 pub struct Pings(Mutex<Waiting>);
@@ -60,11 +63,12 @@ pub fn take_in(shared: &Arc<Shared>, message: Message) {
     let Some(reply) = message.reply else { return };
     {
         let mut waiting = shared.pings.waiting();
-        if waiting.replies.len() >= MAX_WAITING {
+        if waiting.replies.len() >= MAX_WAITING || reply.len() > MAX_REPLY_BYTES {
             waiting.left_out += 1;
             return;
         }
-        waiting.replies.push(reply);
+        // A copy: the message shares the memory of all that was read with it.
+        waiting.replies.push(Subject::from(reply.to_string()));
         if std::mem::replace(&mut waiting.answering, true) {
             return;
         }
