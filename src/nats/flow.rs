@@ -11,6 +11,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
+    time::{Duration, Instant},
 };
 
 use async_nats::{Message, Subscriber, UnsubscribeError};
@@ -26,7 +27,14 @@ const MAX_SUBSCRIPTION_BYTES: usize = 2 << 20;
 const MAX_SOURCE_BYTES: usize = 512 << 10;
 
 /// Those of one source while the connection falls behind: only what its readers take at once.
-const PRESSED_SOURCE_BYTES: usize = 32 << 10;
+const PRESSED_SOURCE_BYTES: usize = 64 << 10;
+
+/// Messages of one source in a tenth of a second while the connection falls behind. Reading and dropping the rest costs less
+/// than a microsecond each, answering them a hundred: so the others' messages behind them are reached soon.
+const PRESSED_MESSAGES: u8 = 10;
+
+/// That tenth of a second.
+const PRESSED_WINDOW: Duration = Duration::from_millis(100);
 
 /// Sources of a subscription that are told apart. Two that fall together share a part; which, nobody outside can know.
 const SOURCES: usize = 64;
@@ -52,6 +60,25 @@ struct Counts {
 struct Subscription {
     bytes: usize,
     sources: [usize; SOURCES],
+    /// Since when messages are counted while the connection falls behind, and those of each source.
+    pressed: Option<(Instant, [u8; SOURCES])>,
+}
+
+impl Subscription {
+    const EMPTY: Self = Self { bytes: 0, sources: [0; SOURCES], pressed: None };
+
+    /// Whether `source` has had its messages of this tenth of a second; else counts one.
+    fn is_exhausted(&mut self, source: usize, now: Instant) -> bool {
+        let (since, counts) = self.pressed.get_or_insert((now, [0; SOURCES]));
+        if now.saturating_duration_since(*since) > PRESSED_WINDOW {
+            (*since, *counts) = (now, [0; SOURCES]);
+        }
+        if counts[source] >= PRESSED_MESSAGES {
+            return true;
+        }
+        counts[source] += 1;
+        false
+    }
 }
 
 /// A message that was counted.
@@ -74,27 +101,31 @@ impl Flow {
         self.hasher.hash_one(source) as usize % SOURCES
     }
 
-    /// Counts a message of `length` bytes that is about to be handed over. `None`: there is no room for it. A subscription that
-    /// is not known is not counted: the library drops such a message, or gives it to the one request that waits for it.
+    /// Counts a message of `length` bytes that is about to be handed over. `None`: there is no room for it. `pressed` is the time
+    /// where the connection falls behind. A subscription that is not known is not counted: the library drops such a message, or
+    /// gives it to the one request that waits for it.
     pub(super) fn enter(
         &self,
         subscription: u64,
         reply: Option<&[u8]>,
         length: usize,
-        pressed: bool,
+        pressed: Option<Instant>,
     ) -> Option<Option<Counted>> {
         let bytes = length + MESSAGE_OVERHEAD_BYTES;
         let mut counts = self.counts();
         let total = counts.total;
         let Some(counted) = counts.subscriptions.get_mut(&subscription) else { return Some(None) };
         let source = self.source(reply);
-        let most = if pressed { PRESSED_SOURCE_BYTES } else { MAX_SOURCE_BYTES };
+        let most = if pressed.is_some() { PRESSED_SOURCE_BYTES } else { MAX_SOURCE_BYTES };
         // Where nothing waits, a message of any size fits: else it never would.
         let fits = |waiting: usize, most: usize| waiting == 0 || waiting + bytes <= most;
         if !(fits(total, MAX_WAITING_BYTES)
             && fits(counted.bytes, MAX_SUBSCRIPTION_BYTES)
             && fits(counted.sources[source], most))
         {
+            return None;
+        }
+        if pressed.is_some_and(|now| counted.is_exhausted(source, now)) {
             return None;
         }
         counted.bytes += bytes;
@@ -130,7 +161,7 @@ impl Flow {
         let mut counts = self.counts();
         counts.total = 0;
         for subscription in counts.subscriptions.values_mut() {
-            *subscription = Subscription { bytes: 0, sources: [0; SOURCES] };
+            *subscription = Subscription::EMPTY;
         }
     }
 
@@ -151,7 +182,7 @@ impl Reader {
     /// The messages of `subscriber`, counted in `flow`.
     pub fn new(subscriber: Subscriber, flow: &Arc<Flow>) -> Self {
         let counted = number_of(&subscriber).map(|number| {
-            flow.counts().subscriptions.insert(number, Subscription { bytes: 0, sources: [0; SOURCES] });
+            flow.counts().subscriptions.insert(number, Subscription::EMPTY);
             (number, flow.clone())
         });
         Self { subscriber, counted }
@@ -208,7 +239,7 @@ mod tests {
     fn flow() -> Flow {
         let flow = Flow::default();
         for number in 1..=3 {
-            flow.counts().subscriptions.insert(number, Subscription { bytes: 0, sources: [0; SOURCES] });
+            flow.counts().subscriptions.insert(number, Subscription::EMPTY);
         }
         flow
     }
@@ -226,17 +257,27 @@ mod tests {
         let flow = flow();
         let flood = another(&flow, &[]);
         let mut handed = Vec::new();
-        while let Some(counted) = flow.enter(1, Some(flood.as_bytes()), 20_000, false) {
+        while let Some(counted) = flow.enter(1, Some(flood.as_bytes()), 20_000, None) {
             handed.push(counted.unwrap());
         }
         assert_eq!(handed.len(), MAX_SOURCE_BYTES / (20_000 + MESSAGE_OVERHEAD_BYTES));
         let good = another(&flow, &[flow.source(Some(flood.as_bytes()))]);
-        assert!(flow.enter(1, Some(good.as_bytes()), 100, true).is_some());
+        assert!(flow.enter(1, Some(good.as_bytes()), 100, Some(Instant::now())).is_some());
         // Answers of one source fall into its part whatever their last word is.
-        assert!(flow.enter(1, Some(flood.replace(".1", ".2").as_bytes()), 20_000, false).is_none());
+        assert!(flow.enter(1, Some(flood.replace(".1", ".2").as_bytes()), 20_000, None).is_none());
         flow.leave(handed.pop().unwrap());
-        assert!(flow.enter(1, Some(flood.as_bytes()), 20_000, false).is_some());
-        assert!(flow.enter(1, Some(flood.as_bytes()), 0, true).is_none());
+        assert!(flow.enter(1, Some(flood.as_bytes()), 20_000, None).is_some());
+        assert!(flow.enter(1, Some(flood.as_bytes()), 0, Some(Instant::now())).is_none());
+    }
+
+    #[test]
+    fn while_the_connection_falls_behind_a_source_has_so_many_messages_in_a_while() {
+        let (flow, now) = (flow(), Instant::now());
+        let flood = another(&flow, &[]);
+        let enter = |reply: &str, now| flow.enter(1, Some(reply.as_bytes()), 10, Some(now)).is_some();
+        assert_eq!((0..1000).filter(|_| enter(&flood, now)).count(), usize::from(PRESSED_MESSAGES));
+        assert!(enter(&another(&flow, &[flow.source(Some(flood.as_bytes()))]), now));
+        assert!(enter(&flood, now + PRESSED_WINDOW * 2));
     }
 
     #[test]
@@ -245,7 +286,7 @@ mod tests {
         for subscription in 1..=3 {
             for number in 0..100_000 {
                 let reply = format!("_INBOX.{number}.1");
-                let _ = flow.enter(subscription, Some(reply.as_bytes()), 5_000, false);
+                let _ = flow.enter(subscription, Some(reply.as_bytes()), 5_000, None);
             }
         }
         assert!(flow.waiting_bytes() <= MAX_WAITING_BYTES);
@@ -253,8 +294,8 @@ mod tests {
         flow.forget();
         assert_eq!(flow.waiting_bytes(), 0);
         // The largest message fits where nothing waits.
-        assert!(flow.enter(1, None, super::super::scanner::MAX_MESSAGE_BYTES, true).is_some());
-        assert!(flow.enter(2, None, 1, false).is_none());
-        assert_eq!(flow.enter(9, None, 1, false), Some(None), "nobody's");
+        assert!(flow.enter(1, None, super::super::scanner::MAX_MESSAGE_BYTES, Some(Instant::now())).is_some());
+        assert!(flow.enter(2, None, 1, None).is_none());
+        assert_eq!(flow.enter(9, None, 1, None), Some(None), "nobody's");
     }
 }

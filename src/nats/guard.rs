@@ -238,16 +238,14 @@ async fn accept_for_ever(listener: TcpListener, address: SocketAddrV4, watched: 
                 continue;
             }
         };
-        let ours = tokio::task::spawn_blocking(move || peer::is_ours(peer, address));
-        match ours.await {
-            Ok(Ok(true)) => drop(tokio::spawn(serve(library, watched.clone()))),
-            Ok(Ok(false)) => log::debug!("a connection of another program to the NATS client's port was closed"),
-            Ok(Err(cause)) => watched.failed(
+        // Not on the runtime's one blocking thread, where a host name may be waited for.
+        match smol::unblock(move || peer::is_ours(peer, address)).await {
+            Ok(true) => drop(tokio::spawn(serve(library, watched.clone()))),
+            Ok(false) => log::debug!("a connection of another program to the NATS client's port was closed"),
+            Err(cause) => watched.failed(
                 None,
                 format!("cannot tell whether a connection is this process's own: /proc must be readable ({cause})"),
             ),
-            // The runtime is ending.
-            Err(_) => return,
         }
     }
 }

@@ -47,6 +47,9 @@ const IMPATIENCE: Duration = Duration::from_millis(400);
 /// what readers take at once. The server ends connections that stay behind.
 const BEHIND_AFTER: Duration = Duration::from_millis(250);
 
+/// For how long we then count as behind at least.
+const BEHIND_FOR: Duration = Duration::from_secs(1);
+
 /// Reads of a full buffer before other tasks of this thread get their turn.
 const READS_PER_TURN: usize = 2;
 
@@ -109,6 +112,8 @@ pub(super) struct Down {
     current: Option<Counted>,
     /// Since when the server has more than we read at once.
     behind: Option<Instant>,
+    /// Until when we count as behind.
+    pressed: Option<Instant>,
     /// Since when there is no room for the next message.
     no_room: Option<Pin<Box<Sleep>>>,
     /// Until when what does not fit is dropped at once.
@@ -145,6 +150,7 @@ impl Down {
             skip: 0,
             current: None,
             behind: None,
+            pressed: None,
             no_room: None,
             impatient: None,
             logged_in: false,
@@ -298,7 +304,10 @@ impl Relay<'_> {
             down.end += length;
             if full {
                 reads += 1;
-                down.behind.get_or_insert_with(Instant::now);
+                let now = Instant::now();
+                if now - *down.behind.get_or_insert(now) > BEHIND_AFTER {
+                    down.pressed = Some(now + BEHIND_FOR);
+                }
             } else {
                 down.behind = None;
             }
@@ -385,15 +394,17 @@ impl Relay<'_> {
         }
         let reply = reply.clone().map(|reply| &text[reply]);
         let length = kept + subject.len() + reply.map_or(0, <[u8]>::len);
-        let now = down.behind.map(|since| (since, Instant::now()));
-        let behind = now.is_some_and(|(since, now)| now - since > BEHIND_AFTER);
-        let impatient = down.impatient.is_some_and(|until| Instant::now() < until);
+        // Most of the time neither is set, and no clock is read.
+        let before =
+            |until: Option<Instant>| until.map(|until| (until, Instant::now())).filter(|(until, now)| now < until);
+        let behind = before(down.pressed).map(|(_, now)| now);
+        let impatient = before(down.impatient).is_some();
         match self.flow.enter(subscription, reply, length, behind) {
             Some(counted) => {
                 down.current = counted;
                 down.no_room = None;
             }
-            None if behind || impatient => return self.no_room(message),
+            None if behind.is_some() || impatient => return self.no_room(message),
             None => {
                 let waits = down.no_room.get_or_insert_with(|| Box::pin(sleep(ROOM_PATIENCE)));
                 if waits.as_mut().poll(context).is_pending() {

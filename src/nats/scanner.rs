@@ -203,7 +203,7 @@ impl Scanner {
 fn find_line_end(input: &[u8]) -> Option<usize> {
     let mut from = 0;
     loop {
-        let at = from + input.get(from..)?.iter().position(|byte| *byte == b'\r')?;
+        let at = from + memchr::memchr(b'\r', input.get(from..)?)?;
         match input.get(at + 1) {
             Some(b'\n') => return Some(at),
             Some(_) => from = at + 1,
@@ -231,7 +231,7 @@ fn read_line(line: &[u8], skip: usize, with_header: bool) -> Result<Message, Vio
             at += 1;
             continue;
         }
-        let end = line[at..].iter().position(|byte| *byte == b' ').map_or(line.len(), |length| at + length);
+        let end = memchr::memchr(b' ', &line[at..]).map_or(line.len(), |length| at + length);
         *parts.get_mut(count).ok_or(MANY)? = at..end;
         count += 1;
         at = end;
