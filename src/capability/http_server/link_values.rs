@@ -327,12 +327,35 @@ fn parse_json(bytes: &[u8], what: &str) -> Result<Value> {
         .map_err(|cause| Error::config(format!("the link value `{what}` is not the JSON it should be: {cause}")))
 }
 
+/// Deepest nesting of a TOML file. The library calls itself for each level and would exhaust the stack; options have three.
+const MAX_TOML_NESTING: usize = 64;
+
+/// How deep a TOML text nests at most: open brackets, and names within one name. Brackets inside text count too.
+fn toml_nesting(text: &str) -> usize {
+    let (mut open, mut deepest) = (0_usize, 0);
+    for byte in text.bytes() {
+        match byte {
+            b'[' | b'{' => open += 1,
+            b']' | b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(open);
+    }
+    let keys = text.lines().flat_map(|line| line.split('=')).filter_map(|part| part.rsplit([',', '{']).next());
+    keys.map(|key| key.matches('.').count()).max().unwrap_or_default().max(deepest)
+}
+
 fn parse_file(path: &str, text: &str) -> Result<Value> {
     let extension = path.rsplit_once('.').map_or("", |(_, extension)| extension);
     if extension.eq_ignore_ascii_case("json") {
         return serde_json::from_str(text).map_err(|cause| Error::config(format!("{path} is not JSON: {cause}")));
     }
     if extension.eq_ignore_ascii_case("toml") {
+        if toml_nesting(text) > MAX_TOML_NESTING {
+            return Err(Error::config(format!(
+                "{path} is nested more than {MAX_TOML_NESTING} levels deep: no option of the HTTP server needs that"
+            )));
+        }
         return basic_toml::from_str(text).map_err(|cause| Error::config(format!("{path} is not TOML: {cause}")));
     }
     Err(Error::config(format!(
@@ -504,6 +527,16 @@ mod tests {
         assert!(warnings[0].contains("has no effect beside `port`"), "{warnings:?}");
         refused(&[("address", "0.0.0.0")], &["`address`"]);
         refused(&[("address", "http://0.0.0.0:80")], &["`address`"]);
+    }
+
+    #[test]
+    fn a_file_that_nests_too_deep_is_refused_before_it_is_read() {
+        for deep in
+            ["x = ".to_owned() + &"[".repeat(100_000), "x = ".to_owned() + &"{a=".repeat(100_000), "a.".repeat(100_000)]
+        {
+            assert!(parse_file("a.toml", &deep).unwrap_err().text().contains("levels deep"));
+        }
+        assert_eq!(toml_nesting("[a.b]\nc = [{ d = 'x' }, { e = 1 }]\n"), 2);
     }
 
     proptest! {
