@@ -231,7 +231,7 @@ fn applications_come_and_go_with_their_manifests() {
     std::fs::remove_file(sandbox.path("manifests/one.yaml")).expect("it is there");
     application("two", "counter", two);
     host.signal(rustix::process::Signal::HUP);
-    host.wait_for("the application one goes, as its manifest did");
+    host.wait_for("the application one is removed, because its manifest is gone");
     eventually("the second listens", || TcpStream::connect(two).is_ok());
     eventually("the first has gone", || TcpStream::connect(one).is_err());
     host.kill();

@@ -305,7 +305,7 @@ impl Worker {
             return Ok(());
         }
         for name in gone {
-            log::info!("the application {name} goes, as its manifest did");
+            log::info!("the application {name} is removed, because its manifest is gone");
             self.host.adopt(&name, Desired::default()).await?;
         }
         files::record(&self.host, names, &before.union(names).cloned().collect()).await
