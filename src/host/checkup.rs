@@ -108,7 +108,7 @@ fn judge(outcome: Result<Vec<u8>>, implements: bool) -> (Option<Result<(), Strin
         Ok(Answer { healthy: false, message }) => (Some(Err(message.unwrap_or_else(|| "it says so".to_owned()))), true),
         // It is stopping, or the host is full: no fault of the actor.
         Err(error) if matches!(error.kind(), Kind::Busy | Kind::Unavailable | Kind::Storage) => (None, implements),
-        Err(error) if actor::is_trap(&error) => (Some(Err(format!("it trapped: {}", short(&error)))), implements),
+        Err(error) if actor::is_trap(&error) => (Some(Err(short(&error))), implements),
         Err(_) if !implements => (Some(Ok(())), false),
         Err(error) => (Some(Err(short(&error))), true),
     }
@@ -142,9 +142,7 @@ mod tests {
         let trap = || Err(Error::guest("wasm `unreachable` instruction executed"));
         for implements in [false, true] {
             let (found, still) = judge(trap(), implements);
-            assert!(
-                found.is_some_and(|found| found.is_err_and(|why| why.starts_with("it trapped: wasm `unreachable`")))
-            );
+            assert!(found.is_some_and(|found| found.is_err_and(|why| why.starts_with("wasm `unreachable`"))));
             assert_eq!(still, implements);
         }
     }
