@@ -370,7 +370,7 @@ mod tests {
     use data_encoding::{BASE64, BASE64_NOPAD};
     use proptest::prelude::*;
 
-    use super::{DEFAULT_ADDRESS, Level, LinkDefinition, Options, Settings};
+    use super::{DEFAULT_ADDRESS, Level, LinkDefinition, Options, Settings, parse_file, toml_nesting};
     use crate::error::{Kind, Result};
 
     fn link(values: &[(&str, &str)]) -> LinkDefinition {
