@@ -26,8 +26,8 @@ struct Counts {
     bytes: AtomicUsize,
     max_number: usize,
     max_bytes: usize,
-    /// Work of each source.
-    sources: [AtomicUsize; SOURCES],
+    /// Work of each source, in number and in bytes.
+    sources: [(AtomicUsize, AtomicUsize); SOURCES],
     hasher: RandomState,
 }
 
@@ -47,7 +47,7 @@ impl Gate {
             bytes: AtomicUsize::new(0),
             max_number,
             max_bytes,
-            sources: [const { AtomicUsize::new(0) }; SOURCES],
+            sources: [const { (AtomicUsize::new(0), AtomicUsize::new(0)) }; SOURCES],
             hasher: RandomState::new(),
         }))
     }
@@ -74,11 +74,15 @@ impl Gate {
         let bytes = bytes.min(counts.max_bytes);
         // Counted first and looked at after: two that come at once both see both.
         let pass = Pass { gate: self.clone(), number, bytes, source };
-        let of_source = source.map_or(0, |source| counts.sources[source].fetch_add(number, Relaxed) + number);
+        let (of_source, bytes_before) = source.map_or((0, 0), |source| {
+            let (numbers, source_bytes) = &counts.sources[source];
+            (numbers.fetch_add(number, Relaxed) + number, source_bytes.fetch_add(bytes, Relaxed))
+        });
         let numbers = counts.number.fetch_add(number, Relaxed) + number;
         let before = counts.bytes.fetch_add(bytes, Relaxed);
         let fits = numbers <= counts.max_number
             && of_source <= counts.max_number.div_ceil(SOURCE_PART)
+            && (bytes_before == 0 || bytes_before + bytes <= counts.max_bytes / SOURCE_PART)
             && (before == 0 || before + bytes <= counts.max_bytes);
         fits.then_some(pass)
     }
@@ -89,7 +93,9 @@ impl Drop for Pass {
         self.gate.0.number.fetch_sub(self.number, Relaxed);
         self.gate.0.bytes.fetch_sub(self.bytes, Relaxed);
         if let Some(source) = self.source {
-            self.gate.0.sources[source].fetch_sub(self.number, Relaxed);
+            let (numbers, bytes) = &self.gate.0.sources[source];
+            numbers.fetch_sub(self.number, Relaxed);
+            bytes.fetch_sub(self.bytes, Relaxed);
         }
     }
 }
@@ -129,5 +135,10 @@ mod tests {
         drop((flood, others));
         let silent: Vec<_> = (0..9).filter_map(|_| gate.enter_for(None, 1)).collect();
         assert_eq!(silent.len(), 2);
+        drop(silent);
+        let first = gate.enter_for(None, 90).expect("a large one alone");
+        assert!(gate.enter_for(None, 1).is_none(), "its source has had its bytes");
+        assert!((0..SOURCES).any(|n| gate.enter_for(Some(&format!("_INBOX.{n}.1")), 5).is_some()));
+        drop(first);
     }
 }

@@ -15,6 +15,7 @@ use std::{
 };
 
 use async_nats::{Message, Subscriber, UnsubscribeError};
+use bytes::Bytes;
 use futures_util::Stream;
 
 /// Bytes that may wait on one connection. A board of 512 MB has no more for what nobody has looked at.
@@ -38,6 +39,10 @@ const PRESSED_WINDOW: Duration = Duration::from_millis(100);
 
 /// Sources of a subscription that are told apart. Two that fall together share a part; which, nobody outside can know.
 const SOURCES: usize = 64;
+
+/// Longest body that is copied when it is taken, bytes. The library's bodies share the memory of all that was read with them,
+/// some 16 KiB: a small one that is kept for a while would keep that.
+const COPIED_BYTES: usize = 16 * 1024;
 
 /// What a message takes in the library beside its text, bytes.
 const MESSAGE_OVERHEAD_BYTES: usize = 512;
@@ -208,11 +213,16 @@ impl Stream for Reader {
     type Item = Message;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Message>> {
-        let next = Pin::new(&mut self.subscriber).poll_next(context);
+        let mut next = Pin::new(&mut self.subscriber).poll_next(context);
         if let (Poll::Ready(Some(message)), Some((subscription, flow))) = (&next, &self.counted) {
             let source = flow.source(message.reply.as_ref().map(|reply| reply.as_bytes()));
             let bytes = message.length + MESSAGE_OVERHEAD_BYTES;
             flow.leave(Counted { subscription: *subscription, source, bytes });
+        }
+        if let Poll::Ready(Some(message)) = &mut next
+            && message.payload.len() <= COPIED_BYTES
+        {
+            message.payload = Bytes::copy_from_slice(&message.payload);
         }
         next
     }
