@@ -53,6 +53,13 @@ const BEHIND_FOR: Duration = Duration::from_secs(1);
 /// Reads of a full buffer before other tasks of this thread get their turn.
 const READS_PER_TURN: usize = 2;
 
+/// Operations that are judged before other tasks of this thread get their turn: a server may send ten thousand in one read.
+const PIECES_PER_TURN: usize = 256;
+
+/// Shortest time between two questions of the server whether we are there that are passed on. The library queues an answer to
+/// each; servers ask every few seconds at most.
+const PING_GAP: Duration = Duration::from_millis(50);
+
 /// Why a relay ended.
 #[derive(Debug)]
 pub(super) enum End {
@@ -64,6 +71,16 @@ pub(super) enum End {
     Server(Option<io::Error>),
     /// The server broke the protocol.
     Violation(Violation),
+}
+
+/// How far the judging came.
+enum Judged {
+    /// All that was read whole.
+    All,
+    /// Up to a message for which there is no room.
+    NoRoom,
+    /// Others are to have their turn.
+    TurnOver,
 }
 
 /// What was left out so far, of all connections of a guard.
@@ -114,6 +131,8 @@ pub(super) struct Down {
     behind: Option<Instant>,
     /// Until when we count as behind.
     pressed: Option<Instant>,
+    /// When the server was last answered that we are there.
+    pinged: Option<Instant>,
     /// Since when there is no room for the next message.
     no_room: Option<Pin<Box<Sleep>>>,
     /// Until when what does not fit is dropped at once.
@@ -151,6 +170,7 @@ impl Down {
             current: None,
             behind: None,
             pressed: None,
+            pinged: None,
             no_room: None,
             impatient: None,
             logged_in: false,
@@ -278,9 +298,13 @@ impl Relay<'_> {
             }
             match judged {
                 Err(violation) => return Poll::Ready(End::Violation(violation)),
-                // No room: nothing is read before there is, or the time is over.
-                Ok(false) => return Poll::Pending,
-                Ok(true) => {}
+                // Nothing is read before there is room, or the time is over.
+                Ok(Judged::NoRoom) => return Poll::Pending,
+                Ok(Judged::TurnOver) => {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Ok(Judged::All) => {}
             }
             let down = &mut self.down;
             if down.end == down.buffer.len() || down.start == down.ready {
@@ -326,18 +350,18 @@ impl Relay<'_> {
         Poll::Ready(Ok(()))
     }
 
-    /// Judges what was read. `false`: there is no room for the next message.
-    fn judge(&mut self, context: &mut Context<'_>) -> Result<bool, Violation> {
-        loop {
+    /// Judges what was read.
+    fn judge(&mut self, context: &mut Context<'_>) -> Result<Judged, Violation> {
+        for _ in 0..PIECES_PER_TURN {
             let down = &mut self.down;
             let before = down.scanner.clone();
             match down.scanner.next(&down.buffer[down.scanned..down.end])? {
-                Piece::Incomplete => return Ok(true),
+                Piece::Incomplete => return Ok(Judged::All),
                 Piece::Plain { operation, length } => self.plain(operation, length)?,
                 Piece::Message(message) => {
                     if !self.message(context, &message) {
                         self.down.scanner = before;
-                        return Ok(false);
+                        return Ok(Judged::NoRoom);
                     }
                 }
                 Piece::Body { length, last } => {
@@ -351,6 +375,7 @@ impl Relay<'_> {
                 }
             }
         }
+        Ok(Judged::TurnOver)
     }
 
     fn plain(&mut self, operation: Operation, length: usize) -> Result<(), Violation> {
@@ -358,8 +383,17 @@ impl Relay<'_> {
         match operation {
             // The library queues an answer to each. A server that asks and does not read gets none.
             Operation::Ping if self.up.start < self.up.end => down.replace(length, b""),
-            Operation::Ping | Operation::Pong => {
-                down.logged_in |= operation == Operation::Pong && !down.refused;
+            Operation::Ping => {
+                let now = Instant::now();
+                if down.pinged.is_some_and(|last| now - last < PING_GAP) {
+                    down.replace(length, b"");
+                } else {
+                    down.pinged = Some(now);
+                    down.pass(length);
+                }
+            }
+            Operation::Pong => {
+                down.logged_in |= !down.refused;
                 down.pass(length);
             }
             Operation::Error => {
