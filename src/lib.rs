@@ -5,10 +5,11 @@
 //! Floors, lowest first; a room imports only from floors below its own.
 //!
 //! 0. [`error`]: the one error type, with a kind and a text for the operator; [`task`]: the executor;
-//!    [`private`]: secret files; [`curtain`]: who may look into this process.
+//!    [`private`]: secret files; [`curtain`]: who may look into this process; [`text_file`]: what editors and
+//!    power cuts leave.
 //! 1. [`log`]: one line per event; [`wire`]: the words of the lattice, no I/O; [`store`]: what survives a power cut;
 //!    [`nats`]: one guarded connection to a NATS server; [`trust`], [`certificate`]: TLS for outgoing and incoming HTTP;
-//!    [`suggest`]: "did you mean".
+//!    [`suggest`]: "did you mean"; [`allowed_hosts`], [`guarded_resolver`], [`redirect`]: where outgoing HTTP may lead.
 //! 2. [`claims`]: who may do what: keys, tokens, signed modules, provider archives.
 //! 3. [`actor`]: guests in the interpreter, one invocation as a future; [`artifact`]: where bytes come from.
 //! 4. [`host`]: the heart: what should run, what does run, and the router every invocation passes.
@@ -28,6 +29,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod actor;
+pub mod allowed_hosts;
 pub mod artifact;
 pub mod capability;
 pub mod certificate;
@@ -36,17 +38,20 @@ pub mod cli;
 pub mod config;
 pub mod curtain;
 pub mod error;
+pub mod guarded_resolver;
 pub mod host;
 pub mod lattice;
 pub mod log;
 pub mod nats;
 pub mod private;
 pub mod provider;
+pub mod redirect;
 pub mod sdk;
 pub mod service;
 pub mod store;
 pub mod suggest;
 pub mod task;
+pub mod text_file;
 pub mod trust;
 pub mod web;
 pub mod wire;

@@ -13,6 +13,7 @@ use std::{
 
 use latticed::{
     actor::{self, Engine},
+    artifact::Requester,
     error::Kind,
     host::{
         Application, Control, Host, Policy, Readiness,
@@ -41,6 +42,7 @@ fn echo_behind_http() -> Application {
             name: "echo".into(),
             reference: format!("file://{}", guests::module_path("echo").display()),
             max_concurrent: 2,
+            issuers: Vec::new(),
             links: vec![LinkComponent {
                 target: "web".into(),
                 values: BTreeMap::from([("address".to_owned(), "127.0.0.1:0".to_owned())]),
@@ -52,6 +54,7 @@ fn echo_behind_http() -> Application {
             contract_id: HTTP_SERVER.into(),
             link_name: "default".into(),
             configuration: None,
+            issuers: Vec::new(),
         }],
     }
 }
@@ -237,7 +240,7 @@ fn a_downloaded_actor_answers_and_starts_again_when_its_server_is_gone() {
     task::block_on(async {
         let first = host(directory.path()).await;
         in_process::beside(&first, async {
-            let error = first.fetch_module(&wrong).await.expect_err("a wrong digest is refused");
+            let error = first.fetch_module(&wrong, Requester::Operator).await.expect_err("a wrong digest is refused");
             assert_eq!(error.kind(), Kind::Invalid);
             assert!(error.text().contains(&wrong), "{error}");
             assert_eq!(kept_blobs(directory.path()), 0);
@@ -272,7 +275,9 @@ fn a_download_that_nobody_signed_is_refused_and_not_kept() {
     let (address, server) = serve(body, 1);
     task::block_on(async {
         let host = host(directory.path()).await;
-        host.fetch_module(&format!("{address}#sha256={digest}")).await.expect_err("it carries no signature");
+        host.fetch_module(&format!("{address}#sha256={digest}"), Requester::Operator)
+            .await
+            .expect_err("it carries no signature");
         assert_eq!(kept_blobs(directory.path()), 0);
     });
     server.join().expect("the server was asked");

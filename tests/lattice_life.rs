@@ -174,6 +174,7 @@ impl Site {
             ("NATS_PORT", &*port),
             // A server that says nothing is asked again soon.
             ("WASMCLOUD_ARTIFACT_IDLE_MS", "3000"),
+            ("WASMCLOUD_REMOTE_FETCH_ALLOW", "127.0.0.1"),
         ];
         let mut board = sandbox.run_again(&settings);
         board.wait_for("connected to NATS");
@@ -414,7 +415,12 @@ fn a_live_update_that_was_accepted_outlives_a_power_cut() {
         let digest = latticed::store::Digest::of(&second);
         let second = format!("http://127.0.0.1:{}/echo.wasm#sha256={digest}", files.port);
         let port = server.port().to_string();
-        let settings = [("NATS_HOST", "127.0.0.1"), ("NATS_PORT", &*port), ("WASMCLOUD_ALLOW_FILE_LOAD", "true")];
+        let settings = [
+            ("NATS_HOST", "127.0.0.1"),
+            ("NATS_PORT", &*port),
+            ("WASMCLOUD_ALLOW_FILE_LOAD", "true"),
+            ("WASMCLOUD_REMOTE_FETCH_ALLOW", "127.0.0.1"),
+        ];
         let mut board = sandbox.run_again(&settings);
         board.wait_for("connected to NATS");
         let nats = nats::connect(&server).await;

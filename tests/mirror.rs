@@ -17,6 +17,7 @@ use std::{
 };
 
 use latticed::{
+    claims::{KeyPair, Role},
     store::Digest,
     wire::interface::{HTTP_SERVER, HttpRequest, HttpResponse},
 };
@@ -335,7 +336,8 @@ fn a_site_without_a_network_updates_itself_from_its_mirror_and_no_request_fails(
 
     let address: SocketAddr = "127.0.0.1:8080".parse().expect("an address");
     let mut manifest = Manifest::new("site");
-    manifest.actor_from("echo", "mirror://site/echo", 4).http(address);
+    let issuer = guests::account().public_key().to_string();
+    manifest.actor_of("echo", "mirror://site/echo", &issuer, 4).http(address);
     let manifest = board.write("site.yaml", manifest.text());
     let mirrors = format!("http://{listen}");
     let settings = [("WASMCLOUD_MIRRORS", &*mirrors), ("WASMCLOUD_MIRROR_POLL_MS", "300")];
@@ -356,6 +358,12 @@ fn a_site_without_a_network_updates_itself_from_its_mirror_and_no_request_fails(
     eventually("the older one is refused", || running.output().contains("the new one must be greater"));
     publish(&mirror, "site/echo", &guests::module_path("counter"));
     eventually("another actor is refused", || running.output().contains("another actor by now"));
+    // So is what another account has signed under the key of the one that runs.
+    let stranger = KeyPair::from_name(Role::Account, "stranger");
+    let wasm = std::fs::read(guests::module_path("echo_small")).expect("the guest is built");
+    let foreign = guests::sign_as(&stranger, "echo", &[HTTP_SERVER], &wasm, 9).expect("it can be signed");
+    publish(&mirror, "site/echo", &mirror.write("foreign.wasm", foreign));
+    eventually("another issuer is refused", || running.output().contains("another issuer does not take its place"));
     thread::sleep(Duration::from_secs(1));
     assert_eq!(revision(&running), Some(2));
     assert_eq!(running.output().matches("the new one must be greater").count(), 1, "{}", running.output());

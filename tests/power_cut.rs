@@ -41,6 +41,7 @@ fn application() -> Application {
             name: "counter".into(),
             reference: format!("file://{}", module.display()),
             max_concurrent: 1,
+            issuers: Vec::new(),
             links: vec![LinkComponent { target: "keys".into(), values: BTreeMap::new() }],
         }],
         providers: vec![ProviderComponent {
@@ -49,6 +50,7 @@ fn application() -> Application {
             contract_id: KEY_VALUE.into(),
             link_name: "default".into(),
             configuration: None,
+            issuers: Vec::new(),
         }],
     }
 }

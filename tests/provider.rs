@@ -359,7 +359,8 @@ impl Archives {
 #[test]
 fn an_archive_that_is_lost_and_does_not_come_holds_up_nobody_else() {
     block_on(async {
-        let mut stage = Stage::start(&[]).await;
+        let allow = [("WASMCLOUD_REMOTE_FETCH_ALLOW", "127.0.0.1")];
+        let mut stage = Stage::start(&allow).await;
         let binary = provider::stripped(provider::mannered());
         let archive = provider::archive("far", KEY_VALUE, &binary);
         let digest = latticed::store::Digest::of(&archive);
@@ -373,7 +374,7 @@ fn an_archive_that_is_lost_and_does_not_come_holds_up_nobody_else() {
             std::fs::remove_dir_all(stage.sandbox.path(lost)).expect("it is there");
         }
         let locked = archives.gate.lock().await;
-        stage.start_host(&[]).await;
+        stage.start_host(&allow).await;
         eventually("it is said what is missing", || {
             stage.host().status().problems.iter().any(|problem| problem.contains("is being fetched again"))
         });

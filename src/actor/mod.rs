@@ -5,7 +5,7 @@
 //! router implements.
 //!
 //! * [`settings`]: the limits. `limits`: what is said when one is reached.
-//! * `outline`, `module`: from bytes to a compiled module. `slot`, `cache`: how long it stays in memory.
+//! * `outline`, `weight`, `module`: from bytes to a compiled module. `slot`, `cache`: how long it stays in memory.
 //! * `abi`, `wasi`, `guest`, `console`: what a guest sees of its host.
 //! * `handle`, `engine`, `gate`, `signal`, `invocation`: who runs when, and for how long. `trace`: what for.
 //!
@@ -31,6 +31,7 @@ mod slot;
 mod tests;
 mod trace;
 mod wasi;
+mod weight;
 
 pub use engine::Engine;
 pub use handle::{Actor, Context, Counts};

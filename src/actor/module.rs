@@ -16,7 +16,7 @@ use crate::{
         guest::{Guest, Surroundings},
         outline::Outline,
         settings::Settings,
-        wasi,
+        wasi, weight,
     },
     error::{Error, Result},
 };
@@ -108,6 +108,7 @@ impl Compiled {
         }
         let outline = Outline::of(wasm)?;
         outline.check(settings)?;
+        weight::check(wasm)?;
         let lazy = outline.largest_function_bytes <= LAZY_FUNCTION_BYTES && outline.code_bytes <= LAZY_CODE_BYTES;
         let engine = Engine::new(&config(settings, lazy));
         let module = Module::new(&engine, wasm).map_err(|cause| refused_by_the_engine(&cause))?;

@@ -123,7 +123,7 @@ fn sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// Reads an unsigned 32-bit LEB128 number.
-fn leb128(bytes: &[u8]) -> Option<(u32, &[u8])> {
+pub(super) fn leb128(bytes: &[u8]) -> Option<(u32, &[u8])> {
     let mut value = 0u32;
     for (at, &byte) in bytes.iter().enumerate().take(5) {
         let bits = u32::from(byte & 0x7f);

@@ -18,7 +18,7 @@ use smol::{Timer, future, lock};
 use crate::{
     artifact::{
         Content, Credentials, Keeper, Limit, Live, Origin, Pace, Received, Record, Records, Reference, Remote,
-        Resolved, Running, Settings, Source, Swept, Transfer, Wanted,
+        Requester, Resolved, Running, Settings, Source, Swept, Transfer, Wanted,
         pace::{LONGEST_RETRY_AFTER, retry_wait},
         read_file,
         running::Watched,
@@ -68,6 +68,7 @@ pub struct Artifacts {
 #[derive(Clone, Copy)]
 struct Asked<'a> {
     reference: &'a Reference,
+    requester: Requester,
     remote: Remote,
     /// What it is for, in words.
     purpose: &'a str,
@@ -117,25 +118,31 @@ impl Artifacts {
         self.keeper.needed_by(Box::new(needed));
     }
 
-    /// The bytes behind `reference`; `wanted` says in errors what they are for, `an actor`. Those of a file are not put
+    /// The bytes behind `reference`, on the word of `requester`; `wanted` says in errors what they are for, `an actor`. Those of a file are not put
     /// into the store: the caller does that by [`Artifacts::keep`] once it has accepted them.
     ///
     /// # Errors
     /// `Invalid` for a digest that cannot be read, is missing where it must be there, or does not match; `Denied` where
     /// one is demanded; `Limit` for more than `limit`; `Unavailable` without a source for it; those of the source.
-    pub async fn fetch(&self, reference: &Reference, wanted: &str, limit: Limit) -> Result<Fetched> {
+    pub async fn fetch(
+        &self,
+        reference: &Reference,
+        requester: Requester,
+        wanted: &str,
+        limit: Limit,
+    ) -> Result<Fetched> {
         if let Source::File(path) = reference.source() {
             let bytes = read_file(path, Path::new(""), limit).await?;
             let (digest, bytes) = smol::unblock(move || (Digest::of(&bytes), bytes)).await;
             return Ok(Fetched { digest, bytes });
         }
-        let digest = self.obtain(reference, wanted, limit).await?;
+        let digest = self.obtain(reference, requester, wanted, limit).await?;
         match self.store.blobs().read(digest).await {
             Ok(bytes) => Ok(Fetched { digest, bytes }),
             // Damaged, and set aside by now: once more, from its source.
             Err(error) => {
                 log::warn!("{error}; fetching it again"; reference = reference.text());
-                let digest = self.obtain(reference, wanted, limit).await?;
+                let digest = self.obtain(reference, requester, wanted, limit).await?;
                 let bytes = self.store.blobs().read(digest).await?;
                 Ok(Fetched { digest, bytes })
             }
@@ -148,22 +155,39 @@ impl Artifacts {
     ///
     /// # Errors
     /// Those of [`Artifacts::fetch`]; `Invalid` for a file, which is not in the store.
-    pub async fn obtain(&self, reference: &Reference, wanted: &str, limit: Limit) -> Result<Digest> {
+    pub async fn obtain(
+        &self,
+        reference: &Reference,
+        requester: Requester,
+        wanted: &str,
+        limit: Limit,
+    ) -> Result<Digest> {
         let Source::Remote(remote) = reference.source() else { return Err(reference.cannot_give(wanted)) };
         let settings = self.settings.now();
         let asked = Asked {
             reference,
+            requester,
             remote: *remote,
             purpose: wanted,
             limit,
             deadline: Instant::now() + settings.total,
             fruitless: settings.attempts,
         };
-        self.obtain_remote(asked).await.map_err(|error| explain(error, reference, limit))
+        // What the text alone tells, anybody may read.
+        self.check(asked).map_err(|error| explain(error, reference, limit))?;
+        let outcome = self.obtain_remote(asked).await.map_err(|error| explain(error, reference, limit));
+        outcome.map_err(|error| requester.may_read(error, reference))
+    }
+
+    /// Whether nobody between this board and the source can put something else in the place of what `reference` names.
+    pub fn is_authentic(&self, reference: &Reference) -> bool {
+        let Source::Remote(remote) = reference.source() else { return true };
+        let origins = self.origins.read().unwrap_or_else(PoisonError::into_inner);
+        origins.get(remote).is_none_or(|origin| origin.is_authentic(reference))
     }
 
     /// Which content `reference` stands for now, by the word of its source, which is asked once; `None` where only the
-    /// content itself tells. Nothing is fetched.
+    /// content itself tells. Nothing is fetched. For the operator alone: what the lattice asks for is fetched when it asks.
     ///
     /// # Errors
     /// Those of [`Origin::resolve`].
@@ -171,7 +195,7 @@ impl Artifacts {
         let Source::Remote(remote) = reference.source() else { return Err(reference.cannot_give(wanted)) };
         let origin = self.origins.read().unwrap_or_else(PoisonError::into_inner).get(remote).cloned();
         let origin = origin.ok_or_else(|| reference.cannot_give(wanted))?;
-        match within(Instant::now() + self.settings.now().idle, origin.resolve(reference)).await? {
+        match within(Instant::now() + self.settings.now().idle, origin.resolve(reference, Requester::Operator)).await? {
             Resolved::Content(content) => Ok(content.digest),
             Resolved::Later(error, _) => Err(error),
         }
@@ -208,6 +232,7 @@ impl Artifacts {
     pub async fn restore(
         &self,
         reference: &Reference,
+        requester: Requester,
         digest: Digest,
         wanted: &str,
         limit: Limit,
@@ -230,6 +255,7 @@ impl Artifacts {
                 let settings = self.settings.now();
                 let asked = Asked {
                     reference,
+                    requester,
                     remote: *remote,
                     purpose: wanted,
                     limit,
@@ -237,18 +263,27 @@ impl Artifacts {
                     fruitless: settings.attempts,
                 };
                 let content = Content { digest: Some(digest), ..Content::default() };
-                self.by_digest(asked, digest, &content).await.map_err(|error| explain(error, reference, limit))
+                let outcome = self.by_digest(asked, digest, &content).await;
+                outcome.map_err(|error| requester.may_read(explain(error, reference, limit), reference))
             }
         }
     }
 
-    async fn obtain_remote(&self, asked: Asked<'_>) -> Result<Digest> {
+    /// Whether anything is fetched for what is asked, by its text alone.
+    fn check(&self, asked: Asked<'_>) -> Result<()> {
         if self.settings.now().require_digest && !asked.reference.is_pinned() {
             return Err(Error::denied(
                 "it does not say which content it means, and WASMCLOUD_REQUIRE_DIGEST is set: end it with \
                  @sha256:DIGEST (#sha256=DIGEST for a download)",
             ));
         }
+        asked.reference.content_digest()?;
+        asked.reference.manifest_digest()?;
+        let origin = self.origins.read().unwrap_or_else(PoisonError::into_inner).get(&asked.remote).cloned();
+        origin.map_or(Ok(()), |origin| origin.check(asked.reference))
+    }
+
+    async fn obtain_remote(&self, asked: Asked<'_>) -> Result<Digest> {
         match asked.reference.content_digest()? {
             Some(digest) => {
                 let content = Content { digest: Some(digest), ..Content::default() };
@@ -313,7 +348,7 @@ impl Artifacts {
         let mut attempts = Attempts::new(asked);
         loop {
             watched.attempt(0);
-            let (error, after) = match within(asked.deadline, origin.resolve(asked.reference)).await {
+            let (error, after) = match within(asked.deadline, origin.resolve(asked.reference, asked.requester)).await {
                 Ok(Resolved::Content(content)) => return Ok(content),
                 Ok(Resolved::Later(error, after)) => (error, Some(after)),
                 Err(error) => (error, None),
@@ -327,7 +362,7 @@ impl Artifacts {
     async fn resolve_in_front(&self, asked: Asked<'_>) -> Result<Option<Content>> {
         let front = self.front.read().unwrap_or_else(PoisonError::into_inner).clone();
         let (Some(front), Some(_)) = (front, asked.reference.manifest_digest()?) else { return Ok(None) };
-        let error = match within(asked.deadline, front.resolve(asked.reference)).await {
+        let error = match within(asked.deadline, front.resolve(asked.reference, asked.requester)).await {
             Ok(Resolved::Content(content)) => return Ok(Some(content)),
             Ok(Resolved::Later(error, _)) | Err(error) => error,
         };
@@ -386,6 +421,7 @@ impl Artifacts {
             watched.attempt(before);
             let wanted = Wanted {
                 reference: asked.reference.clone(),
+                requester: asked.requester,
                 content: content.clone(),
                 into,
                 kept,
@@ -677,7 +713,7 @@ mod tests {
 
     fn fetch(artifacts: &Artifacts, text: &str) -> Result<Vec<u8>> {
         let reference = Reference::parse(text).unwrap();
-        smol::block_on(artifacts.fetch(&reference, "an actor", LIMIT)).map(|fetched| fetched.bytes)
+        smol::block_on(artifacts.fetch(&reference, Requester::Operator, "an actor", LIMIT)).map(|fetched| fetched.bytes)
     }
 
     #[test]
@@ -751,7 +787,7 @@ mod tests {
         let text = format!("https://example.org/a.wasm#sha256={}", Digest::of(b"module"));
         let reference = Reference::parse(&text).unwrap();
         smol::block_on(async {
-            let asked = (0..8).map(|_| artifacts.fetch(&reference, "an actor", LIMIT));
+            let asked = (0..8).map(|_| artifacts.fetch(&reference, Requester::Operator, "an actor", LIMIT));
             for fetched in futures_util::future::join_all(asked).await {
                 assert_eq!(fetched.unwrap().bytes, b"module");
             }

@@ -17,7 +17,8 @@ use serde::Deserialize;
 use crate::{
     artifact::{Limit, RegistryLogin, file::read_blocking},
     error::{Error, Result},
-    private,
+    log, private,
+    text_file::{blank_warning, is_blank, without_mark},
 };
 
 /// Largest such file: 256 KiB, a thousand registries with long tokens.
@@ -47,7 +48,12 @@ struct Entry {
 pub fn read(path: &Path) -> Result<Vec<(String, RegistryLogin)>> {
     private::check(path)?;
     let bytes = read_blocking(path, LIMIT)?;
-    parse(&bytes).map_err(|error| error.context(path.display()))
+    let text = String::from_utf8_lossy(&bytes);
+    if is_blank(&text) {
+        log::warn!("{}", blank_warning(&path.display().to_string()));
+        return Ok(Vec::new());
+    }
+    parse(without_mark(&text).as_bytes()).map_err(|error| error.context(path.display()))
 }
 
 fn parse(bytes: &[u8]) -> Result<Vec<(String, RegistryLogin)>> {
@@ -101,6 +107,23 @@ mod tests {
                 ("https://b.example/v1/".to_owned(), basic("u", "p")),
             ]
         );
+    }
+
+    #[test]
+    fn a_mark_line_ends_and_nothing_are_read_as_in_every_file() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        let write = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            read(&path)
+        };
+        let text = "{\"auths\":\r\n {\"a.example\": {\"registrytoken\": \"t\"}}}\r\n";
+        assert_eq!(write(&format!("\u{feff}{text}")).unwrap().len(), 1);
+        for nothing in ["", "\r\n", "\u{feff}", "\0\0\0"] {
+            assert_eq!(write(nothing).unwrap(), [], "{nothing:?}");
+        }
     }
 
     #[test]

@@ -114,6 +114,12 @@ impl Credentials {
         changed
     }
 
+    /// The registries for which the settings hold a login, as `HOST[:PORT]`. Those that the lattice sent are not among them.
+    pub fn configured_registries(&self) -> Vec<String> {
+        let configured = self.configured.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        configured.keys().cloned().collect()
+    }
+
     /// Keeps `new`, over what was kept for the same registries; on disk when this returns.
     ///
     /// # Errors

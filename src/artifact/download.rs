@@ -3,9 +3,11 @@
 //! Registered by the host. Blocks on smol's pool, streams into the store in small pieces and goes on where it was cut off.
 //! It never follows HTTPS down to HTTP, never sends credentials, and never sends the fragment with the digest.
 
+use std::sync::Arc;
+
 use crate::{
     artifact::{
-        Live, Origin, Received, Remote, Settings, Source, Wanted,
+        FetchRules, Live, Origin, Received, Remote, Settings, Source, Wanted,
         origin::Work,
         web::{self, Asker, Web},
     },
@@ -40,9 +42,10 @@ fn download(settings: &Settings, wanted: Wanted) -> Result<Received> {
     if place.contains('@') {
         return Err(Error::invalid("its address contains a login, which downloads do not send; use a registry"));
     }
-    let web = Web::new(settings, secure, wanted.deadline)?;
+    let rules = Arc::new(FetchRules::new(wanted.requester, settings));
+    let web = Web::new(settings, secure, wanted.deadline, rules)?;
     let asker = Asker { who: place, what: "it", login_remedy: "downloads send no login; use a registry" };
-    web::fetch(&web, address, &[], &asker, wanted)
+    web::fetch(|headers| web.get(address, headers), &asker, wanted)
 }
 
 #[cfg(test)]
@@ -50,7 +53,6 @@ mod tests {
     use std::{
         io::{BufRead, BufReader, Write},
         net::TcpListener,
-        sync::Arc,
         thread,
     };
 
@@ -83,7 +85,8 @@ mod tests {
         let artifacts = Artifacts::new(store, Settings { attempts: 1, ..Settings::default() });
         artifacts.register(Remote::Http, Arc::new(Download::new(Settings::default())));
         let reference = Reference::parse(&format!("http://{place}/a.wasm#sha256={digest}")).unwrap();
-        let fetched = smol::block_on(artifacts.fetch(&reference, "an actor", LIMIT));
+        let fetched =
+            smol::block_on(artifacts.fetch(&reference, crate::artifact::Requester::Operator, "an actor", LIMIT));
         assert_eq!(server.join().unwrap(), "GET /a.wasm HTTP/1.1", "the digest stays here");
         fetched.map(|fetched| fetched.bytes)
     }

@@ -111,11 +111,20 @@ fn failed(what: &str, path: &Path, cause: &io::Error) -> Error {
             path.display(),
             rustix::process::geteuid().as_raw()
         )),
+        _ if is_loop(cause) => Error::invalid(format!(
+            "cannot {what} {}: its symbolic links lead in a circle; point them to the file",
+            path.display()
+        )),
         io::ErrorKind::InvalidInput | io::ErrorKind::InvalidFilename => {
             Error::invalid(format!("cannot {what} {:?}: {cause}", path.display().to_string()))
         }
         _ => Error::storage(format!("cannot {what} {}: {cause}", path.display())),
     }
+}
+
+/// Whether symbolic links lead in a circle, for which the standard library has no stable name.
+pub(crate) fn is_loop(cause: &io::Error) -> bool {
+    cause.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
 }
 
 /// Says which part of `path` is missing: a mistyped directory is found sooner that way.
@@ -178,6 +187,12 @@ mod tests {
         let (found, text) = kind(read_blocking(directory.path(), LIMIT));
         assert_eq!(found, Kind::Invalid);
         assert!(text.contains("is a directory"), "{text}");
+
+        std::os::unix::fs::symlink(at("two"), at("one")).expect("link");
+        std::os::unix::fs::symlink(at("one"), at("two")).expect("link");
+        let (found, text) = kind(read_blocking(&at("one"), LIMIT));
+        assert_eq!(found, Kind::Invalid);
+        assert!(text.contains("circle"), "{text}");
 
         assert_eq!(kind(read_blocking(Path::new("a\0b"), LIMIT)).0, Kind::Invalid);
         assert_eq!(kind(read_blocking(Path::new("/dev/zero"), LIMIT)).0, Kind::Invalid);

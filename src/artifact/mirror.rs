@@ -15,7 +15,7 @@ use ureq::http::{HeaderMap, header};
 
 use crate::{
     artifact::{
-        Content, Live, Origin, Received, Reference, Remote, Resolved, Source, Wanted, image,
+        Content, FetchRules, Live, Origin, Received, Reference, Remote, Requester, Resolved, Source, Wanted, image,
         origin::Work,
         published::check_name,
         web::{self, Asker, Web},
@@ -116,7 +116,12 @@ fn bearer(token: Option<&str>) -> Option<String> {
 }
 
 impl Origin for Mirrors {
-    fn resolve(&self, reference: &Reference) -> Work<Result<Resolved>> {
+    fn is_authentic(&self, reference: &Reference) -> bool {
+        reference.is_pinned() || self.0.addresses.iter().all(|address| address.secure)
+    }
+
+    // Mirrors are the operator's choice, whoever asks for something that they may have.
+    fn resolve(&self, reference: &Reference, _requester: Requester) -> Work<Result<Resolved>> {
         let (inner, reference) = (self.0.clone(), reference.clone());
         Box::pin(smol::unblock(move || inner.resolve(&reference)))
     }
@@ -189,7 +194,8 @@ impl Inner {
         let found = self.find(&paths, wanted.deadline)?;
         let asker = Asker { who: &found.address.who, what: &found.path, login_remedy: LOGIN };
         let url = format!("{}/{}", found.address.url, found.path);
-        web::fetch(&found.web, &url, &self.headers(), &asker, wanted)
+        let login = self.headers();
+        web::fetch(|headers| found.web.get(&url, &[headers, &login].concat()), &asker, wanted)
     }
 
     /// The first mirror that has one of `paths`, the first of them it has.
@@ -214,7 +220,8 @@ impl Inner {
     ) -> Result<T> {
         let (settings, mut worst) = (self.settings.now(), None::<Error>);
         for address in &self.addresses {
-            match Web::new(&settings, address.secure, deadline).and_then(|web| ask(address, web)) {
+            let rules = Arc::new(FetchRules::new(Requester::Operator, &settings));
+            match Web::new(&settings, address.secure, deadline, rules).and_then(|web| ask(address, web)) {
                 Ok(Some(found)) => return Ok(found),
                 Ok(None) => {}
                 // What may be there behind a line that is down counts more than what is not there.

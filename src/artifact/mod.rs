@@ -6,7 +6,7 @@
 //! * [`artifacts`]: from a reference to verified bytes in the store; [`origin`]: what a source must do for that; [`pace`]:
 //!   how fast, and when to try again; [`running`]: what is on its way.
 //! * [`file`], [`download`], [`image`], [`mirror`]: sources; others are registered by floors above. [`web`]: HTTP as
-//!   they use it. [`credentials`], [`auth_file`]: how to log in to registries.
+//!   they use it, [`fetch_rules`]: where it may go, [`requester`]: on whose word. [`credentials`], [`auth_file`]: how to log in to registries.
 //! * [`records`]: what is remembered of references; [`keeper`]: what stays in the store and what goes;
 //!   [`published`]: the names under which others get it here; [`stock`]: all of it as operators see it;
 //!   [`upkeep`]: what they do about it;
@@ -20,6 +20,7 @@ pub mod auth_file;
 pub mod bundle;
 pub mod credentials;
 pub mod download;
+pub mod fetch_rules;
 pub mod file;
 pub mod image;
 pub mod keeper;
@@ -30,6 +31,7 @@ pub mod pace;
 pub mod published;
 pub mod records;
 pub mod reference;
+pub mod requester;
 pub mod running;
 pub mod settings;
 pub mod stock;
@@ -39,6 +41,7 @@ pub mod web;
 pub use artifacts::{Artifacts, Fetched};
 pub use credentials::{Credentials, RegistryLogin};
 pub use download::Download;
+pub use fetch_rules::FetchRules;
 pub use file::{Limit, read_file};
 pub use image::Images;
 pub use keeper::{Keeper, Swept};
@@ -47,5 +50,6 @@ pub use origin::{Content, Origin, Received, Resolved, Wanted};
 pub use pace::Pace;
 pub use records::{Record, Records};
 pub use reference::{Reference, Remote, Source};
+pub use requester::Requester;
 pub use running::{Running, Transfer};
 pub use settings::{Live, Settings};

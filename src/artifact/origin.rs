@@ -8,7 +8,7 @@
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration, time::Instant};
 
 use crate::{
-    artifact::{Pace, Reference},
+    artifact::{Pace, Reference, Requester},
     error::{Error, Result},
     store::{Digest, Incoming},
 };
@@ -57,6 +57,8 @@ pub enum Received {
 pub struct Wanted {
     /// What to fetch.
     pub reference: Reference,
+    /// On whose word.
+    pub requester: Requester,
     /// What [`Origin::resolve`] said of it. May name only the digest: when a damaged copy is fetched again, nobody asks
     /// what the reference stands for now.
     pub content: Content,
@@ -75,12 +77,28 @@ pub struct Wanted {
 
 /// One kind of place where bytes come from.
 pub trait Origin: Send + Sync + 'static {
-    /// Which content `reference` stands for now. Asked before a fetch unless the reference carries the digest of its
+    /// Refuses a reference that this source never fetches, as far as its text alone tells.
+    ///
+    /// # Errors
+    /// `Denied` or `Invalid`; the text may be told to anybody.
+    fn check(&self, reference: &Reference) -> Result<()> {
+        let _ = reference;
+        Ok(())
+    }
+
+    /// Whether nobody on the way can put something else in the place of what `reference` stands for.
+    fn is_authentic(&self, reference: &Reference) -> bool {
+        let _ = reference;
+        true
+    }
+
+    /// Which content `reference` stands for now, on the word of `requester`. Asked before a fetch unless the reference carries the digest of its
     /// content. A source that learns it only from the content itself leaves this as it is.
     ///
     /// # Errors
     /// As [`Origin::fetch`].
-    fn resolve(&self, reference: &Reference) -> Work<Result<Resolved>> {
+    fn resolve(&self, reference: &Reference, requester: Requester) -> Work<Result<Resolved>> {
+        let _ = requester;
         let digest = reference.content_digest();
         Box::pin(async move { Ok(Resolved::Content(Content { digest: digest?, ..Content::default() })) })
     }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::artifact::keeper;
+use crate::{allowed_hosts::AllowedHosts, artifact::keeper};
 
 /// Default of the longest time one download may take, waits and attempts included: 30 minutes; 64 MiB at 64 KB/s are 17.
 pub const DEFAULT_TOTAL: Duration = Duration::from_secs(30 * 60);
@@ -40,6 +40,8 @@ pub struct Settings {
     pub insecure: Vec<String>,
     /// PEM file with roots to trust beside the platform's, for registries and downloads.
     pub ca_file: Option<PathBuf>,
+    /// What commands of the lattice may have fetched: every host with a public address, and what the operator lists.
+    pub fetch_allow: AllowedHosts,
 }
 
 impl Default for Settings {
@@ -54,6 +56,7 @@ impl Default for Settings {
             allow_latest: false,
             insecure: Vec::new(),
             ca_file: None,
+            fetch_allow: AllowedHosts::default(),
         }
     }
 }

@@ -6,13 +6,18 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    artifact::{Artifacts, Content, Limit, Reference, published::Names},
+    artifact::{Artifacts, Content, Limit, Reference, Requester, published::Names},
+    claims,
     error::{Error, Result},
+    log,
     store::{Digest, Incoming, MAX_BLOB_BYTES},
 };
 
 /// How errors call the bound of what is taken in without a purpose.
 const ANY: Limit = Limit::fixed(MAX_BLOB_BYTES as u64);
+
+/// Largest content that a list looks into for the name of an actor, bytes: modules have less, archives have references.
+const LARGEST_LOOKED_INTO: u64 = 8 << 20;
 
 /// One artifact in the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +28,9 @@ pub struct Stocked {
     pub bytes: u64,
     /// References that stood for it when they were last looked up.
     pub references: Vec<Referred>,
+    /// The actor in it, name and key, where no reference and no name tells what it is: one that came from a file.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub actor: String,
     /// Names under which it is offered to other boards.
     pub names: Vec<String>,
     /// An operator said that it must stay.
@@ -82,7 +90,22 @@ impl Artifacts {
                 one.needed = true;
             }
         }
+        for (digest, one) in stock.iter_mut().filter(|(_, one)| one.references.is_empty() && one.names.is_empty()) {
+            one.actor = self.actor_in(*digest).unwrap_or_default();
+        }
         Ok(stock.into_values().collect())
+    }
+
+    /// Name and key of the actor in the content `digest`, if it is one.
+    fn actor_in(&self, digest: Digest) -> Option<String> {
+        let blobs = self.store().blobs();
+        if blobs.length(digest)? > LARGEST_LOOKED_INTO {
+            return None;
+        }
+        let found = claims::module::extract(&blobs.read_blocking(digest).ok()?).ok()??;
+        let claims = found.token.claims();
+        let name = claims.body().ok()?.name.clone().unwrap_or_default();
+        Some(format!("{name} {}", claims.sub).trim_start().to_owned())
     }
 
     /// The names under which this board offers artifacts.
@@ -136,10 +159,12 @@ impl Artifacts {
             Offered::Digest(digest) => (*digest, String::new()),
             Offered::Reference(text) => {
                 let reference = Reference::parse(text)?;
-                (self.obtain(&reference, "an artifact to publish", ANY).await?, text.clone())
+                (self.obtain(&reference, Requester::Operator, "an artifact to publish", ANY).await?, text.clone())
             }
         };
         self.names().publish(name, digest, &origin).await?;
+        let bytes = self.store().blobs().length(digest).unwrap_or_default();
+        log::info!("{name} is offered to other boards: sha256:{digest}, {bytes} bytes"; reference = origin);
         Ok(digest)
     }
 }

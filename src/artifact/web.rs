@@ -3,7 +3,7 @@
 //! ureq, as it is linked anyway for telemetry and the HTTP client of actors; a client library for registries would bring
 //! an asynchronous HTTP stack of its own, twice the size of all of this program's sources together. Everything here blocks.
 //!
-//! It never follows HTTPS down to HTTP, never sends a login on to where a redirect leads, and never decodes a body: what
+//! It asks [`FetchRules`] before each request and for each address. It never follows HTTPS down to HTTP, never sends a login on to where a redirect leads, and never decodes a body: what
 //! arrives is hashed as it is.
 
 use std::{
@@ -16,17 +16,16 @@ use std::{
 
 use ureq::{
     Agent, Body, Proxy,
-    config::{Config, RedirectAuthHeaders},
-    http::{HeaderMap, Response, header},
-    unversioned::{
-        resolver::DefaultResolver,
-        transport::{ConnectProxyConnector, Connector, TcpConnector},
-    },
+    config::Config,
+    http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header, uri::Scheme},
+    unversioned::transport::{ConnectProxyConnector, Connector, TcpConnector},
 };
 
 use crate::{
-    artifact::{Received, Settings, Wanted},
+    artifact::{FetchRules, Received, Settings, Wanted},
     error::{Error, Result},
+    guarded_resolver::{GuardedResolver, bare, port_of},
+    redirect,
     trust::{TlsConnector, Trust},
 };
 
@@ -57,25 +56,30 @@ const SAID_BYTES: u64 = 4096;
 /// Connections for one attempt.
 pub struct Web {
     agent: Agent,
+    secure: bool,
+    rules: Arc<FetchRules>,
+    proxy: Option<Proxy>,
 }
 
 impl Web {
-    /// For one attempt that ends by `deadline`; with `secure` nothing but HTTPS is spoken.
+    /// For one attempt that ends by `deadline` and goes where `rules` let it; with `secure` nothing but HTTPS is spoken.
     ///
     /// # Errors
     /// `Config` for a CA file that cannot be used, or a proxy in the environment that is none.
-    pub fn new(settings: &Settings, secure: bool, deadline: Instant) -> Result<Self> {
+    pub fn new(settings: &Settings, secure: bool, deadline: Instant, rules: Arc<FetchRules>) -> Result<Self> {
         // Anew for each attempt: they are rare, and certificates may have been replaced since the one before.
         let trust = match &settings.ca_file {
             Some(path) => Trust::with_file(path, CA_FILE)?,
             None => Trust::platform(CA_FILE),
         };
+        let proxy = proxy(secure)?;
         let config = Config::builder()
             .https_only(secure)
-            .proxy(proxy(secure)?)
+            .proxy(proxy.clone())
             .http_status_as_error(false)
-            .max_redirects(MAX_REDIRECTS)
-            .redirect_auth_headers(RedirectAuthHeaders::Never)
+            // Each is checked and followed here.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
             .timeout_connect(Some(CONNECT))
             .timeout_recv_response(Some(ANSWER))
             .timeout_per_read(Some(settings.idle))
@@ -87,19 +91,20 @@ impl Web {
             .build();
         let tls = TlsConnector { trust: Arc::new(trust), buffer_bytes: BUFFER_BYTES };
         let connector = ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default()).chain(tls);
-        Ok(Self { agent: Agent::with_parts(config, connector, DefaultResolver::default()) })
+        let resolver = GuardedResolver {
+            rules: rules.clone(),
+            proxy: proxy.as_ref().map(|proxy| (proxy.host().to_owned(), proxy.port())),
+        };
+        Ok(Self { agent: Agent::with_parts(config, connector, resolver), secure, rules, proxy })
     }
 
     /// Asks for `address` with `headers`; an answer of any status is no error.
     ///
     /// # Errors
-    /// `Timeout`, `Unavailable` for what the network does, `Denied` and `Invalid` for redirects that are not followed.
+    /// `Timeout`, `Unavailable` for what the network does, `Denied` and `Invalid` for redirects that are not followed;
+    /// `Denied` for an address that may not be reached.
     pub fn get(&self, address: &str, headers: &[(header::HeaderName, String)]) -> Result<Response<Body>> {
-        let mut request = self.agent.get(address);
-        for (name, value) in headers {
-            request = request.header(name, value);
-        }
-        request.call().map_err(|cause| translate(&cause, address))
+        self.ask(&Method::GET, address, headers)
     }
 
     /// As [`Web::get`], for the head of the answer alone.
@@ -107,12 +112,72 @@ impl Web {
     /// # Errors
     /// As [`Web::get`].
     pub fn head(&self, address: &str, headers: &[(header::HeaderName, String)]) -> Result<Response<Body>> {
-        let mut request = self.agent.head(address);
-        for (name, value) in headers {
-            request = request.header(name, value);
-        }
-        request.call().map_err(|cause| translate(&cause, address))
+        self.ask(&Method::HEAD, address, headers)
     }
+
+    fn ask(&self, method: &Method, address: &str, headers: &[(header::HeaderName, String)]) -> Result<Response<Body>> {
+        let place = place_of(address);
+        let mut uri: Uri =
+            address.parse().map_err(|cause| Error::invalid(format!("the address is malformed: {cause}")))?;
+        for hop in 0..=MAX_REDIRECTS {
+            let by_proxy = self.proxy.as_ref().is_some_and(|proxy| !proxy.resolve_target() && !proxy.is_no_proxy(&uri));
+            self.rules.check(bare(uri.host().unwrap_or_default()), port_of(&uri), by_proxy)?;
+            let mut request = Request::builder().method(method).uri(&uri);
+            // A login is for whom it was meant, not for where that one sends on to.
+            for (name, value) in headers.iter().filter(|(name, _)| hop == 0 || *name != header::AUTHORIZATION) {
+                request = request.header(name, value);
+            }
+            let request =
+                request.body(()).map_err(|cause| Error::invalid(format!("the address is malformed: {cause}")))?;
+            let mut response = self.agent.run(request).map_err(|cause| translate(&cause, place))?;
+            let Some(location) = redirection(&response) else {
+                if hop > 0 {
+                    response.extensions_mut().insert(Redirected);
+                }
+                return Ok(response);
+            };
+            let next = location.to_str().ok().and_then(|location| redirect::resolve(&uri, location));
+            uri = next.ok_or_else(|| Error::invalid(format!("{place} redirects to nowhere; check the reference")))?;
+            if self.secure && uri.scheme() != Some(&Scheme::HTTPS) {
+                return Err(leaves_https(place));
+            }
+        }
+        Err(Error::invalid(format!("{place} redirects more than {MAX_REDIRECTS} times; check the reference")))
+    }
+}
+
+/// Marks an answer that came from where another one sent on to.
+#[derive(Clone, Copy)]
+struct Redirected;
+
+/// Whether `response` came from where another one sent on to.
+pub fn was_redirected(response: &Response<Body>) -> bool {
+    response.extensions().get::<Redirected>().is_some()
+}
+
+/// Where `response` sends on to.
+fn redirection(response: &Response<Body>) -> Option<&header::HeaderValue> {
+    let redirects = matches!(
+        response.status(),
+        StatusCode::MOVED_PERMANENTLY
+            | StatusCode::FOUND
+            | StatusCode::SEE_OTHER
+            | StatusCode::TEMPORARY_REDIRECT
+            | StatusCode::PERMANENT_REDIRECT
+    );
+    response.headers().get(header::LOCATION).filter(|_| redirects)
+}
+
+fn leaves_https(place: &str) -> Error {
+    Error::denied(format!(
+        "{place} redirects away from HTTPS, which is not followed; ask whoever runs it for an address that stays there"
+    ))
+}
+
+/// Host and port in `address`.
+fn place_of(address: &str) -> &str {
+    let place = address.split_once("://").map_or(address, |(_, rest)| rest);
+    place.split(['/', '?']).next().unwrap_or(place)
 }
 
 /// The proxy that the environment names for addresses with or without TLS, as curl reads it.
@@ -214,28 +279,26 @@ pub fn read_whole(response: Response<Body>, what: &str, limit: u64) -> Result<Ve
     }
 }
 
-/// Asks for the content at `address` from where the store has it, and pours it in. One attempt.
+/// Asks for content from where the store has it, by `ask`, which is given the headers that say so, and pours it in. One
+/// attempt.
 ///
 /// # Errors
 /// As [`Origin::fetch`](crate::artifact::Origin::fetch).
 pub fn fetch(
-    web: &Web,
-    address: &str,
-    headers: &[(header::HeaderName, String)],
+    ask: impl FnOnce(&[(header::HeaderName, String)]) -> Result<Response<Body>>,
     asker: &Asker<'_>,
     wanted: Wanted,
 ) -> Result<Received> {
     let Wanted { mut into, content, pace, .. } = wanted;
     let at = into.received();
-    let mut headers = headers.to_vec();
-    headers.push((header::ACCEPT_ENCODING, "identity".to_owned()));
+    let mut headers = vec![(header::ACCEPT_ENCODING, "identity".to_owned())];
     if at > 0 {
         headers.push((header::RANGE, format!("bytes={at}-")));
         if let Some(validator) = into.validator() {
             headers.push((header::IF_RANGE, validator.to_owned()));
         }
     }
-    let response = web.get(address, &headers)?;
+    let response = ask(&headers)?;
     let validator = strong_etag(response.headers());
     // What is there already and comes again, because the server gives nothing but all of it.
     let mut skip = 0;
@@ -329,20 +392,12 @@ fn unsatisfied_total(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_RANGE)?.to_str().ok()?.strip_prefix("bytes */")?.trim().parse().ok()
 }
 
-fn translate(cause: &ureq::Error, address: &str) -> Error {
-    let place = address.split_once("://").map_or(address, |(_, rest)| rest);
-    let place = place.split(['/', '?']).next().unwrap_or(place);
+fn translate(cause: &ureq::Error, place: &str) -> Error {
     match cause {
         ureq::Error::Timeout(what) => {
             Error::timeout(format!("{place} did not answer in time ({what}); is the network there?"))
         }
-        ureq::Error::TooManyRedirects => {
-            Error::invalid(format!("{place} redirects more than {MAX_REDIRECTS} times; check the reference"))
-        }
-        ureq::Error::RedirectFailed => Error::invalid(format!("{place} redirects to nowhere; check the reference")),
-        ureq::Error::RequireHttpsOnly(_) => Error::denied(format!(
-            "{place} redirects away from HTTPS, which is not followed; ask whoever runs it for an address that stays there"
-        )),
+        ureq::Error::RequireHttpsOnly(_) => leaves_https(place),
         ureq::Error::BadUri(cause) => Error::invalid(format!("the address is malformed: {cause}")),
         ureq::Error::HostNotFound => {
             Error::unavailable(format!("{place} has no address here; check the name, or is the network there?"))

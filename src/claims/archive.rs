@@ -31,11 +31,20 @@ pub const MAX_BINARY_BYTES: u64 = 128 * 1024 * 1024;
 /// endless zeros, compressed to nothing, can take. Refused above.
 pub const MAX_UNPACKED_BYTES: u64 = 1024 * 1024 * 1024;
 
+/// Largest archive, unpacked, as a multiple of what it has compressed, and what any may have beside that: binaries become a
+/// third to a fifth. Where an archive comes from somebody else, a small one cannot have this machine work for seconds. Refused
+/// above.
+const UNPACKED_PER_BYTE: u64 = 20;
+/// See [`UNPACKED_PER_BYTE`].
+const UNPACKED_BASE_BYTES: u64 = 4 << 20;
+
 /// Most entries of an archive; real ones have at most a dozen. Refused above.
 pub const MAX_ENTRIES: usize = 64;
 
 /// First bytes of a gzip stream.
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+/// First bytes of a WebAssembly module.
+const MODULE_MAGIC: [u8; 2] = [0, b'a'];
 /// File stem of the token's entry.
 pub(super) const CLAIMS_STEM: &str = "claims";
 
@@ -105,30 +114,59 @@ impl Contents {
 /// # Errors
 /// [`Kind::Invalid`]: malformed or incomplete. [`Kind::Limit`]: a limit of this module. [`Kind::Storage`]: `input` could
 /// not be read or `sink` not be written.
-pub fn read(mut input: impl Read, wanted: Wanted<'_>, sink: &mut dyn Write) -> Result<Contents> {
+pub fn read(input: impl Read, wanted: Wanted<'_>, sink: &mut dyn Write) -> Result<Contents> {
+    read_within(input, wanted, sink, MAX_UNPACKED_BYTES, &mut |_| Ok(()))
+}
+
+/// Reads an archive that came from somebody else, and writes nothing: `accept` judges its token as soon as it is found, which
+/// is at the front in every archive that a tool made.
+///
+/// # Errors
+/// As [`read`], and those of `accept`.
+pub fn judge(archive: &[u8], target: &str, accept: &mut dyn FnMut(&Token<Provider>) -> Result<()>) -> Result<Contents> {
+    let most = UNPACKED_PER_BYTE.saturating_mul(archive.len() as u64).saturating_add(UNPACKED_BASE_BYTES);
+    read_within(archive, Wanted::Target(target), &mut io::sink(), most.min(MAX_UNPACKED_BYTES), accept)
+}
+
+fn read_within(
+    mut input: impl Read,
+    wanted: Wanted<'_>,
+    sink: &mut dyn Write,
+    unpacked_bytes: u64,
+    accept: &mut dyn FnMut(&Token<Provider>) -> Result<()>,
+) -> Result<Contents> {
     let mut magic = [0; 2];
     input.read_exact(&mut magic).map_err(|cause| match cause.kind() {
         io::ErrorKind::UnexpectedEof => Error::invalid("Not enough bytes to be a valid PAR file"),
         _ => unreadable(&cause),
     })?;
+    if magic == MODULE_MAGIC {
+        return Err(Error::invalid(
+            "it is a WebAssembly module, which is an actor, and no provider archive: start it as an actor, or name the \
+             archive (.par) of the provider",
+        ));
+    }
     let is_compressed = magic == GZIP_MAGIC;
     let whole = magic.chain(input);
     let unpacked: Box<dyn Read + '_> = if is_compressed { Box::new(GzDecoder::new(whole)) } else { Box::new(whole) };
 
-    let mut archive = tar::Archive::new(Bounded { inner: unpacked, left: MAX_UNPACKED_BYTES });
+    let mut archive = tar::Archive::new(Bounded { inner: unpacked, most: unpacked_bytes, left: unpacked_bytes });
     let mut token = None;
     let mut binaries: Vec<Binary> = Vec::new();
     // Raw: long names and extended headers would be read into memory before their length could be judged.
     for (count, entry) in archive.entries().map_err(|cause| unreadable(&cause))?.raw(true).enumerate() {
-        let mut entry = entry.map_err(|cause| unreadable(&cause))?;
+        let mut entry = entry.map_err(|cause| no_entry(&cause, count))?;
         if count >= MAX_ENTRIES {
             return Err(Error::limit(format!("the provider archive has more than {MAX_ENTRIES} entries")));
         }
         let Some(stem) = file_stem(&entry) else { continue };
         if stem == CLAIMS_STEM {
-            if token.replace(read_token(&mut entry)?).is_some() {
+            if token.is_some() {
                 return Err(Error::invalid("the provider archive has two tokens"));
             }
+            let found = read_token(&mut entry)?;
+            accept(&found)?;
+            token = Some(found);
             continue;
         }
         if binaries.iter().any(|binary| binary.target == stem) {
@@ -228,16 +266,34 @@ fn unreadable(cause: &io::Error) -> Error {
     Error::new(kind, format!("the provider archive cannot be read: {cause}"))
 }
 
+/// The entry with the number `count` cannot be read. Of the first one that means that it is no archive at all, for which the
+/// library has no words that help.
+fn no_entry(cause: &io::Error, count: usize) -> Error {
+    let error = unreadable(cause);
+    match (error.kind(), count) {
+        (Kind::Invalid, 0) => Error::invalid(
+            "it is no provider archive: it is neither a tar file nor one compressed with gzip; make one with `wash par \
+             create` or `latticed archive create`",
+        ),
+        (Kind::Invalid, _) => {
+            Error::invalid(format!("the provider archive is damaged behind its entry {count}; fetch or make it again"))
+        }
+        _ => error,
+    }
+}
+
 /// A reader that fails once it has given `left` bytes, instead of ending as `Take` does.
 struct Bounded<R> {
     inner: R,
+    /// What it may give in all.
+    most: u64,
     left: u64,
 }
 
 impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.left == 0 && !buffer.is_empty() {
-            let text = format!("it unpacks to more than {MAX_UNPACKED_BYTES} bytes");
+            let text = format!("it unpacks to more than {} bytes", self.most);
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
         }
         let most = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
@@ -443,7 +499,7 @@ mod tests {
 
     #[test]
     fn a_stream_that_unpacks_without_end_is_cut_off() {
-        let mut bounded = Bounded { inner: io::repeat(0), left: 100 };
+        let mut bounded = Bounded { inner: io::repeat(0), most: 100, left: 100 };
         let mut read = Vec::new();
         let refusal = bounded.read_to_end(&mut read).unwrap_err();
         assert_eq!((read.len(), unreadable(&refusal).kind()), (100, Kind::Limit));

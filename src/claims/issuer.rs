@@ -11,6 +11,9 @@ use crate::error::{Error, Result};
 /// The setting, as the errors name it.
 pub const SETTING: &str = "WASMCLOUD_ALLOWED_ISSUERS";
 
+/// The setting of the accounts that may take the place of others.
+pub const UPDATE_SETTING: &str = "WASMCLOUD_UPDATE_ISSUERS";
+
 /// The accounts whose actors and providers may run. Cloning is cheap.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllowedIssuers(Option<Arc<BTreeSet<PublicKey>>>);
@@ -26,12 +29,17 @@ impl AllowedIssuers {
         Self(Some(Arc::new(accounts.into_iter().collect())))
     }
 
-    /// Reads the setting: public keys of accounts (`A…`) separated by commas. Unset and empty both mean any account; a
+    /// No account.
+    pub fn none() -> Self {
+        Self::only([])
+    }
+
+    /// Reads the setting `setting`: public keys of accounts (`A…`) separated by commas. Unset and empty both mean any account; a
     /// list that holds nothing but commas is a mistake, and a mistake must not open the door.
     ///
     /// # Errors
     /// [`Kind::Config`](crate::error::Kind::Config): an element is not the public key of an account, or there is none.
-    pub fn parse(list: &str) -> Result<Self> {
+    pub fn parse(list: &str, setting: &str) -> Result<Self> {
         if list.trim().is_empty() {
             return Ok(Self::any());
         }
@@ -39,18 +47,18 @@ impl AllowedIssuers {
         let accounts = keys
             .map(|text| {
                 let key: PublicKey =
-                    text.parse().map_err(|cause: Error| Error::config(format!("{SETTING}: {cause}")))?;
+                    text.parse().map_err(|cause: Error| Error::config(format!("{setting}: {cause}")))?;
                 if key.role() == Role::Account {
                     return Ok(key);
                 }
                 Err(Error::config(format!(
-                    "{SETTING}: {key} is {} key; issuers are accounts, their keys start with A",
+                    "{setting}: {key} is {} key; issuers are accounts, their keys start with A",
                     key.role().with_article()
                 )))
             })
             .collect::<Result<BTreeSet<_>>>()?;
         if accounts.is_empty() {
-            return Err(Error::config(format!("{SETTING} names no account; leave it empty to allow any")));
+            return Err(Error::config(format!("{setting} names no account; leave it empty to unset it")));
         }
         Ok(Self::only(accounts))
     }
@@ -58,6 +66,11 @@ impl AllowedIssuers {
     /// Whether any account may sign.
     pub fn is_any(&self) -> bool {
         self.0.is_none()
+    }
+
+    /// Whether `issuer` is listed by name.
+    pub fn names(&self, issuer: &str) -> bool {
+        self.0.as_ref().is_some_and(|accounts| accounts.iter().any(|account| account.to_string() == issuer))
     }
 
     /// Refuses an issuer that is not on the list. `subject` is what was signed, for the text.
@@ -83,7 +96,7 @@ mod tests {
     fn the_default_lets_anyone_sign() {
         let issuer = KeyPair::from_name(Role::Account, "a").public_key();
         for list in ["", "  "] {
-            assert!(AllowedIssuers::parse(list).unwrap().check(&issuer, "M").is_ok());
+            assert!(AllowedIssuers::parse(list, SETTING).unwrap().check(&issuer, "M").is_ok());
         }
         assert!(AllowedIssuers::only([]).check(&issuer, "M").is_err());
     }
@@ -91,7 +104,7 @@ mod tests {
     #[test]
     fn a_list_refuses_others_and_says_how_to_admit_them() {
         let [a, b, c] = ["a", "b", "c"].map(|name| KeyPair::from_name(Role::Account, name).public_key());
-        let allowed = AllowedIssuers::parse(&format!("{a}, {b}")).unwrap();
+        let allowed = AllowedIssuers::parse(&format!("{a}, {b}"), SETTING).unwrap();
         assert!(allowed.check(&a, "M1").is_ok() && allowed.check(&b, "M1").is_ok());
         let refusal = allowed.check(&c, "M1").unwrap_err();
         assert_eq!(refusal.kind(), Kind::Denied);
@@ -104,7 +117,7 @@ mod tests {
     fn what_is_no_account_cannot_be_listed() {
         let host = KeyPair::from_name(Role::Server, "h").public_key().to_string();
         for list in [host.as_str(), "nobody", "*", " , "] {
-            let refusal = AllowedIssuers::parse(list).unwrap_err();
+            let refusal = AllowedIssuers::parse(list, SETTING).unwrap_err();
             assert_eq!(refusal.kind(), Kind::Config);
             assert!(refusal.text().starts_with(SETTING), "{refusal}");
         }

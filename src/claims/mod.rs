@@ -26,4 +26,6 @@ pub use issuer::AllowedIssuers;
 pub use keys::{KeyPair, PublicKey, Role, SeedText, builtin_provider_key};
 pub use time::Now;
 pub use token::{Claims, Token};
-pub use verify::{Policy, SignedModule, SignedProvider, verify_actor, verify_kept_provider, verify_provider};
+pub use verify::{
+    Policy, SignedModule, SignedProvider, judge_provider, verify_actor, verify_kept_provider, verify_provider,
+};

@@ -69,6 +69,7 @@ impl<'a> Sections<'a> {
         } else {
             return Err(Error::invalid(match bytes {
                 [0, b'a', b's', b'm', ..] => "its WebAssembly version is not known here",
+                [0x1f, 0x8b, ..] => "it is compressed with gzip, as archives of providers are: start it as a provider",
                 [b'(', ..] => "it is WebAssembly text; convert it to binary first",
                 _ => "it is not WebAssembly: it does not start with the bytes 00 61 73 6d",
             }));

@@ -3,7 +3,7 @@
 //! The host asks before it starts anything. The answer holds what the host needs to know and show; it never holds a
 //! module or a binary.
 
-use std::io::{Read, Write};
+use std::io::Write;
 
 use super::{
     archive::{self, Wanted},
@@ -152,12 +152,22 @@ pub struct SignedProvider {
 /// allowed. [`Kind::Limit`](crate::error::Kind::Limit): larger than the limits of [`archive`].
 /// [`Kind::Storage`](crate::error::Kind::Storage): `binary` could not be written.
 pub fn verify_provider(
-    archive: impl Read,
+    archive: &[u8],
     target: &str,
     binary: &mut dyn Write,
     policy: &Policy,
 ) -> Result<SignedProvider> {
-    let found = archive::read(archive, Wanted::Target(target), binary)?;
+    let provider = judge_provider(archive, target, policy)?;
+    archive::read(archive, Wanted::Target(target), binary)?.check_hashes()?;
+    Ok(provider)
+}
+
+/// As [`verify_provider`], and writes nothing: the token first, then whether it vouches for the binary.
+///
+/// # Errors
+/// As [`verify_provider`].
+pub fn judge_provider(archive: &[u8], target: &str, policy: &Policy) -> Result<SignedProvider> {
+    let found = archive::judge(archive, target, &mut |token| check_provider(token, policy))?;
     found.check_hashes()?;
     let entry = found
         .binaries
@@ -186,16 +196,22 @@ pub fn verify_kept_provider(
     accept(token, binary_bytes, binary_hash, policy)
 }
 
-/// Checks the token of a provider whose binary it vouches for.
-fn accept(token: Token<Provider>, binary_bytes: u64, binary_hash: String, policy: &Policy) -> Result<SignedProvider> {
+/// Checks the token of a provider by itself.
+fn check_provider(token: &Token<Provider>, policy: &Policy) -> Result<()> {
     let claims = token.claims();
-    let provider = claims.body()?;
     claims.subject_key()?;
-    let subject = named(&claims.sub, provider.name.as_deref());
+    let subject = named(&claims.sub, claims.body()?.name.as_deref());
     if !policy.legacy_archives || !policy.issuers.is_any() {
         token.check(policy.now).map_err(|cause| cause.context(&subject))?;
     }
-    policy.issuers.check(&claims.issuer_key()?, &subject)?;
+    policy.issuers.check(&claims.issuer_key()?, &subject)
+}
+
+/// Checks the token of a provider whose binary it vouches for.
+fn accept(token: Token<Provider>, binary_bytes: u64, binary_hash: String, policy: &Policy) -> Result<SignedProvider> {
+    check_provider(&token, policy)?;
+    let claims = token.claims();
+    let provider = claims.body()?;
     let Provider { name, capid, vendor, rev, ver, config_schema, .. } = provider.clone();
     Ok(SignedProvider {
         subject: claims.sub.clone(),

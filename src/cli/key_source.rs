@@ -12,6 +12,7 @@ use std::{
 use crate::{
     claims::{KeyPair, PublicKey, Role},
     error::{Error, Result},
+    text_file::{is_blank, without_mark},
 };
 
 /// Most bytes of a seed file that are read. A seed has 58; the rest is room for white space. Refused above, as it is
@@ -97,7 +98,10 @@ fn read_file(option: &str, path: &str) -> Result<String> {
     if text.len() as u64 > MAX_SEED_FILE_BYTES {
         return Err(Error::invalid(format!("{option} {path}: the file is too long to be one seed")));
     }
-    Ok(text)
+    if is_blank(&text) {
+        return Err(Error::invalid(format!("{option} {path}: the file is empty, as a power cut can leave one")));
+    }
+    Ok(without_mark(&text).to_owned())
 }
 
 #[cfg(test)]

@@ -103,6 +103,7 @@ fn start(args: Args, config: Config) -> Result<()> {
 pub fn rules(config: &Config) -> Rules {
     Rules {
         issuers: config.allowed_issuers.clone(),
+        update_issuers: config.update_issuers.clone(),
         file_load: config.allow_file_load,
         strict_update: config.strict_update,
     }

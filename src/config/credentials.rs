@@ -17,6 +17,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     private,
+    text_file::{is_blank, without_mark},
 };
 
 /// Where the service manager says they are.
@@ -82,9 +83,10 @@ impl Credentials {
         let value = match setting.kind {
             Kind::Path => found.path.display().to_string(),
             // Files end in a line end, secrets do not.
-            _ => found.content.trim_end_matches(['\r', '\n']).to_owned(),
+            _ => without_mark(&found.content).trim_end_matches(['\r', '\n']).to_owned(),
         };
-        Some((*name, value)).filter(|(_, value)| !value.is_empty())
+        // One that holds nothing is like none, as with every other source.
+        Some((*name, value)).filter(|_| !is_blank(&found.content))
     }
 }
 

@@ -3,7 +3,10 @@
 //! Pure. Understood: `NAME=value`, `export NAME=value`, blank lines, `#` comments, `'…'` taken literally over several
 //! lines, `"…"` with `\n \r \t \" \\ \$`. Not understood, on purpose: `$NAME` and `` `command` `` stay as they are.
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    text_file::{is_blank, without_mark},
+};
 
 /// Longest `.env` file read, bytes. Settings fit a hundred times; a larger file is not one.
 pub const MAX_FILE_BYTES: u64 = 256 * 1024;
@@ -26,7 +29,7 @@ pub struct Assignment {
 /// that is not closed or followed by more than a comment.
 pub fn parse(file: &str, text: &str) -> Result<Vec<Assignment>> {
     let mut assignments = Vec::new();
-    let mut rest = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut rest = if is_blank(text) { "" } else { without_mark(text) };
     let mut line = 1;
     while !rest.is_empty() {
         let start = line;

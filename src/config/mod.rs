@@ -31,9 +31,11 @@ pub use sources::{Effective, Given, Origin, Sources};
 pub use surroundings::Surroundings;
 
 use crate::{
-    actor, artifact,
+    actor,
+    allowed_hosts::AllowedHosts,
+    artifact::{self, fetch_rules::ALLOW_SETTING},
     capability::key_value,
-    claims::{AllowedIssuers, KeyPair},
+    claims::{AllowedIssuers, KeyPair, issuer},
     error::{Error, Result},
     host::{Policy, health},
     lattice, log, store,
@@ -96,6 +98,8 @@ pub struct Config {
     pub config_service: bool,
     /// Whose actors and providers may run.
     pub allowed_issuers: AllowedIssuers,
+    /// Accounts whose actors and providers may take the place of another account's.
+    pub update_issuers: AllowedIssuers,
     /// Where everything is kept.
     pub state_directory: PathBuf,
     /// Where commands reach the host.
@@ -231,9 +235,13 @@ impl Config {
             config_service: read.flag("WASMCLOUD_CONFIG_SERVICE"),
             registry,
             registry_logins: read.path("WASMCLOUD_OCI_AUTH_FILE"),
-            artifacts: read.artifacts(),
+            artifacts: read.artifacts()?,
             mirror: read.mirror()?,
-            allowed_issuers: AllowedIssuers::parse(read.text("WASMCLOUD_ALLOWED_ISSUERS"))?,
+            allowed_issuers: AllowedIssuers::parse(read.text(issuer::SETTING), issuer::SETTING)?,
+            update_issuers: match read.text(issuer::UPDATE_SETTING) {
+                "" => AllowedIssuers::none(),
+                list => AllowedIssuers::parse(list, issuer::UPDATE_SETTING)?,
+            },
             state_directory: read.path("WASMCLOUD_STATE_DIR").ok_or_else(|| {
                 Error::config("WASMCLOUD_STATE_DIR is not set, and without HOME there is no default for it")
             })?,
@@ -396,8 +404,8 @@ impl Values<'_> {
         }
     }
 
-    fn artifacts(&self) -> artifact::Settings {
-        artifact::Settings {
+    fn artifacts(&self) -> Result<artifact::Settings> {
+        Ok(artifact::Settings {
             budget_bytes: self.number(artifact::keeper::BUDGET_SETTING),
             require_digest: self.flag("WASMCLOUD_REQUIRE_DIGEST"),
             total: self.millis("WASMCLOUD_ARTIFACT_TIMEOUT_MS"),
@@ -407,7 +415,8 @@ impl Values<'_> {
             allow_latest: self.flag("WASMCLOUD_OCI_ALLOW_LATEST"),
             insecure: self.list("WASMCLOUD_OCI_ALLOWED_INSECURE"),
             ca_file: self.path("WASMCLOUD_ARTIFACT_CA_FILE"),
-        }
+            fetch_allow: AllowedHosts::parse(self.text(ALLOW_SETTING), ALLOW_SETTING)?.and_public(),
+        })
     }
 
     fn actor(&self) -> actor::Settings {

@@ -8,7 +8,7 @@ use std::{fmt::Write as _, time::Duration};
 use super::{surroundings::Surroundings, value::Kind};
 use crate::{
     actor::settings as actor,
-    artifact,
+    artifact::{self, fetch_rules::ALLOW_SETTING},
     capability::key_value,
     claims::{Role, issuer},
     host::{follow, health},
@@ -196,6 +196,13 @@ pub static SETTINGS: &[Setting] = &[
         Kind::List,
         UNSET,
         "Accounts (`A…`) whose actors and providers may run; not set allows all",
+    ),
+    setting(
+        issuer::UPDATE_SETTING,
+        "",
+        Kind::List,
+        UNSET,
+        "Accounts (`A…`) whose actors and providers may take the place of those that another account signed; not set allows none: an update needs the issuer of what it replaces",
     ),
     alias(
         &["WASMCLOUD_CLUSTER_KEY_SEED"],
@@ -879,6 +886,13 @@ pub static SETTINGS: &[Setting] = &[
         Kind::List,
         UNSET,
         "Registries reached without TLS, with their ports",
+    ),
+    setting(
+        ALLOW_SETTING,
+        "",
+        Kind::List,
+        UNSET,
+        "What commands of the lattice may have fetched beside public addresses and the registries that these settings name: hosts (`files.lan:8080`), addresses, networks (`192.168.1.0/24`), as in `allowed_hosts` of the HTTP client; manifests of this board may name any address",
     ),
     setting(
         "WASMCLOUD_OCI_AUTH_FILE",

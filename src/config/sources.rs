@@ -19,9 +19,11 @@ use super::{
     value::{Kind, flag, plain_no},
 };
 use crate::{
+    artifact::file::is_loop,
     error::{Error, Result},
     private,
     suggest::hint,
+    text_file::{blank_warning, is_blank, without_mark},
 };
 
 /// The reference host's name of a released build, which picks its `.env` files.
@@ -83,6 +85,8 @@ pub struct Sources {
     pub environment: Vec<(String, String)>,
     /// Names of variables whose values are no text.
     pub not_text: Vec<String>,
+    /// Names of files that hold nothing.
+    pub blank: Vec<String>,
     /// What the service manager handed over.
     pub credentials: Credentials,
     /// The command line.
@@ -137,10 +141,11 @@ impl Sources {
                 Err(_) => not_text.push(name),
             }
         }
-        let mut dotenv = Vec::new();
+        let (mut dotenv, mut blank) = (Vec::new(), Vec::new());
         for name in [format!(".env.{ENVIRONMENT}.local"), format!(".env.{ENVIRONMENT}"), ".env".to_owned()] {
             if let Some(text) = read(&directory.join(&name), &name, dotenv::MAX_FILE_BYTES)? {
                 let assignments = dotenv::parse(&name, &text)?;
+                blank.extend(is_blank(&text).then(|| name.clone()));
                 dotenv.push((name, assignments));
             }
         }
@@ -152,6 +157,7 @@ impl Sources {
                 (name.clone(), Some(text.ok_or_else(|| Error::not_found(format!("there is no file {name}")))?))
             }
         };
+        blank.extend(text.as_ref().filter(|text| is_blank(text)).map(|_| name.clone()));
         let host_config =
             text.map(|text| host_config_members(&name, &text).map(|members| (name, members))).transpose()?;
         let surroundings = Surroundings::of_process();
@@ -159,7 +165,7 @@ impl Sources {
             Some(directory) => Credentials::read(Path::new(&directory))?,
             None => Credentials::default(),
         };
-        Ok(Self { host_config, dotenv, environment, not_text, credentials, given, surroundings })
+        Ok(Self { host_config, dotenv, environment, not_text, blank, credentials, given, surroundings })
     }
 
     /// Adds the file of settings at `path`, which wins over every `.env` file.
@@ -172,6 +178,7 @@ impl Sources {
         let text = read(path, &name, dotenv::MAX_FILE_BYTES)?
             .ok_or_else(|| Error::not_found(format!("there is no file {name}")))?;
         let assignments = dotenv::parse(&name, &text)?;
+        self.blank.extend(is_blank(&text).then(|| name.clone()));
         let secret = assignments
             .iter()
             .find(|found| !found.value.is_empty() && find(&found.name).is_some_and(|setting| setting.kind.is_secret()));
@@ -190,6 +197,7 @@ impl Sources {
     /// and where the value came from.
     pub fn resolve(&self) -> Result<(Vec<Effective>, Vec<String>)> {
         let mut warnings = self.unknown_names();
+        warnings.extend(self.blank.iter().map(|name| blank_warning(name)));
         let mut values = Vec::with_capacity(SETTINGS.len());
         for setting in SETTINGS {
             let default = || Effective {
@@ -401,7 +409,10 @@ fn alias_of(setting: &'static Setting, name: &'static str) -> Option<&'static st
 }
 
 fn host_config_members(name: &str, text: &str) -> Result<serde_json::Map<String, Value>> {
-    match serde_json::from_str(text) {
+    if is_blank(text) {
+        return Ok(serde_json::Map::new());
+    }
+    match serde_json::from_str(without_mark(text)) {
         Ok(Value::Object(members)) => Ok(members),
         Ok(_) => Err(Error::config(format!("{name}: expected one JSON object"))),
         // The parser's text names line and column and repeats nothing of the file.
@@ -421,9 +432,17 @@ fn text_of(value: &Value) -> Option<String> {
     }
 }
 
+/// Why a file cannot be read, in words that help where the system's do not.
+fn reason(cause: &io::Error) -> String {
+    match is_loop(cause) {
+        true => "its symbolic links lead in a circle".to_owned(),
+        false => cause.to_string(),
+    }
+}
+
 /// The text of a file, or `None` if there is none.
 fn read(path: &Path, name: &str, limit: u64) -> Result<Option<String>> {
-    let failed = |cause: io::Error| Error::config(format!("cannot read {name}: {cause}"));
+    let failed = |cause: io::Error| Error::config(format!("cannot read {name}: {}", reason(&cause)));
     let metadata = match fs::metadata(path) {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
         metadata => metadata.map_err(failed)?,
@@ -581,6 +600,12 @@ mod tests {
         assert_eq!(value(&gathered, "WASMCLOUD_LATTICE_PREFIX"), ("three".into(), ".env.prod.local:1".into()));
         assert_eq!(value(&gathered, "WASMCLOUD_JS_DOMAIN"), ("base".into(), ".env:2".into()));
         assert_eq!(value(&gathered, "WASMCLOUD_CTL_PORT").0, "4333");
+        write("host_config.json", "\u{feff}{\"ctl_port\":\r\n 4333}\r\n");
+        let marked = Sources::gather(directory.path(), None, Vec::new()).expect("a mark and CR LF are fine");
+        assert_eq!(marked.host_config.expect("it is read").1["ctl_port"], 4333);
+        write("host_config.json", "");
+        let empty = Sources::gather(directory.path(), None, Vec::new()).expect("an empty file stops nothing");
+        assert!(empty.resolve().expect("good").1.iter().any(|warning| warning.contains("host_config.json is empty")));
         write("host_config.json", "{\n  \"ctl_port\": }");
         let error = Sources::gather(directory.path(), None, Vec::new()).err().expect("bad JSON").to_string();
         assert!(error.starts_with("host_config.json: not valid JSON") && error.contains("line 2 column"), "{error}");

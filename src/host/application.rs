@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    artifact::{Fetched, Reference, Source},
+    artifact::{Fetched, Reference, Requester, Source},
     claims::{self, SignedModule},
     error::{Error, Kind, Result},
     host::{
@@ -14,6 +14,7 @@ use crate::{
         change::Module,
         desired::{Desired, DesiredActor, DesiredLink, DesiredProvider, Group},
         health::Patient,
+        issuer::Signed,
     },
     log,
     wire::{LinkDefinition, link::link_id, subject::check_part},
@@ -41,6 +42,8 @@ pub struct ActorComponent {
     pub reference: String,
     /// Invocations that may run at once; 0 starts nothing.
     pub max_concurrent: u16,
+    /// Accounts that may have signed it; empty where the manifest names none.
+    pub issuers: Vec<String>,
     /// Links from this actor to providers of the application.
     pub links: Vec<LinkComponent>,
 }
@@ -67,6 +70,8 @@ pub struct ProviderComponent {
     pub link_name: String,
     /// Start configuration.
     pub configuration: Option<String>,
+    /// Accounts that may have signed it; empty where the manifest names none.
+    pub issuers: Vec<String>,
 }
 
 /// When the sources of an application's artifacts are asked.
@@ -162,7 +167,7 @@ impl Host {
         let provider = match self.recall_provider(component, asking) {
             Some(provider) => provider,
             None => self
-                .find_provider(&component.reference, &component.link_name)
+                .find_signed(&component.reference, &component.link_name, Requester::Operator, &component.issuers)
                 .await
                 .map_err(|error| error.context(&component.name))?,
         };
@@ -175,14 +180,30 @@ impl Host {
         Ok(DesiredProvider { configuration: component.configuration.clone(), ..provider })
     }
 
-    /// The provider behind `reference`, to be started under `link_name`, without configuration or annotations.
+    /// The provider behind `reference`, asked for by `requester`, to be started under `link_name`, without configuration or annotations.
     ///
     /// # Errors
     /// The reference names none that this host can start, or its archive cannot be fetched or may not run.
-    pub async fn find_provider(&self, reference: &str, link_name: &str) -> Result<DesiredProvider> {
+    pub async fn find_provider(
+        &self,
+        reference: &str,
+        link_name: &str,
+        requester: Requester,
+    ) -> Result<DesiredProvider> {
+        self.find_signed(reference, link_name, requester, &[]).await
+    }
+
+    /// As [`Host::find_provider`], of one of the accounts `issuers` if there are any.
+    async fn find_signed(
+        &self,
+        reference: &str,
+        link_name: &str,
+        requester: Requester,
+        issuers: &[String],
+    ) -> Result<DesiredProvider> {
         let parsed = Reference::parse(reference)?;
         let Source::Builtin(name) = parsed.source() else {
-            return self.find_archive(&parsed, link_name).await;
+            return self.find_archive(&parsed, link_name, requester, issuers).await;
         };
         let builtin = self.builtins.find(name)?;
         check_part("link name", link_name)?;
@@ -195,6 +216,8 @@ impl Host {
             annotations: BTreeMap::new(),
             applications: BTreeSet::new(),
             token: None,
+            requester,
+            issuer: None,
         })
     }
 
@@ -204,12 +227,15 @@ impl Host {
             return None;
         }
         let desired = self.desired();
-        let kept = desired.providers.values().find(|there| there.reference == component.reference)?;
+        let kept = desired.providers.values().find(|there| {
+            there.reference == component.reference && may_have_signed(&component.issuers, there.issuer.as_deref())
+        })?;
         kept.token.as_ref()?;
         Some(DesiredProvider {
             link_name: component.link_name.clone(),
             annotations: BTreeMap::new(),
             applications: BTreeSet::new(),
+            requester: Requester::Operator,
             ..kept.clone()
         })
     }
@@ -234,8 +260,14 @@ impl Host {
     /// The actor that came from this reference before.
     fn kept_actor(&self, component: &ActorComponent, application: &str) -> Option<DesiredActor> {
         let desired = self.desired();
-        let kept = desired.actors.values().find(|actor| actor.reference == component.reference)?;
-        Some(DesiredActor { groups: vec![group(component, application)], ..kept.clone() })
+        let kept = desired.actors.values().find(|actor| {
+            actor.reference == component.reference && may_have_signed(&component.issuers, actor.issuer.as_deref())
+        })?;
+        Some(DesiredActor {
+            groups: vec![group(component, application)],
+            requester: Requester::Operator,
+            ..kept.clone()
+        })
     }
 
     /// The same in the place of what cannot be had: a board starts again without the stick it was installed from.
@@ -245,27 +277,39 @@ impl Host {
         Ok(kept)
     }
 
-    /// Reads the module behind `reference`, checks it and keeps its bytes.
+    /// Reads the module behind `reference` on the word of `requester`, checks it and keeps its bytes.
     ///
     /// # Errors
     /// It cannot be read ([`Kind::NotFound`] when it is not there), is not acceptable, or the disk failed.
-    pub async fn fetch_module(&self, reference: &str) -> Result<(Module, SignedModule)> {
+    pub async fn fetch_module(&self, reference: &str, requester: Requester) -> Result<(Module, SignedModule)> {
+        self.fetch_signed(reference, requester, &[]).await
+    }
+
+    /// As [`Host::fetch_module`], of one of the accounts `issuers` if there are any.
+    async fn fetch_signed(
+        &self,
+        reference: &str,
+        requester: Requester,
+        issuers: &[String],
+    ) -> Result<(Module, SignedModule)> {
         let parsed = Reference::parse(reference)?;
         let limit = self.module_limit();
-        let Fetched { digest: fetched, bytes } = self.artifacts.fetch(&parsed, "an actor", limit).await?;
+        let Fetched { digest: fetched, bytes } = self.artifacts.fetch(&parsed, requester, "an actor", limit).await?;
         let policy = self.policy();
         let accepted = smol::unblock(move || {
             let claims = claims::verify_actor(&bytes, &policy)?;
             Ok::<_, Error>((claims, bytes))
         })
         .await;
+        let accepted = accepted.and_then(|(claims, bytes)| {
+            let signed = Signed { reference: &parsed, key: &claims.subject, issuer: &claims.issuer };
+            self.check_issuer(&signed, requester, issuers)?;
+            Ok((claims, bytes))
+        });
         let (claims, bytes) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                // What nobody may run does not fill the disk; what is needed stays, though it may be refused only by now.
-                if let Err(error) = self.artifacts.discard(&parsed, fetched).await {
-                    log::warn!("cannot remove what was refused: {error}"; reference = parsed.text());
-                }
+                self.discard(&parsed, fetched).await;
                 return Err(error.context(parsed.text()));
             }
         };
@@ -274,7 +318,13 @@ impl Host {
             Source::Remote(_) => fetched,
             _ => self.artifacts.keep(bytes).await.map_err(|error| error.context(parsed.text()))?,
         };
-        let module = Module { reference: reference.to_owned(), public_key: claims.subject.clone(), digest };
+        let module = Module {
+            reference: reference.to_owned(),
+            public_key: claims.subject.clone(),
+            digest,
+            requester,
+            issuer: Some(claims.issuer.clone()),
+        };
         Ok((module, claims))
     }
 
@@ -290,12 +340,13 @@ impl Host {
         }
         // A source that is gone, or that gives by now what nobody may run, stops no board that has something better.
         let is_fetched = || Reference::parse(&component.reference).is_ok_and(|reference| reference.is_fetched());
-        let (module, claims) = match self.fetch_module(&component.reference).await {
-            Err(error) if error.kind() == Kind::NotFound || is_fetched() => {
-                return self.fall_back(component, application, error);
-            }
-            outcome => outcome?,
-        };
+        let (module, claims) =
+            match self.fetch_signed(&component.reference, Requester::Operator, &component.issuers).await {
+                Err(error) if error.kind() == Kind::NotFound || is_fetched() => {
+                    return self.fall_back(component, application, error);
+                }
+                outcome => outcome?,
+            };
         if let Err(older) = self.check_not_older(&module, &claims).await {
             return self.fall_back(component, application, older);
         }
@@ -305,8 +356,15 @@ impl Host {
             digest: module.digest,
             previous: None,
             groups: vec![group(component, application)],
+            requester: Requester::Operator,
+            issuer: module.issuer,
         })
     }
+}
+
+/// Whether `issuer` is one of those that the manifest names, if it names any.
+fn may_have_signed(issuers: &[String], issuer: Option<&str>) -> bool {
+    issuers.is_empty() || issuer.is_some_and(|issuer| issuers.iter().any(|named| named == issuer))
 }
 
 /// Whether what came from `reference` before will do. A file of this machine is read anew: that costs nothing.

@@ -81,7 +81,7 @@ impl Host {
     }
 
     async fn fetch_again(&self, desired: &DesiredProvider, reference: &Reference) -> Result<SignedProvider> {
-        let claims = self.fetch_archive(reference).await?;
+        let claims = self.fetch_archive(reference, desired.requester, &Vec::from_iter(desired.issuer.clone())).await?;
         self.check_same(desired, &claims)?;
         Ok(claims)
     }

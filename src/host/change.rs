@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
+    artifact::Requester,
     error::{Error, Result},
     host::desired::{Desired, DesiredActor, DesiredLink, DesiredProvider, Group},
     store::Digest,
@@ -34,6 +35,10 @@ pub struct Module {
     pub public_key: String,
     /// Its bytes in the blob store.
     pub digest: Digest,
+    /// On whose word it was fetched.
+    pub requester: Requester,
+    /// The account that signed it, as far as it is known.
+    pub issuer: Option<String>,
 }
 
 impl Desired {
@@ -75,6 +80,8 @@ impl Desired {
             digest: module.digest,
             previous: None,
             groups: Vec::new(),
+            requester: module.requester,
+            issuer: module.issuer.clone(),
         });
         if actor.reference != module.reference {
             return Err(Error::conflict(format!(
@@ -131,6 +138,8 @@ impl Desired {
             .get_mut(&module.public_key)
             .ok_or_else(|| Error::not_found(format!("the actor {} is not running on this host", module.public_key)))?;
         actor.reference = module.reference.clone();
+        actor.requester = module.requester;
+        actor.issuer = module.issuer.clone();
         actor.digest = module.digest;
         Ok(next)
     }
@@ -182,7 +191,13 @@ mod tests {
     use crate::host::desired::MAX_GROUPS;
 
     fn module(reference: &str) -> Module {
-        Module { reference: reference.into(), public_key: "MECHO".into(), digest: Digest::of(reference.as_bytes()) }
+        Module {
+            reference: reference.into(),
+            public_key: "MECHO".into(),
+            digest: Digest::of(reference.as_bytes()),
+            requester: Requester::Lattice,
+            issuer: None,
+        }
     }
 
     fn annotated(value: &str) -> Annotations {

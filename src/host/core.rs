@@ -35,6 +35,8 @@ use crate::{
 pub struct Rules {
     /// Who may sign what runs here.
     pub issuers: claims::AllowedIssuers,
+    /// Whose actors and providers may take the place of those of another issuer.
+    pub update_issuers: claims::AllowedIssuers,
     /// Whether commands from afar may name files of this board.
     pub file_load: bool,
     /// Whether a live update may not claim more than the running revision.
@@ -43,7 +45,12 @@ pub struct Rules {
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { issuers: claims::AllowedIssuers::any(), file_load: false, strict_update: false }
+        Self {
+            issuers: claims::AllowedIssuers::any(),
+            update_issuers: claims::AllowedIssuers::none(),
+            file_load: false,
+            strict_update: false,
+        }
     }
 }
 
@@ -303,6 +310,7 @@ impl Host {
         let before = self.desired();
         let mut after = change(&before)?;
         after.keep_previous(&before);
+        after.keep_issuers();
         let batch = before.changes(&after)?.and(also);
         if !batch.is_empty() {
             self.store.commit(batch).await?;

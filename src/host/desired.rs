@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
+    artifact::Requester,
     error::{Error, Result},
     host::{health::Patient, links::MAX_LINKS},
     store::{Batch, Digest, Store, Table},
@@ -37,6 +38,12 @@ pub struct DesiredActor {
     pub previous: Option<Digest>,
     /// Who asked for how many instances; never empty.
     pub groups: Vec<Group>,
+    /// On whose word it comes from `reference`.
+    #[serde(default, skip_serializing_if = "Requester::is_lattice")]
+    pub requester: Requester,
+    /// The account that signed it; nothing in records of earlier versions and for what is part of this program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
 }
 
 /// Instances of one actor that were asked for together. An instance is a place for one invocation at a time.
@@ -53,6 +60,11 @@ pub struct Group {
 }
 
 impl DesiredActor {
+    /// Whether a change from one to the other changes nothing that runs: who asked for its module and who signed it do not.
+    pub fn runs_like(&self, other: &Self) -> bool {
+        *self == Self { requester: self.requester, issuer: self.issuer.clone(), ..other.clone() }
+    }
+
     /// Invocations that may run at once.
     pub fn max_concurrent(&self) -> u16 {
         self.groups.iter().fold(0, |sum, group| sum.saturating_add(group.count))
@@ -96,6 +108,12 @@ pub struct DesiredProvider {
     /// The token of the archive it was found in; nothing for one inside this process.
     #[serde(default)]
     pub token: Option<String>,
+    /// On whose word it comes from `reference`.
+    #[serde(default, skip_serializing_if = "Requester::is_lattice")]
+    pub requester: Requester,
+    /// The account that signed it; nothing in records of earlier versions and for what is part of this program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
 }
 
 /// A link that should exist.
@@ -117,6 +135,9 @@ pub struct Desired {
     pub providers: BTreeMap<(String, String), DesiredProvider>,
     /// By link identity.
     pub links: BTreeMap<String, DesiredLink>,
+    /// Who signed the actor or provider of this key, as long as it should run or has links here. Another issuer does not get
+    /// its place and its links by a command.
+    pub issuers: BTreeMap<String, String>,
 }
 
 /// Record names: one letter for the kind, then the identity.
@@ -130,6 +151,10 @@ fn provider_name((key, link_name): &(String, String)) -> Vec<u8> {
 
 fn link_name(id: &str) -> Vec<u8> {
     format!("l/{id}").into_bytes()
+}
+
+fn issuer_name(key: &str) -> Vec<u8> {
+    format!("i/{key}").into_bytes()
 }
 
 impl Desired {
@@ -160,6 +185,9 @@ impl Desired {
                 Some("l") => decode::<DesiredLink>(&value).map(|link| {
                     desired.links.insert(link.link.id.clone(), link);
                 }),
+                Some("i") => decode::<String>(&value).map(|issuer| {
+                    desired.issuers.insert(text["i/".len()..].to_owned(), issuer);
+                }),
                 _ => Err("unknown kind of record".to_owned()),
             };
             if let Err(cause) = read {
@@ -173,7 +201,22 @@ impl Desired {
     pub fn changes(&self, wanted: &Self) -> Result<Batch> {
         let batch = difference(Batch::new(), &self.actors, &wanted.actors, |key| actor_name(key))?;
         let batch = difference(batch, &self.providers, &wanted.providers, provider_name)?;
-        difference(batch, &self.links, &wanted.links, |id| link_name(id))
+        let batch = difference(batch, &self.links, &wanted.links, |id| link_name(id))?;
+        difference(batch, &self.issuers, &wanted.issuers, |key| issuer_name(key))
+    }
+
+    /// Notes who signed what should run, and forgets who signed what is gone with all its links.
+    pub fn keep_issuers(&mut self) {
+        let actors = self.actors.iter().map(|(key, actor)| (key, &actor.issuer));
+        let providers = self.providers.values().map(|provider| (&provider.public_key, &provider.issuer));
+        let signed = actors.chain(providers).filter_map(|(key, issuer)| Some((key.clone(), issuer.clone()?)));
+        let signed: Vec<_> = signed.collect();
+        self.issuers.extend(signed);
+        let mut known = BTreeSet::new();
+        known.extend(self.actors.keys());
+        known.extend(self.providers.keys().map(|(key, _)| key));
+        known.extend(self.links.values().flat_map(|link| [&link.link.actor_id, &link.link.provider_id]));
+        self.issuers.retain(|key, _| known.contains(key));
     }
 
     /// Notes for each actor whose module is another one than `before` which that was.
@@ -234,6 +277,8 @@ impl Desired {
                 None => drop(next.actors.insert(key, actor)),
                 Some(other) if other.reference == actor.reference => {
                     other.digest = actor.digest;
+                    other.requester = actor.requester;
+                    other.issuer = actor.issuer;
                     other.groups.extend(actor.groups);
                 }
                 Some(other) => {
@@ -245,7 +290,12 @@ impl Desired {
             }
         }
         for (key, provider) in new.providers {
+            let requester = provider.requester;
+            let reference = provider.reference.clone();
             let kept = next.providers.entry(key).or_insert(provider);
+            if kept.reference == reference {
+                kept.requester = requester;
+            }
             kept.applications.insert(name.to_owned());
         }
         for (id, link) in new.links {

@@ -103,7 +103,7 @@ impl Host {
     }
 
     async fn take_newer(&self, actor: &DesiredActor) -> Result<()> {
-        let (module, claims) = self.fetch_module(&actor.reference).await?;
+        let (module, claims) = self.fetch_module(&actor.reference, actor.requester).await?;
         if module.public_key != actor.public_key {
             return Err(Error::conflict(format!("it points to another actor by now, {}", module.public_key)));
         }

@@ -16,6 +16,7 @@ pub mod desired;
 pub mod event;
 pub mod follow;
 pub mod health;
+pub mod issuer;
 pub mod label;
 pub mod links;
 pub mod liveness;

@@ -81,7 +81,9 @@ impl Host {
     /// Brings back the module of an actor that should run and whose copy here is missing or damaged.
     pub(super) async fn restore_module(&self, actor: &DesiredActor) -> Result<()> {
         let reference = Reference::parse(&actor.reference)?;
-        self.artifacts.restore(&reference, actor.digest, "an actor", self.module_limit(), RESTORE_PATIENCE).await?;
+        self.artifacts
+            .restore(&reference, actor.requester, actor.digest, "an actor", self.module_limit(), RESTORE_PATIENCE)
+            .await?;
         log::info!("its module is here again"; actor_id = actor.public_key, reference = actor.reference);
         Ok(())
     }

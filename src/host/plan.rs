@@ -84,7 +84,7 @@ pub fn plan(desired: &Desired, running: &Running) -> Vec<Step> {
         match running.actors.get(key) {
             None => steps.push(Step::StartActor(actor.clone())),
             Some(there) if there.digest != actor.digest => steps.push(Step::StartActor(actor.clone())),
-            Some(there) if there != actor => steps.push(Step::Scale(actor.clone())),
+            Some(there) if !there.runs_like(actor) => steps.push(Step::Scale(actor.clone())),
             Some(_) => {}
         }
     }
@@ -120,6 +120,8 @@ mod tests {
             digest: Digest::of(module),
             previous: None,
             groups: vec![Group { count: max_concurrent, application: "app".into(), ..Group::default() }],
+            requester: crate::artifact::Requester::Operator,
+            issuer: None,
         }
     }
 
@@ -133,6 +135,8 @@ mod tests {
             annotations: BTreeMap::new(),
             applications: BTreeSet::from(["app".to_owned()]),
             token: None,
+            requester: crate::artifact::Requester::Operator,
+            issuer: None,
         }
     }
 
@@ -154,6 +158,7 @@ mod tests {
                 .iter()
                 .map(|provider| ((provider.public_key.clone(), provider.link_name.clone()), provider.clone()))
                 .collect(),
+            issuers: BTreeMap::new(),
             links: links
                 .iter()
                 .map(|link| (link.id.clone(), DesiredLink { link: link.clone(), application: "app".into() }))

@@ -12,7 +12,7 @@ use std::{
 use smol::channel;
 
 use crate::{
-    artifact::{Limit, Reference, Source},
+    artifact::{Fetched, Limit, Reference, Requester, Source},
     claims::{Policy, SignedProvider},
     error::{Error, Kind, Result},
     host::{
@@ -20,11 +20,12 @@ use crate::{
         desired::{Desired, DesiredProvider},
         event::Event,
         health::Patient,
+        issuer::Signed,
         router::Counters,
         routes::{Routes, RunningProvider},
     },
     log,
-    store::MAX_BLOB_BYTES,
+    store::{Digest, MAX_BLOB_BYTES},
     task,
     wire::{LinkDefinition, event::event_id},
 };
@@ -186,10 +187,16 @@ impl Host {
     }
 
     /// The provider in the archive behind `reference`, fetched, checked and kept.
-    pub(super) async fn find_archive(&self, reference: &Reference, link_name: &str) -> Result<DesiredProvider> {
+    pub(super) async fn find_archive(
+        &self,
+        reference: &Reference,
+        link_name: &str,
+        requester: Requester,
+        issuers: &[String],
+    ) -> Result<DesiredProvider> {
         let processes = self.processes()?;
         check_link_name(link_name)?;
-        let claims = match self.fetch_archive(reference).await {
+        let claims = match self.fetch_archive(reference, requester, issuers).await {
             // A board starts again without the stick it was installed from.
             Err(error) if error.kind() == Kind::NotFound => {
                 let desired = self.desired();
@@ -209,14 +216,42 @@ impl Host {
             annotations: BTreeMap::new(),
             applications: BTreeSet::new(),
             token: Some(claims.token),
+            requester,
+            issuer: Some(claims.issuer),
         })
     }
 
-    pub(super) async fn fetch_archive(&self, reference: &Reference) -> Result<SignedProvider> {
+    pub(super) async fn fetch_archive(
+        &self,
+        reference: &Reference,
+        requester: Requester,
+        issuers: &[String],
+    ) -> Result<SignedProvider> {
         let limit = Limit::fixed(MAX_BLOB_BYTES as u64);
-        let fetched = self.artifacts.fetch(reference, "a provider", limit).await?;
-        let kept = self.processes()?.keep(fetched.bytes, self.policy()).await;
-        kept.map_err(|error| error.context(reference.text()))
+        let processes = self.processes()?;
+        let Fetched { digest, bytes } = self.artifacts.fetch(reference, requester, "a provider", limit).await?;
+        let kept = processes.keep(bytes, self.policy()).await.and_then(|claims| {
+            let signed = Signed { reference, key: &claims.subject, issuer: &claims.issuer };
+            self.check_issuer(&signed, requester, issuers)?;
+            Ok(claims)
+        });
+        match kept {
+            Ok(claims) => Ok(claims),
+            // The disk may be well again later, and then it need not be fetched again.
+            Err(error) if error.kind() == Kind::Storage => Err(error.context(reference.text())),
+            Err(error) => {
+                self.discard(reference, digest).await;
+                Err(error.context(reference.text()))
+            }
+        }
+    }
+
+    /// Removes what was refused: it neither fills the disk nor is given to others. What is needed stays, though it may be
+    /// refused only by now.
+    pub(super) async fn discard(&self, reference: &Reference, digest: Digest) {
+        if let Err(error) = self.artifacts.discard(reference, digest).await {
+            log::warn!("cannot remove what was refused: {error}"; reference = reference.text());
+        }
     }
 
     /// The archive that `reference` brought before, unpacked from the copy that is here; nobody is asked.

@@ -513,6 +513,10 @@ impl Host {
         match before {
             // Invocations in flight end on the module they began with, and nobody waits for them here.
             Some(before) => {
+                log::info!(
+                    "sha256:{} takes the place of sha256:{}", desired.digest, before.desired.digest;
+                    actor_id = desired.public_key, revision = revision
+                );
                 let drain = self.settings.drain;
                 task::spawn(async move { before.actor.stop(drain).await }).detach();
                 self.tell(&Event::ActorUpdated { public_key: desired.public_key.clone(), revision });

@@ -1,7 +1,7 @@
 //! Whether another module may take the place of a running actor's, by whoever asks for it.
 
 use crate::{
-    claims::SignedModule,
+    claims::{SignedModule, issuer::UPDATE_SETTING},
     error::{Error, Result},
     host::{Host, change::Module},
 };
@@ -25,6 +25,19 @@ impl Host {
             return Err(Error::conflict(format!(
                 "{reference} has revision {}, {} runs already; the new one must be greater",
                 claims.revision, there.revision
+            )));
+        }
+        if claims.issuer != there.issuer && !self.rules().update_issuers.names(&claims.issuer) {
+            return Err(Error::denied(format!(
+                "{reference} is signed by {}, the running revision by {}, and an update needs the same issuer: name the new \
+                 one in {UPDATE_SETTING} if it may take the place",
+                claims.issuer, there.issuer
+            )));
+        }
+        // The token of an old module could be put on any other.
+        if there.hash_matches && !claims.hash_matches {
+            return Err(Error::denied(format!(
+                "the token of {reference} does not vouch for its bytes, and that of the running revision does: sign it again"
             )));
         }
         if self.rules().strict_update {

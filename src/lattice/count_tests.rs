@@ -132,7 +132,8 @@ fn an_inventory_that_does_not_fit_a_message_lists_fewer_groups() {
     run(async {
         let Alone { board, client, id, server: _server, directory: _directory } =
             Alone::start("max_payload: 65536").await;
-        let (module, _) = board.host.fetch_module(&module("echo_small")).await.unwrap();
+        let (module, _) =
+            board.host.fetch_module(&module("echo_small"), crate::artifact::Requester::Operator).await.unwrap();
         board
             .host
             .change(|desired| {
@@ -161,9 +162,14 @@ fn a_host_starts_first_and_says_its_last_words_once() {
         let board = Board::start("alpha", directory.path(), &server.endpoint()).await;
         client.event("host_started", |_| true).await;
         client.until_answered(&format!("get.{}.inv", board.id())).await;
-        let (actor, _) = board.host.fetch_module(&module("echo_small")).await.unwrap();
+        let (actor, _) =
+            board.host.fetch_module(&module("echo_small"), crate::artifact::Requester::Operator).await.unwrap();
         board.host.change(|desired| desired.start_actor(&actor, 1, &BTreeMap::new())).await.unwrap();
-        let provider = board.host.find_provider("builtin:keyvalue", "default").await.unwrap();
+        let provider = board
+            .host
+            .find_provider("builtin:keyvalue", "default", crate::artifact::Requester::Operator)
+            .await
+            .unwrap();
         let (contract_id, provider_id) = (provider.contract_id.clone(), provider.public_key.clone());
         board.host.change(|desired| desired.start_provider(provider.clone())).await.unwrap();
         let link = json!({"actor_id": actor.public_key, "provider_id": provider_id, "link_name": "default",
@@ -206,7 +212,8 @@ fn a_host_starts_first_and_says_its_last_words_once() {
 fn a_stop_of_what_does_not_run_is_refused_at_once() {
     run(async {
         let Alone { board, client, id, server: _server, directory: _directory } = Alone::start("").await;
-        let (actor, _) = board.host.fetch_module(&module("echo_small")).await.unwrap();
+        let (actor, _) =
+            board.host.fetch_module(&module("echo_small"), crate::artifact::Requester::Operator).await.unwrap();
         let stop = async |body: Value| client.ask(&format!("cmd.{id}.sa"), body).await;
         let refused = stop(json!({"actor_ref": actor.public_key, "count": 1})).await;
         assert_eq!(refused["accepted"], false);
@@ -218,7 +225,11 @@ fn a_stop_of_what_does_not_run_is_refused_at_once() {
         accepted(&stop(json!({"actor_ref": actor.public_key})).await);
         client.event("actor_stopped", |_| true).await;
 
-        let provider = board.host.find_provider("builtin:keyvalue", "default").await.unwrap();
+        let provider = board
+            .host
+            .find_provider("builtin:keyvalue", "default", crate::artifact::Requester::Operator)
+            .await
+            .unwrap();
         board.host.change(|desired| desired.start_provider(provider.clone())).await.unwrap();
         let stop = json!({"provider_ref": provider.public_key, "link_name": "other"});
         let refused = client.ask(&format!("cmd.{id}.sp"), stop).await;

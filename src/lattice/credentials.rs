@@ -7,7 +7,11 @@ use std::{fs, path::Path};
 use async_nats::{Auth, AuthError};
 
 use super::settings::Login;
-use crate::{claims::KeyPair, private};
+use crate::{
+    claims::KeyPair,
+    private,
+    text_file::{is_blank, without_mark},
+};
 
 /// Longest credentials file that is read, bytes. Real ones stay below 4 KiB.
 const MAX_CREDENTIALS_BYTES: u64 = 64 * 1024;
@@ -58,8 +62,11 @@ fn read(path: &Path) -> Result<(String, String), String> {
 
 /// The token and the seed of a credentials file.
 pub fn parse(text: &str) -> Result<(String, String), &'static str> {
+    if is_blank(text) {
+        return Err("it is empty, as a power cut can leave a file: write it again");
+    }
     let block = |name: &str| {
-        let mut lines = text.lines().map(str::trim);
+        let mut lines = without_mark(text).lines().map(str::trim);
         // The dashes around the names vary between generations of the tool that writes these files.
         lines.find(|line| line.starts_with("---") && line.contains("BEGIN") && line.contains(name))?;
         lines.find(|line| !line.is_empty()).filter(|line| !line.starts_with("---")).map(str::to_owned)
@@ -81,7 +88,8 @@ mod tests {
     #[test]
     fn a_credentials_file_holds_a_token_and_a_seed() {
         assert_eq!(parse(FILE), Ok(("eyJ0.eyJq.AbC".into(), "SUxyz".into())));
-        assert!(parse("").is_err());
+        assert_eq!(parse(&format!("\u{feff}{}", FILE.replace('\n', "\r\n"))), parse(FILE), "as an editor leaves it");
+        assert!(parse("").unwrap_err().contains("empty"));
         assert!(parse("-----BEGIN NATS USER JWT-----\n------END NATS USER JWT------").is_err());
         assert!(parse(&FILE.replace("SUxyz\n", "")).is_err());
     }

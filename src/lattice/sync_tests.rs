@@ -24,6 +24,7 @@ use super::{
     testing::{NatsServer, connect, eventually, forward, free_port, run, steady},
 };
 use crate::{
+    artifact::Requester,
     claims::{Now, builtin_provider_key},
     host::Rules,
     wire::{
@@ -376,7 +377,7 @@ fn a_refused_live_update_is_told_by_an_event_too() {
         board.host.follow_rules(Rules { file_load: false, ..board.host.rules() });
         let client = Client::new(&server.endpoint()).await;
         let id = client.until_answered("ping.hosts").await["id"].as_str().unwrap().to_owned();
-        let (running, _) = board.host.fetch_module(&module("echo_small")).await.unwrap();
+        let (running, _) = board.host.fetch_module(&module("echo_small"), Requester::Operator).await.unwrap();
         board.host.change(|desired| desired.start_actor(&running, 1, &BTreeMap::new())).await.unwrap();
         let update = format!("cmd.{id}.upd");
         for (actor, text) in [(&running.public_key, "file loading is disabled"), (&"MNOBODY".to_owned(), "not running")]
@@ -408,7 +409,7 @@ fn events_said_on_a_line_that_died_without_a_word_are_told_over_the_next_one() {
         eventually("what was said has arrived", || shared.events.waiting() == 0).await;
 
         swallow.store(true, SeqCst);
-        let (actor, _) = board.host.fetch_module(&module("echo_small")).await.unwrap();
+        let (actor, _) = board.host.fetch_module(&module("echo_small"), Requester::Operator).await.unwrap();
         board.host.change(|desired| desired.start_actor(&actor, 2, &BTreeMap::new())).await.unwrap();
         board.host.change(|desired| desired.put_link(link("one"))).await.unwrap();
         eventually("the line is given up", || !shared.control.is_connected()).await;
@@ -462,7 +463,7 @@ fn a_server_that_lets_nobody_ask_gets_every_event_once_all_the_same() {
         client.event("host_started", |_| true).await;
         let shared = board.lattice.shared.clone();
         eventually("the line has proved itself", || shared.events.waiting() == 0).await;
-        let (actor, _) = board.host.fetch_module(&module("echo_small")).await.unwrap();
+        let (actor, _) = board.host.fetch_module(&module("echo_small"), Requester::Operator).await.unwrap();
         board.host.change(|desired| desired.start_actor(&actor, 1, &BTreeMap::new())).await.unwrap();
         client.event("actor_started", |_| true).await;
         eventually("nothing waits", || shared.events.waiting() == 0).await;

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::failed;
 use crate::{
-    claims::{Policy, Provider, SignedProvider, Token, archive, verify_kept_provider, verify_provider},
+    claims::{Policy, Provider, SignedProvider, Token, archive, archive::Wanted, judge_provider, verify_kept_provider},
     error::{Error, Result},
     log,
 };
@@ -54,33 +54,34 @@ impl Shelf {
     /// Checks `archive` and keeps the binary for this machine.
     ///
     /// # Errors
-    /// Those of [`verify_provider`]; [`Kind::Storage`](crate::error::Kind::Storage) when the disk failed. Nothing new is kept
+    /// Those of [`judge_provider`]; [`Kind::Storage`](crate::error::Kind::Storage) when the disk failed. Nothing new is kept
     /// then.
-    pub fn keep(&self, archive: impl Read, policy: &Policy) -> Result<SignedProvider> {
+    pub fn keep(&self, archive: &[u8], policy: &Policy) -> Result<SignedProvider> {
+        // Before anything is written: the token, and whether it vouches for the binary.
+        let claims = judge_provider(archive, &archive::host_target(), policy)?;
         let _one_at_a_time = self.writing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let place = || format!("cannot unpack the provider into {}", self.directory.display());
         make_directory(&self.directory).map_err(|cause| failed(place(), &cause))?;
         let unfinished = self.directory.join(UNFINISHED);
         // One that was left when power went.
         let _ = fs::remove_file(&unfinished);
-        let outcome = self.unpack(archive, policy, &unfinished);
+        let outcome = self.unpack(archive, &claims.binary_hash, &unfinished);
         if outcome.is_err() {
             let _ = fs::remove_file(&unfinished);
         }
-        outcome
+        outcome.map(|()| claims)
     }
 
-    fn unpack(&self, archive: impl Read, policy: &Policy, unfinished: &Path) -> Result<SignedProvider> {
+    /// Writes the binary in `archive`, which has been judged, under its `hash`.
+    fn unpack(&self, archive: &[u8], hash: &str, unfinished: &Path) -> Result<()> {
         let kept =
             |cause: io::Error| failed(format!("cannot keep the provider in {}", self.directory.display()), &cause);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(unfinished).map_err(kept)?;
-        let claims = verify_provider(archive, &archive::host_target(), &mut file, policy)?;
-        let path = self.path(&claims.binary_hash);
-        if hash_of(&path).is_ok_and(|hash| hash == claims.binary_hash) {
-            drop(file);
-            fs::remove_file(unfinished).map_err(kept)?;
-            return Ok(claims);
+        let path = self.path(hash);
+        if hash_of(&path).is_ok_and(|found| found == hash) {
+            return Ok(());
         }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(unfinished).map_err(kept)?;
+        archive::read(archive, Wanted::Target(&archive::host_target()), &mut file)?.check_hashes()?;
         file.flush().map_err(kept)?;
         file.set_permissions(Permissions::from_mode(0o500)).map_err(kept)?;
         file.sync_all().map_err(kept)?;
@@ -88,7 +89,7 @@ impl Shelf {
         drop(file);
         fs::rename(unfinished, &path).map_err(kept)?;
         File::open(&self.directory).and_then(|directory| directory.sync_all()).map_err(kept)?;
-        Ok(claims)
+        Ok(())
     }
 
     /// Checks `token`, and the binary that was kept for it.
@@ -202,8 +203,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (shelf, policy) = (Shelf::new(folder.path().join("bin")), Policy::new(NOW));
         let first = archive_of(b"one");
-        let one = shelf.keep(first.as_slice(), &policy).unwrap();
-        let two = shelf.keep(archive_of(b"two").as_slice(), &policy).unwrap();
+        let one = shelf.keep(&first, &policy).unwrap();
+        let two = shelf.keep(&archive_of(b"two"), &policy).unwrap();
         assert_eq!((one.revision, two.revision), (7, 7));
         for (claims, content) in [(&one, b"one"), (&two, b"two")] {
             let path = shelf.path(&claims.binary_hash);
@@ -212,7 +213,7 @@ mod tests {
             assert_eq!(shelf.check(&claims.token, &policy).unwrap(), *claims);
         }
         // Keeping it once more changes nothing.
-        assert_eq!(shelf.keep(first.as_slice(), &policy).unwrap(), one);
+        assert_eq!(shelf.keep(&first, &policy).unwrap(), one);
         assert_eq!(names(&shelf), 2);
         shelf.tidy(&BTreeSet::from([two.token.clone()]));
         assert_eq!(shelf.check(&one.token, &policy).unwrap_err().kind(), Kind::NotFound);
@@ -223,21 +224,42 @@ mod tests {
     fn a_changed_binary_is_removed_and_a_bad_archive_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let (shelf, policy) = (Shelf::new(folder.path().join("bin")), Policy::new(NOW));
-        let claims = shelf.keep(archive_of(b"one").as_slice(), &policy).unwrap();
+        let claims = shelf.keep(&archive_of(b"one"), &policy).unwrap();
         let path = shelf.path(&claims.binary_hash);
         fs::remove_file(&path).unwrap();
         fs::write(&path, b"evil").unwrap();
         assert_eq!(shelf.check(&claims.token, &policy).unwrap_err().kind(), Kind::Storage);
         assert_eq!(shelf.check(&claims.token, &policy).unwrap_err().kind(), Kind::NotFound);
-        assert!(shelf.keep(b"#!/bin/sh\necho raw\n".as_slice(), &policy).is_err());
+        assert!(shelf.keep(b"#!/bin/sh\necho raw\n", &policy).is_err());
         let mut damaged = archive_of(b"one");
         let middle = damaged.len() / 2;
         damaged[middle] ^= 1;
-        assert!(shelf.keep(damaged.as_slice(), &policy).is_err());
+        assert!(shelf.keep(&damaged, &policy).is_err());
         let mut elsewhere = Policy::new(NOW);
         elsewhere.issuers =
             crate::claims::AllowedIssuers::only([KeyPair::from_name(Role::Account, "other").public_key()]);
-        assert_eq!(shelf.keep(archive_of(b"one").as_slice(), &elsewhere).unwrap_err().kind(), Kind::Denied);
+        assert_eq!(shelf.keep(&archive_of(b"one"), &elsewhere).unwrap_err().kind(), Kind::Denied);
         assert_eq!(names(&shelf), 0);
+    }
+
+    /// A megabyte or less that unpacks to 127 MB is refused before a byte of it is written: by its token, and where that
+    /// is good by its size.
+    #[test]
+    fn nothing_is_written_for_an_archive_that_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let shelf = Shelf::new(folder.path().join("bin"));
+        let archive = archive_of(&vec![0; 127 << 20]);
+        assert!(archive.len() < 1 << 20, "{}", archive.len());
+        let mut elsewhere = Policy::new(NOW);
+        elsewhere.issuers =
+            crate::claims::AllowedIssuers::only([KeyPair::from_name(Role::Account, "other").public_key()]);
+        assert_eq!(shelf.keep(&archive, &elsewhere).unwrap_err().kind(), Kind::Denied);
+        let refused = shelf.keep(&archive, &Policy::new(NOW)).unwrap_err();
+        assert!(refused.kind() == Kind::Limit && refused.text().contains("unpacks to more than"), "{refused}");
+        assert!(!folder.path().join("bin").exists(), "not even its folder was made");
+        let module = shelf.keep(b"\0asm\x01\0\0\0", &Policy::new(NOW)).unwrap_err();
+        assert!(module.text().contains("start it as an actor"), "{module}");
+        let text = shelf.keep(&[b'x'; 2000], &Policy::new(NOW)).unwrap_err();
+        assert!(text.text().contains("no provider archive") && !text.text().contains("numeric"), "{text}");
     }
 }

@@ -143,6 +143,7 @@ fn component(name: &str, path: &Path) -> ActorComponent {
         name: name.into(),
         reference: format!("file://{}", path.display()),
         max_concurrent: 1,
+        issuers: Vec::new(),
         links: Vec::new(),
     }
 }

@@ -40,6 +40,11 @@ pub fn sign(name: &str, contracts: &[&str], wasm: &[u8]) -> Result<Vec<u8>> {
 
 /// The same, as a given revision: what a live update takes.
 pub fn sign_revision(name: &str, contracts: &[&str], wasm: &[u8], revision: i32) -> Result<Vec<u8>> {
+    sign_as(&account(), name, contracts, wasm, revision)
+}
+
+/// The same, by another account.
+pub fn sign_as(account: &KeyPair, name: &str, contracts: &[&str], wasm: &[u8], revision: i32) -> Result<Vec<u8>> {
     let (group, own) = name.split_once('/').unwrap_or(("test", name));
     let actor = Actor {
         name: Some(own.to_string()),
@@ -52,5 +57,5 @@ pub fn sign_revision(name: &str, contracts: &[&str], wasm: &[u8], revision: i32)
     let mut claims = Claims::new(key(name), actor, Now::Trusted(ISSUED_UNIX_SECONDS))?;
     // A fixed identifier of the usual form, 22 letters and digits.
     claims.jti = format!("{:A<22.22}", own.replace('_', "").to_ascii_uppercase());
-    Ok(module::sign(wasm, claims, &account())?.0)
+    Ok(module::sign(wasm, claims, account)?.0)
 }

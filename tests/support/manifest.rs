@@ -54,6 +54,17 @@ impl Manifest {
         )
     }
 
+    /// Adds the actor behind `reference`, once, signed by `issuer`.
+    pub fn actor_of(&mut self, name: &str, reference: &str, issuer: &str, replicas: u16) -> &mut Self {
+        self.component(
+            name,
+            &format!(
+                "type: actor\n      properties:\n        image: {reference:?}\n        issuer: {issuer}\n      traits:\n        \
+                 - type: spreadscaler\n          properties:\n            replicas: {replicas}\n"
+            ),
+        )
+    }
+
     /// Links the actor added last to `target`.
     pub fn link(&mut self, target: &str, values: &[(&str, &str)]) -> &mut Self {
         let _ =

@@ -7,8 +7,11 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 /// Longest header that is read, bytes. Those in use have 200.
 const MAX_CHALLENGE_BYTES: usize = 4096;
 
+/// Ways to log in that are tried for one answer. Registries name one or two.
+const MAX_CHALLENGES: usize = 4;
+
 /// What is asked for.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Challenge {
     /// User and password, with each request.
     Basic,
@@ -24,24 +27,26 @@ pub enum Challenge {
 }
 
 impl Challenge {
-    /// The first way in `header` that this host knows; a token before a password.
-    pub fn parse(header: &str) -> Option<Self> {
-        if header.len() > MAX_CHALLENGE_BYTES {
-            return None;
-        }
-        let mut basic = false;
-        for (scheme, parameters) in schemes(header) {
-            let value = |name: &str| {
-                parameters.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.clone())
-            };
-            if scheme.eq_ignore_ascii_case("bearer")
-                && let Some(realm) = value("realm")
-            {
-                return Some(Self::Bearer { realm, service: value("service"), scope: value("scope") });
+    /// The ways in all of `headers` that this host knows, the one to try first before the others: tokens before passwords.
+    pub fn parse<'a>(headers: impl IntoIterator<Item = &'a str>) -> Vec<Self> {
+        let (mut tokens, mut basic) = (Vec::new(), false);
+        for header in headers.into_iter().filter(|header| header.len() <= MAX_CHALLENGE_BYTES) {
+            for (scheme, parameters) in schemes(header) {
+                let value = |name: &str| {
+                    let named = parameters.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+                    named.map(|(_, value)| value.clone()).filter(|value| !value.is_empty())
+                };
+                basic |= scheme.eq_ignore_ascii_case("basic");
+                if scheme.eq_ignore_ascii_case("bearer")
+                    && let Some(realm) = value("realm")
+                {
+                    tokens.push(Self::Bearer { realm, service: value("service"), scope: value("scope") });
+                }
             }
-            basic |= scheme.eq_ignore_ascii_case("basic");
         }
-        basic.then_some(Self::Basic)
+        tokens.extend(basic.then_some(Self::Basic));
+        tokens.truncate(MAX_CHALLENGES);
+        tokens
     }
 }
 
@@ -112,32 +117,31 @@ mod tests {
 
     use super::*;
 
-    fn bearer(realm: &str, service: Option<&str>, scope: Option<&str>) -> Option<Challenge> {
-        Some(Challenge::Bearer {
-            realm: realm.into(),
-            service: service.map(str::to_owned),
-            scope: scope.map(str::to_owned),
-        })
+    fn bearer(realm: &str, service: Option<&str>, scope: Option<&str>) -> Challenge {
+        Challenge::Bearer { realm: realm.into(), service: service.map(str::to_owned), scope: scope.map(str::to_owned) }
+    }
+
+    fn parse(header: &str) -> Vec<Challenge> {
+        Challenge::parse([header])
     }
 
     #[test]
     fn headers_of_registries_are_read() {
-        assert_eq!(Challenge::parse("Basic realm=\"Registry Realm\""), Some(Challenge::Basic));
+        assert_eq!(parse("Basic realm=\"Registry Realm\""), [Challenge::Basic]);
         assert_eq!(
-            Challenge::parse(
+            parse(
                 "Bearer realm=\"https://auth.example/token\",service=\"registry.example\",scope=\"repository:a/b:pull,push\""
             ),
-            bearer("https://auth.example/token", Some("registry.example"), Some("repository:a/b:pull,push"))
+            [bearer("https://auth.example/token", Some("registry.example"), Some("repository:a/b:pull,push"))]
         );
-        assert_eq!(
-            Challenge::parse("basic, BEARER Realm=https://a.example/t"),
-            bearer("https://a.example/t", None, None)
-        );
-        assert_eq!(Challenge::parse("Bearer realm=\"a\\\"b\" , service=x"), bearer("a\"b", Some("x"), None));
-        assert_eq!(Challenge::parse("Negotiate"), None);
-        assert_eq!(Challenge::parse("Bearer"), None);
-        assert_eq!(Challenge::parse("=x"), None);
-        assert_eq!(Challenge::parse(&"Basic ".repeat(2000)), None);
+        let both = [bearer("https://a.example/t", None, None), Challenge::Basic];
+        assert_eq!(parse("basic, BEARER Realm=https://a.example/t"), both);
+        assert_eq!(parse("BASIC realm=\"x\", Bearer realm=\"https://a.example/t\",scope=\"\""), both);
+        assert_eq!(Challenge::parse(["Negotiate", "Basic realm=x", "bearer realm=https://a.example/t"]), both);
+        assert_eq!(parse("Bearer realm=\"a\\\"b\" , service=x"), [bearer("a\"b", Some("x"), None)]);
+        for nothing in ["Negotiate", "Bearer", "Bearer realm=\"\"", "=x", &"Basic ".repeat(2000)] {
+            assert_eq!(parse(nothing), [], "{nothing:.40}");
+        }
     }
 
     #[test]
@@ -152,12 +156,12 @@ mod tests {
     proptest! {
         #[test]
         fn any_header_is_read_or_passed_over(text in any::<String>()) {
-            let _ = Challenge::parse(&text);
+            let _ = parse(&text);
         }
 
         #[test]
         fn pieces_of_headers_are_too(text in "([a-zA-Z]{0,6}[ ,=\"\\\\]{0,3}){0,12}") {
-            let _ = Challenge::parse(&text);
+            prop_assert!(parse(&text).len() <= MAX_CHALLENGES);
         }
     }
 }

@@ -3,6 +3,8 @@
 //! Pure. An image has one layer here: that of a module or of a provider archive. The reference host concatenates what has
 //! several; no tool makes such, and what they would be together nobody could name by its digest.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use crate::{
@@ -66,6 +68,8 @@ struct Descriptor {
     size: u64,
     #[serde(default)]
     platform: Option<Platform>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -74,7 +78,14 @@ struct Platform {
     architecture: String,
     #[serde(default)]
     os: String,
+    #[serde(default)]
+    variant: String,
 }
+
+/// Marks an entry that says something about another one and is none itself.
+const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
+/// What such an entry has for its platform.
+const UNKNOWN: &str = "unknown";
 
 /// Reads the manifest `bytes`.
 ///
@@ -92,7 +103,7 @@ pub fn read(bytes: &[u8], media_type: Option<&str>) -> Result<Described> {
         )));
     }
     match &manifest.manifests {
-        Some(manifests) => choose(manifests).map(Described::Index),
+        Some(manifests) => choose(manifests, &Processor::of_this_board()).map(Described::Index),
         None => layer(&manifest.layers),
     }
 }
@@ -115,43 +126,86 @@ fn layer(layers: &[Descriptor]) -> Result<Described> {
     }
 }
 
-/// The one for this board: what runs anywhere, else what is made for its processor, else the only one.
-fn choose(manifests: &[Descriptor]) -> Result<Digest> {
-    let of = |descriptor: &&Descriptor, os: Option<&str>, architecture: &str| {
-        descriptor
-            .platform
-            .as_ref()
-            .is_some_and(|platform| platform.architecture == architecture && os.is_none_or(|os| platform.os == os))
+/// A processor as registries call it, and the highest variant of it that it is.
+struct Processor {
+    architecture: &'static str,
+    variant: u32,
+}
+
+impl Processor {
+    fn of_this_board() -> Self {
+        let machine = rustix::system::uname();
+        Self::named(std::env::consts::ARCH, &machine.machine().to_string_lossy())
+    }
+
+    /// A program for `program` on a kernel that calls itself `machine`: `armv7l`, `aarch64`.
+    fn named(program: &'static str, machine: &str) -> Self {
+        match program {
+            "x86_64" => Self { architecture: "amd64", variant: 1 },
+            "aarch64" => Self { architecture: "arm64", variant: 8 },
+            "x86" => Self { architecture: "386", variant: 0 },
+            "arm" => {
+                let digits = machine.strip_prefix("armv").and_then(|rest| rest.chars().next()?.to_digit(10));
+                // A 64-bit kernel runs programs of the older ones.
+                Self { architecture: "arm", variant: digits.unwrap_or(8) }
+            }
+            other => Self { architecture: other, variant: 0 },
+        }
+    }
+
+    /// How well what is made for `platform` suits, the higher the better; nothing where it does not run.
+    fn suits(&self, platform: &Platform) -> Option<u32> {
+        let wanted = platform.variant.strip_prefix('v').unwrap_or(&platform.variant);
+        let wanted = if wanted.is_empty() { Some(0) } else { wanted.parse().ok() };
+        let fits = platform.os == "linux" && platform.architecture == self.architecture;
+        wanted.filter(|wanted| fits && (*wanted <= self.variant || self.variant == 0))
+    }
+}
+
+/// Whether the entry is about another one: a signature, a description of how it was made.
+fn is_about_another(descriptor: &Descriptor) -> bool {
+    let unknown = |platform: &Platform| platform.os == UNKNOWN && platform.architecture == UNKNOWN;
+    descriptor.annotations.contains_key(REFERENCE_TYPE) || descriptor.platform.as_ref().is_some_and(unknown)
+}
+
+/// The one for this board: what runs anywhere, else what is made for its processor, else the one without a platform, else the
+/// only one.
+fn choose(manifests: &[Descriptor], own: &Processor) -> Result<Digest> {
+    let manifests: Vec<&Descriptor> = manifests.iter().filter(|descriptor| !is_about_another(descriptor)).collect();
+    let platform = |descriptor: &&Descriptor| descriptor.platform.as_ref().is_some_and(is_wasm);
+    let wasm = manifests.iter().copied().find(platform);
+    let made = || {
+        let suiting = manifests.iter().filter_map(|one| Some((own.suits(one.platform.as_ref()?)?, *one)));
+        // The first of those that suit equally.
+        suiting.rev().max_by_key(|(suits, _)| *suits).map(|(_, descriptor)| descriptor)
     };
-    let wasm = manifests.iter().find(|descriptor| of(descriptor, None, "wasm"));
-    let own = manifests.iter().find(|descriptor| of(descriptor, Some("linux"), architecture()));
-    let only = if let [only] = manifests { Some(only) } else { None };
-    match wasm.or(own).or(only) {
+    let mut anywhere = manifests.iter().copied().filter(|descriptor| descriptor.platform.is_none());
+    let anywhere = anywhere.next().filter(|_| anywhere.next().is_none());
+    let only = if let [only] = *manifests { Some(only) } else { None };
+    match wasm.or_else(made).or(anywhere).or(only) {
         Some(descriptor) => digest_of(descriptor),
         None => {
             let platforms: Vec<String> = manifests
                 .iter()
                 .filter_map(|descriptor| descriptor.platform.as_ref())
                 .take(20)
-                .map(|platform| format!("{:?}", format!("{}/{}", platform.os, platform.architecture)))
+                .map(|platform| {
+                    let variant = if platform.variant.is_empty() { "" } else { "/" };
+                    format!("{:?}", format!("{}/{}{variant}{}", platform.os, platform.architecture, platform.variant))
+                })
                 .collect();
             Err(Error::invalid(format!(
                 "it is made for {}, not for linux/{} and not for wasm; push it for that too",
                 if platforms.is_empty() { "nothing".to_owned() } else { platforms.join(", ") },
-                architecture()
+                own.architecture
             )))
         }
     }
 }
 
-/// The processor of this board as registries call it.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "386",
-        other => other,
-    }
+/// `wasip1/wasm`, `wasm/wasm32` and their like.
+fn is_wasm(platform: &Platform) -> bool {
+    matches!(platform.architecture.as_str(), "wasm" | "wasm32")
 }
 
 fn digest_of(descriptor: &Descriptor) -> Result<Digest> {
@@ -214,13 +268,47 @@ mod tests {
         };
         let index = |entries: Vec<serde_json::Value>| described(&json!({"schemaVersion": 2, "manifests": entries}));
         let foreign = || entry(1, "linux", "s390x");
-        let found = index(vec![foreign(), entry(2, "linux", architecture())]).unwrap();
+        let found = index(vec![foreign(), entry(2, "linux", Processor::of_this_board().architecture)]).unwrap();
         assert_eq!(found, Described::Index(digest(2).1));
-        let found = index(vec![entry(2, "linux", architecture()), entry(3, "wasip1", "wasm")]).unwrap();
+        let found = index(vec![entry(2, "linux", Processor::of_this_board().architecture), entry(3, "wasip1", "wasm")])
+            .unwrap();
         assert_eq!(found, Described::Index(digest(3).1));
         assert_eq!(index(vec![foreign()]).unwrap(), Described::Index(digest(1).1), "the only one");
         assert!(index(vec![foreign(), entry(2, "linux", "ppc64le")]).unwrap_err().text().contains("ppc64le"));
         assert!(index(vec![]).unwrap_err().text().contains("nothing"));
+
+        // What only describes another entry is no choice, and does not stand in the way of one.
+        let about = || entry(9, "unknown", "unknown");
+        let without = json!({"digest": digest(4).0, "size": 1});
+        for artifact in [entry(4, "wasm", "wasm32"), entry(4, "linux", "s390x"), without.clone()] {
+            let found = index(vec![about(), artifact.clone(), about()]).unwrap();
+            assert_eq!(found, Described::Index(digest(4).1), "{artifact}");
+        }
+        let found = index(vec![foreign(), without, about()]).unwrap();
+        assert_eq!(found, Described::Index(digest(4).1), "one without a platform runs anywhere");
+        let mut annotated = entry(9, "linux", Processor::of_this_board().architecture);
+        annotated["annotations"] = json!({"vnd.docker.reference.type": "attestation-manifest"});
+        assert_eq!(index(vec![annotated, foreign()]).unwrap(), Described::Index(digest(1).1));
+    }
+
+    #[test]
+    fn a_board_gets_the_highest_variant_that_it_runs() {
+        let of = |variant: &str, byte: u8| {
+            let platform = json!({"os": "linux", "architecture": "arm", "variant": variant});
+            json!({"digest": digest(byte).0, "size": 1, "platform": platform})
+        };
+        let all = [of("v5", 5), of("v6", 6), of("v7", 7), of("", 1)];
+        let choice = |entries: &[serde_json::Value], program, machine| {
+            let entries: Vec<Descriptor> =
+                entries.iter().map(|entry| serde_json::from_value(entry.clone()).unwrap()).collect();
+            choose(&entries, &Processor::named(program, machine)).ok()
+        };
+        for (machine, byte) in [("armv5tel", 5), ("armv6l", 6), ("armv7l", 7), ("armv8l", 7), ("aarch64", 7)] {
+            assert_eq!(choice(&all, "arm", machine), Some(digest(byte).1), "{machine}");
+        }
+        assert_eq!(choice(&[of("v7", 7), of("v8", 8)], "arm", "armv6l"), None);
+        assert_eq!(choice(&[of("", 1), of("v7", 7)], "arm", "armv6l"), Some(digest(1).1));
+        assert_eq!(choice(&all[..2], "aarch64", "aarch64"), None);
     }
 
     proptest! {

@@ -27,8 +27,8 @@ use self::{manifest::Described, name::Name, session::Session};
 pub(super) use self::{manifest::MAX_MANIFEST_BYTES, session::Answer};
 use crate::{
     artifact::{
-        Content, Credentials, Live, Origin, Received, Reference, Resolved, Wanted, origin::Work,
-        records::MAX_KEPT_MANIFEST_BYTES,
+        Content, Credentials, FetchRules, Live, Origin, Received, Reference, Requester, Resolved, Settings, Wanted,
+        origin::Work, records::MAX_KEPT_MANIFEST_BYTES,
     },
     error::{Error, Result},
     store::Digest,
@@ -68,12 +68,17 @@ impl Images {
         Self { settings: settings.into(), credentials }
     }
 
-    fn resolve(&self, reference: &Reference) -> Result<Resolved> {
+    fn rules(&self, requester: Requester, settings: &Settings) -> Arc<FetchRules> {
+        Arc::new(FetchRules::for_images(requester, settings, self.credentials.configured_registries()))
+    }
+
+    fn resolve(&self, reference: &Reference, requester: Requester) -> Result<Resolved> {
         let name = Name::parse(reference.text())?;
         let settings = self.settings.now();
         check_latest(&name, settings.allow_latest)?;
         let deadline = std::time::Instant::now() + settings.total;
-        let mut session = Session::new(&settings, &self.credentials, &name, deadline)?;
+        let rules = self.rules(requester, &settings);
+        let mut session = Session::new(&settings, &self.credentials, &name, deadline, rules)?;
         let who = format!("the registry {}", name.registry);
         follow(&who, name.pointer(), name.digest, |pointer| session.manifest(pointer, MAX_MANIFEST_BYTES))
     }
@@ -82,7 +87,13 @@ impl Images {
         let name = Name::parse(wanted.reference.text())?;
         let digest = wanted.content.digest.ok_or_else(|| Error::internal("an image without a layer was asked for"))?;
         let settings = self.settings.now();
-        let mut session = Session::new(&settings, &self.credentials, &name, wanted.deadline)?;
+        let mut session = Session::new(
+            &settings,
+            &self.credentials,
+            &name,
+            wanted.deadline,
+            self.rules(wanted.requester, &settings),
+        )?;
         session.layer(digest, wanted)
     }
 }
@@ -131,9 +142,13 @@ pub(super) fn follow(
 }
 
 impl Origin for Images {
-    fn resolve(&self, reference: &Reference) -> Work<Result<Resolved>> {
+    fn check(&self, reference: &Reference) -> Result<()> {
+        check_latest(&Name::parse(reference.text())?, self.settings.now().allow_latest)
+    }
+
+    fn resolve(&self, reference: &Reference, requester: Requester) -> Work<Result<Resolved>> {
         let (images, reference) = (self.clone(), reference.clone());
-        Box::pin(smol::unblock(move || Images::resolve(&images, &reference)))
+        Box::pin(smol::unblock(move || Images::resolve(&images, &reference, requester)))
     }
 
     fn fetch(&self, wanted: Wanted) -> Work<Result<Received>> {

@@ -1,6 +1,9 @@
 //! The questions to one registry about one repository: manifests and layers, logged in once it asks for that.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use data_encoding::BASE64;
 use ureq::{
@@ -15,7 +18,7 @@ use super::{
 };
 use crate::{
     artifact::{
-        Credentials, Received, RegistryLogin, Settings, Wanted,
+        Credentials, FetchRules, Received, RegistryLogin, Settings, Wanted,
         web::{self, Asker, Web},
     },
     error::{Error, Result},
@@ -46,9 +49,12 @@ pub struct Session<'a> {
     secure: bool,
     settings: &'a Settings,
     deadline: Instant,
+    rules: Arc<FetchRules>,
     login: Option<RegistryLogin>,
     /// What the registry wanted to see, once it has asked for it.
     authorization: Option<String>,
+    /// What it has asked for so far, and was given or could not be.
+    answered: Vec<Challenge>,
 }
 
 impl<'a> Session<'a> {
@@ -56,17 +62,25 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// Those of [`Web::new`].
-    pub fn new(settings: &'a Settings, credentials: &Credentials, name: &'a Name, deadline: Instant) -> Result<Self> {
+    pub fn new(
+        settings: &'a Settings,
+        credentials: &Credentials,
+        name: &'a Name,
+        deadline: Instant,
+        rules: Arc<FetchRules>,
+    ) -> Result<Self> {
         let secure = !settings.insecure.iter().any(|listed| listed.eq_ignore_ascii_case(&name.registry));
         Ok(Self {
-            web: Web::new(settings, secure, deadline)?,
+            web: Web::new(settings, secure, deadline, rules.clone())?,
             base: format!("{}://{}", if secure { "https" } else { "http" }, name.host()),
             name,
             secure,
             settings,
             deadline,
+            rules,
             login: credentials.find(&name.registry),
             authorization: None,
+            answered: Vec::new(),
         })
     }
 
@@ -94,60 +108,56 @@ impl<'a> Session<'a> {
         let address = format!("{}/v2/{}/blobs/sha256:{digest}", self.base, self.name.repository);
         let (who, what) =
             (self.who(), format!("a layer of the repository {}{}", self.name.repository, self.with_whom()));
-
         let asker = Asker { who: &who, what: &what, login_remedy: LOGIN_REMEDY };
-        // Whether it wants a login is asked for by a question without an answer's body: the layer comes once.
-        if self.authorization.is_none() {
-            let probe = format!("{}/v2/", self.base);
-            if let Some(later) = self.log_in_if_asked(&probe)? {
-                return Ok(Received::Later(later.0, later.1));
-            }
-        }
-        let headers: Vec<_> =
-            self.authorization.clone().map(|value| (header::AUTHORIZATION, value)).into_iter().collect();
-        web::fetch(&self.web, &address, &headers, &asker, wanted)
+        web::fetch(|headers| self.get(&address, headers), &asker, wanted)
     }
 
-    fn log_in_if_asked(&mut self, address: &str) -> Result<Option<(Error, Duration)>> {
-        let response = self.web.get(address, &[])?;
-        match response.status().as_u16() {
-            401 => self.log_in(response.headers()).map(|_| None),
-            429 | 503 => match self.refused("a login", response)? {
-                Answer::Later(error, after) => Ok(Some((error, after))),
-                Answer::Body(..) => Ok(None),
-            },
-            // Whatever it says to this question, the layer itself is what counts.
-            _ => Ok(None),
-        }
-    }
-
+    /// Asks for `address`, and logs in as often as the registry wants it anew: for this repository, for this action.
     fn get(&mut self, address: &str, headers: &[(header::HeaderName, String)]) -> Result<Response<Body>> {
-        let mut all = headers.to_vec();
-        all.extend(self.authorization.clone().map(|value| (header::AUTHORIZATION, value)));
-        let response = self.web.get(address, &all)?;
-        // Asked once: a login that was refused is refused again.
-        if response.status().as_u16() != 401 || self.authorization.is_some() || !self.log_in(response.headers())? {
-            return Ok(response);
+        loop {
+            let mut all = headers.to_vec();
+            all.extend(self.authorization.clone().map(|value| (header::AUTHORIZATION, value)));
+            let response = self.web.get(address, &all)?;
+            // Whoever it was sent on to gets no login.
+            let asked = response.status().as_u16() == 401 && !web::was_redirected(&response);
+            if !asked || !self.log_in(response.headers())? {
+                return Ok(response);
+            }
         }
-        let mut all = headers.to_vec();
-        all.extend(self.authorization.clone().map(|value| (header::AUTHORIZATION, value)));
-        self.web.get(address, &all)
     }
 
-    /// Does what the registry asks for, if that is something this host can do; answers whether it did.
+    /// Does what the registry asks for, if that is something this host can do and has not done; answers whether it did.
     fn log_in(&mut self, headers: &HeaderMap) -> Result<bool> {
-        let challenges = headers.get_all(header::WWW_AUTHENTICATE).iter();
-        let challenge = challenges.filter_map(|value| value.to_str().ok()).find_map(Challenge::parse);
-        self.authorization = match (challenge, &self.login) {
-            (Some(_), Some(RegistryLogin::Bearer(token))) => Some(format!("Bearer {token}")),
-            (Some(Challenge::Basic), Some(RegistryLogin::Basic { user, password })) => Some(basic(user, password)),
-            (Some(Challenge::Bearer { realm, service, scope }), _) => {
-                let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.name.repository));
-                Some(format!("Bearer {}", self.token(&realm, service.as_deref(), &scope)?))
+        let texts = headers.get_all(header::WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+        let mut failed = None;
+        for challenge in Challenge::parse(texts) {
+            // A login that was refused is refused again.
+            if self.answered.contains(&challenge) {
+                continue;
             }
-            _ => None,
-        };
-        Ok(self.authorization.is_some())
+            self.answered.push(challenge.clone());
+            let answer = match (challenge, &self.login) {
+                (_, Some(RegistryLogin::Bearer(token))) => Some(format!("Bearer {token}")),
+                (Challenge::Basic, Some(RegistryLogin::Basic { user, password })) => Some(basic(user, password)),
+                (Challenge::Bearer { realm, service, scope }, _) => {
+                    let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.name.repository));
+                    match self.token(&realm, service.as_deref(), &scope) {
+                        Ok(token) => Some(format!("Bearer {token}")),
+                        // There may be another way.
+                        Err(error) => {
+                            failed.get_or_insert(error);
+                            None
+                        }
+                    }
+                }
+                (Challenge::Basic, None) => None,
+            };
+            if let Some(answer) = answer.filter(|answer| self.authorization.as_ref() != Some(answer)) {
+                self.authorization = Some(answer);
+                return Ok(true);
+            }
+        }
+        failed.map_or(Ok(false), Err)
     }
 
     /// A token from the service that the registry names: with the login, or for anybody without.
@@ -167,7 +177,7 @@ impl<'a> Session<'a> {
             _ => Vec::new(),
         };
         // Its own agent: one for plain HTTP must not be used for HTTPS that may be sent on to plain HTTP.
-        let web = Web::new(self.settings, secure, self.deadline)?;
+        let web = Web::new(self.settings, secure, self.deadline, self.rules.clone())?;
         let response = web.get(&address, &headers)?;
         if response.status().as_u16() != 200 {
             let who = format!("the token service of the registry {}", self.name.registry);
@@ -178,8 +188,8 @@ impl<'a> Session<'a> {
         let body =
             web::read_whole(response, &format!("the answer of the token service of {}", self.who()), MAX_TOKEN_BYTES)?;
         let answer: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-        let token = ["token", "access_token"].iter().find_map(|name| answer.get(name)?.as_str());
-        let token = token.filter(|token| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()));
+        let usable = |token: &&str| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+        let token = ["token", "access_token"].iter().find_map(|name| answer.get(name)?.as_str().filter(usable));
         token.map(str::to_owned).ok_or_else(|| {
             Error::invalid(format!("the token service of {} gave no token; ask whoever runs it", self.who()))
         })

@@ -3,6 +3,7 @@
 //! Nothing here outlives its deadline except a name server that does not answer, which the C library ends on its own.
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,13 +16,13 @@ use ureq::{
 };
 
 use super::{
-    allowed::AllowedHosts,
     hop::{Hop, hop_by_hop},
-    resolver::GuardedResolver,
     settings::{BUFFER_BYTES, IDLE_CONNECTIONS_MAX, RESPONSE_HEAD_BYTES_MAX, Settings},
 };
 use crate::{
+    allowed_hosts::AllowedHosts,
     error::{Error, Kind, Result},
+    guarded_resolver::{AddressRules, GuardedResolver},
     trust::{TlsConnector, Trust},
     wire::interface::{HttpClientRequest, HttpResponse},
 };
@@ -42,7 +43,7 @@ impl Exchange {
     pub fn new(settings: Arc<Settings>, allowed: AllowedHosts, trust: Arc<Trust>, proxy: Option<Proxy>) -> Self {
         let allowed = Arc::new(allowed);
         let resolver = GuardedResolver {
-            allowed: Arc::clone(&allowed),
+            rules: Arc::new(LinkRules(Arc::clone(&allowed))),
             proxy: proxy.as_ref().map(|proxy| (proxy.host().to_owned(), proxy.port())),
         };
         let config = Config::builder()
@@ -156,6 +157,23 @@ impl Exchange {
             }
         }
         Ok(answer)
+    }
+}
+
+/// What the link of an actor allows.
+#[derive(Debug)]
+struct LinkRules(Arc<AllowedHosts>);
+
+impl AddressRules for LinkRules {
+    fn allows(&self, host: &str, port: u16, address: IpAddr) -> bool {
+        self.0.allows_address(host, port, address)
+    }
+
+    fn refusal(&self, host: &str) -> Error {
+        Error::denied(format!(
+            "every address of {host} lies in a network that actors may not reach: list the address itself in the link \
+             value `allowed_hosts` if they should"
+        ))
     }
 }
 

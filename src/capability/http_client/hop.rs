@@ -7,9 +7,9 @@ use ureq::{
     http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header, uri::Scheme},
 };
 
-use super::location;
 use crate::{
     error::{Error, Result},
+    redirect,
     wire::interface::HttpClientRequest,
 };
 
@@ -110,7 +110,7 @@ impl Hop {
             _ => return Ok(None),
         };
         let Some(location) = response.headers().get(header::LOCATION) else { return Ok(None) };
-        let uri = location.to_str().ok().and_then(|location| location::resolve(&self.uri, location));
+        let uri = location.to_str().ok().and_then(|location| redirect::resolve(&self.uri, location));
         let Some(uri) = uri else {
             return Err(Error::unavailable(format!("{} redirected to something that is no URL", self.target())));
         };

@@ -2,28 +2,24 @@
 //!
 //! The host starts it by [`start`] and speaks to it as to any [`Capability`]. Requests run on blocking threads, a bounded
 //! number at once; a call is answered at its deadline at the latest, whatever its thread still waits for. It never reaches
-//! a host that the link does not allow ([`allowed`]), never uses a proxy of the environment, never decodes a body.
+//! a host that the link does not allow ([`crate::allowed_hosts`]), never uses a proxy of the environment, never decodes a body.
 //!
 //! # Layout
 //!
-//! * [`settings`]: limits the host sets; [`allowed`]: which hosts a link lets through.
-//! * `exchange`: a request to its last answer; `hop`: one request of it; `location`: where a redirect leads.
-//! * `resolver`: names to the addresses that are allowed.
+//! * [`settings`]: limits the host sets.
+//! * `exchange`: a request to its last answer; `hop`: one request of it.
 //!
 //! # Link values
 //!
 //! The contract has none, so manifests work without; these are this host's own, their case ignored.
 //!
-//! * `allowed_hosts`: see [`allowed`]. Without it every host with a public address.
+//! * `allowed_hosts`: see [`crate::allowed_hosts`]. Without it every host with a public address.
 //! * `tls_ca_file`: a PEM file with more roots than the platform's.
 //! * `proxy`: `http://[user:password@]host:port`. A proxy resolves names by itself, so addresses cannot be checked here:
 //!   it works only with hosts listed one by one.
 
-pub mod allowed;
 mod exchange;
 mod hop;
-mod location;
-mod resolver;
 pub mod settings;
 #[cfg(test)]
 mod tests;
@@ -40,9 +36,10 @@ use std::{
 use smol::{Timer, future, lock::Semaphore};
 use ureq::Proxy;
 
+use self::exchange::Exchange;
 pub use self::settings::Settings;
-use self::{allowed::AllowedHosts, exchange::Exchange};
 use crate::{
+    allowed_hosts::AllowedHosts,
     capability::preview::{LinkPlan, unknown},
     error::{Error, Result},
     host::{BoxFuture, Call, Capability, ProviderContext},
@@ -225,7 +222,11 @@ fn unknown_values(link: &LinkDefinition) -> Result<Vec<String>> {
 
 /// Everything about a link that needs files. Runs on a blocking thread.
 fn prepare(settings: Arc<Settings>, platform: Arc<Trust>, link: &LinkDefinition) -> Result<Exchange> {
-    let allowed = link.value("allowed_hosts").map(AllowedHosts::parse).transpose()?.unwrap_or_default();
+    let allowed = link
+        .value("allowed_hosts")
+        .map(|text| AllowedHosts::parse(text, "allowed_hosts"))
+        .transpose()?
+        .unwrap_or_default();
     let trust = match link.value("tls_ca_file") {
         Some(path) => Arc::new(Trust::with_file(path.as_ref(), CA_FILE)?),
         None => platform,

@@ -89,7 +89,10 @@ fn list_stock(place: &Place, output: &mut Output) -> Result<()> {
             (false, true) => "need",
             (false, false) => "-",
         };
-        let references: Vec<_> = one.references.into_iter().map(|referred| referred.reference).collect();
+        let mut references: Vec<_> = one.references.into_iter().map(|referred| referred.reference).collect();
+        if !one.actor.is_empty() {
+            references.push(format!("(the actor {}, from a file)", one.actor));
+        }
         table.row([one.digest, one.bytes.to_string(), kept.to_owned(), one.names.join(" "), references.join(" ")]);
     }
     output.text(&table.render(output.width()))

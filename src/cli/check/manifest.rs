@@ -2,8 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
-    io,
     path::{Path, PathBuf},
 };
 
@@ -14,16 +12,19 @@ use super::{
     place,
 };
 use crate::{
-    artifact::{Limit, Reference, Remote, Source, file::read_blocking, image},
-    claims::{Now, Policy, archive, builtin_provider_key, verify_provider},
+    artifact::{Limit, Reference, Remote, Requester, Source, file::read_blocking, image},
+    claims::{Now, Policy, archive, builtin_provider_key, judge_provider},
     cli::{Output, manifests::files, preflight::applications::Judge, table::printable},
     config::{
         Config,
         manifest::{self, Actor, Application, Capability, Link},
     },
     error::{Error, Result},
-    host::desired::{Desired, DesiredActor, DesiredLink, DesiredProvider, Group},
-    store::Digest,
+    host::{
+        desired::{Desired, DesiredActor, DesiredLink, DesiredProvider, Group},
+        issuer::{check_named, of_nobody},
+    },
+    store::{Digest, MAX_BLOB_BYTES},
     wire::{LinkDefinition, link::link_id},
 };
 
@@ -163,7 +164,7 @@ impl<'a> Together<'a> {
                 continue;
             }
             let Some(module) = &actor.path else {
-                obtainable(&actor.reference, "an actor", config).map_err(at)?;
+                obtainable(&actor.reference, "an actor", &actor.issuers, config).map_err(at)?;
                 warnings.push(format!(
                     "{file}:{}: {} is fetched when the host starts it and was not looked at",
                     actor.position,
@@ -176,6 +177,9 @@ impl<'a> Together<'a> {
             let bytes = read_blocking(module, limit).map_err(at)?;
             let digest = Digest::of(&bytes);
             let checked = verdict(bytes, config).map_err(at)?;
+            if !actor.issuers.is_empty() {
+                check_named(&checked.claims.issuer, &actor.issuers).map_err(at)?;
+            }
             warnings.extend(unclaimed(&file, &application, actor, &checked));
             let key = checked.claims.subject.clone();
             for link in &actor.links {
@@ -189,8 +193,15 @@ impl<'a> Together<'a> {
             if count > 0 {
                 let group = Group { count, annotations: BTreeMap::new(), application: application.name.clone() };
                 let reference = format!("file://{}", module.display());
-                let wanted =
-                    DesiredActor { reference, public_key: key.clone(), digest, previous: None, groups: vec![group] };
+                let wanted = DesiredActor {
+                    reference,
+                    public_key: key.clone(),
+                    digest,
+                    previous: None,
+                    groups: vec![group],
+                    requester: Requester::Operator,
+                    issuer: Some(checked.claims.issuer.clone()),
+                };
                 if part.actors.insert(key.clone(), wanted).is_some() {
                     let other = actors.iter().find(|other: &&ShownActor| other.subject.as_ref() == Some(&key));
                     let other = other.map_or_else(String::new, |other| other.name.clone());
@@ -222,33 +233,29 @@ impl<'a> Together<'a> {
 /// The provider behind `capability`; nothing for one that is fetched.
 fn provider(capability: &Capability, application: &str, config: &Config) -> Result<Option<DesiredProvider>> {
     let reference = &capability.reference;
-    let (public_key, contract_id, token) = match reference.source() {
-        Source::Builtin(name) => (builtin_provider_key(name).to_string(), capability.contract_id.clone(), None),
+    let (public_key, contract_id, token, issuer) = match reference.source() {
+        Source::Builtin(name) => (builtin_provider_key(name).to_string(), capability.contract_id.clone(), None, None),
         Source::File(path) => {
             let policy = Policy {
                 issuers: config.allowed_issuers.clone(),
                 legacy_archives: config.providers.legacy_archives,
                 ..Policy::new(Now::from_system(0))
             };
-            let file = File::open(path).map_err(|cause| {
-                let text = format!("cannot read {}: {cause}", path.display());
-                match cause.kind() {
-                    io::ErrorKind::NotFound => Error::not_found(text),
-                    io::ErrorKind::PermissionDenied => Error::denied(text),
-                    _ => Error::storage(text),
-                }
-            })?;
-            let found = verify_provider(file, &archive::host_target(), &mut io::sink(), &policy)?;
+            let bytes = read_blocking(path, Limit::fixed(MAX_BLOB_BYTES as u64))?;
+            let found = judge_provider(&bytes, &archive::host_target(), &policy)?;
+            if !capability.issuers.is_empty() {
+                check_named(&found.issuer, &capability.issuers)?;
+            }
             if found.contract_id != capability.contract_id {
                 return Err(Error::config(format!(
                     "{} serves {}, the manifest says {}",
                     reference, found.contract_id, capability.contract_id
                 )));
             }
-            (found.subject, found.contract_id, Some(found.token))
+            (found.subject, found.contract_id, Some(found.token), Some(found.issuer))
         }
         Source::Remote(_) => {
-            obtainable(reference, "a capability", config)?;
+            obtainable(reference, "a capability", &capability.issuers, config)?;
             return Ok(None);
         }
     };
@@ -261,11 +268,13 @@ fn provider(capability: &Capability, application: &str, config: &Config) -> Resu
         annotations: BTreeMap::new(),
         applications: BTreeSet::from([application.to_owned()]),
         token,
+        requester: Requester::Operator,
+        issuer,
     }))
 }
 
 /// Refuses a reference that this host would not fetch by its settings.
-fn obtainable(reference: &Reference, wanted: &str, config: &Config) -> Result<()> {
+fn obtainable(reference: &Reference, wanted: &str, issuers: &[String], config: &Config) -> Result<()> {
     let Source::Remote(remote) = reference.source() else { return Ok(()) };
     let missing = match remote {
         Remote::Nats => !config.joins(),
@@ -274,6 +283,11 @@ fn obtainable(reference: &Reference, wanted: &str, config: &Config) -> Result<()
     };
     if missing {
         return Err(reference.cannot_give(wanted));
+    }
+    let is_open = || config.mirror.sources.iter().any(|source| !source.starts_with("https://"));
+    let signed_by_anybody = issuers.is_empty() && config.allowed_issuers.is_any();
+    if *remote == Remote::Mirror && !reference.is_pinned() && signed_by_anybody && is_open() {
+        return Err(of_nobody());
     }
     if config.artifacts.require_digest && !reference.is_pinned() {
         return Err(Error::denied(format!("{reference} is not pinned, and WASMCLOUD_REQUIRE_DIGEST is set")));

@@ -103,6 +103,7 @@ pub fn wanted(manifest: manifest::Application, config: &Config) -> Application {
                     None => actor.reference.text().to_owned(),
                 },
                 max_concurrent: actor.max_concurrent.unwrap_or(config.actor.max_concurrent),
+                issuers: actor.issuers,
                 links: actor
                     .links
                     .into_iter()
@@ -120,6 +121,7 @@ pub fn wanted(manifest: manifest::Application, config: &Config) -> Application {
                 contract_id: capability.contract_id,
                 link_name: capability.link_name,
                 configuration: capability.configuration,
+                issuers: capability.issuers,
             })
             .collect(),
     }

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     artifact::{Reference, Source},
+    claims::{PublicKey, Role},
     suggest::hint,
 };
 
@@ -54,6 +55,8 @@ pub struct Actor {
     pub path: Option<PathBuf>,
     /// Invocations that may run at once: the replicas of its scaler. Without one, the host's default.
     pub max_concurrent: Option<u16>,
+    /// Accounts that may have signed it; any where there are none.
+    pub issuers: Vec<String>,
     /// Links to capabilities of this application.
     pub links: Vec<Link>,
     /// Whether it runs on this host: its spread asks for no labels that this host lacks.
@@ -86,6 +89,8 @@ pub struct Capability {
     pub link_name: String,
     /// Start configuration; an object was made JSON text.
     pub configuration: Option<String>,
+    /// Accounts that may have signed it; any where there are none.
+    pub issuers: Vec<String>,
     /// Whether it runs on this host: its spread asks for no labels that this host lacks, or an actor here needs it.
     pub runs_here: bool,
 }
@@ -221,8 +226,9 @@ fn actor(
             "config of an actor has no effect: actors of this protocol take none",
         ));
     }
+    let issuers = issuers(map.take("issuer"))?;
     map.take("annotations");
-    map.finish(&["image", "config", "annotations"], warnings);
+    map.finish(&["image", "config", "issuer", "annotations"], warnings);
 
     let mut links: Vec<Link> = Vec::new();
     let mut scaler = None;
@@ -258,7 +264,7 @@ fn actor(
     if max_concurrent == Some(0) {
         warnings.push(Flaw::new(position, format!("the actor {name:?} has 0 replicas: it is not started")));
     }
-    Ok(Actor { name, position, reference, path, max_concurrent, links, runs_here })
+    Ok(Actor { name, position, reference, path, max_concurrent, issuers, links, runs_here })
 }
 
 fn capability(
@@ -283,8 +289,13 @@ fn capability(
     let (contract_id, _) = map.need_text("contract", warnings)?;
     let link_name = map.take_text("link_name", warnings)?.filter(|name| !name.is_empty());
     let configuration = map.take("config").map(configuration).transpose()?;
+    let issuers = issuers(map.take("issuer"))?;
+    if !issuers.is_empty() && matches!(reference.source(), Source::Builtin(_)) {
+        warnings
+            .push(Flaw::new(position, format!("issuer has no effect on {reference}, which is part of this program")));
+    }
     map.take("annotations");
-    map.finish(&["image", "contract", "link_name", "config", "annotations"], warnings);
+    map.finish(&["image", "contract", "link_name", "config", "issuer", "annotations"], warnings);
 
     let mut scaled = false;
     let mut runs_here = true;
@@ -313,11 +324,34 @@ fn capability(
         }
     }
     let link_name = link_name.unwrap_or_else(|| DEFAULT_LINK_NAME.into());
-    Ok(Capability { name, position, reference, contract_id, link_name, configuration, runs_here })
+    Ok(Capability { name, position, reference, contract_id, link_name, configuration, issuers, runs_here })
 }
 
 fn reference(image: &str, position: Position) -> Result<Reference, Flaw> {
     Reference::parse(image).map_err(|error| Flaw::new(position, error.text()))
+}
+
+/// The accounts that `issuer` names: one, or a list of them.
+fn issuers(node: Option<&Node>) -> Result<Vec<String>, Flaw> {
+    let nodes = match node.map(|node| &node.content) {
+        None => return Ok(Vec::new()),
+        Some(Content::List(items)) => items.iter().collect(),
+        Some(_) => node.into_iter().collect::<Vec<_>>(),
+    };
+    let account = |node: &&Node| {
+        let Content::Text(text) = &node.content else {
+            return Err(Flaw::new(node.position, format!("issuer must be text, this is {}", node.content.kind())));
+        };
+        let key = text.parse::<PublicKey>().map_err(|cause| Flaw::new(node.position, format!("issuer: {cause}")))?;
+        match key.role() {
+            Role::Account => Ok(key.to_string()),
+            role => Err(Flaw::new(
+                node.position,
+                format!("issuer: {key} is the key of a {role}; issuers are accounts, their keys start with A"),
+            )),
+        }
+    };
+    nodes.iter().map(account).collect()
 }
 
 /// Text as it is; anything else as JSON.

@@ -8,6 +8,7 @@ use super::{
     intention::{Artifact, Subject, Ticket},
 };
 use crate::{
+    artifact::Requester,
     error::{Error, Result},
     host::{
         change::Module,
@@ -159,12 +160,17 @@ fn report_start(
 async fn fetch(shared: &Shared, reference: &str) -> Result<(Module, bool)> {
     let desired = shared.host.desired();
     if let Some(there) = desired.actors.values().find(|actor| actor.reference == reference) {
-        let module =
-            Module { reference: reference.to_owned(), public_key: there.public_key.clone(), digest: there.digest };
+        let module = Module {
+            reference: reference.to_owned(),
+            public_key: there.public_key.clone(),
+            digest: there.digest,
+            requester: there.requester,
+            issuer: there.issuer.clone(),
+        };
         return Ok((module, true));
     }
     shared.may_fetch(reference)?;
-    let (module, _) = shared.host.fetch_module(reference).await?;
+    let (module, _) = shared.host.fetch_module(reference, Requester::Lattice).await?;
     Ok((module, false))
 }
 
@@ -208,7 +214,13 @@ async fn try_update(
         return Err(Error::not_found(format!("the actor {key} is not running on this host")));
     }
     shared.may_fetch(reference)?;
-    let (module, claims) = shared.host.fetch_module(reference).await?;
+    let (module, claims) = shared.host.fetch_module(reference, Requester::Lattice).await?;
+    if let Some(key) = update.actor_id.as_ref().filter(|key| **key != module.public_key) {
+        return Err(Error::conflict(format!(
+            "{reference} is the actor {}, not {key}: name that actor, or the reference of a module of {key}",
+            module.public_key
+        )));
+    }
     *about = (Some(module.public_key.clone()), claims.revision);
     shared.host.check_update(&module, &claims).await?;
     ticket.change(&shared.host, |desired| desired.update_actor(&module)).await
@@ -230,7 +242,7 @@ async fn launch_provider(shared: &Shared, ticket: &Ticket, launch: LaunchProvide
             return Err(Error::conflict("Provider with that link name is already running on this host"));
         }
         shared.may_fetch_provider(&provider_ref)?;
-        let found = shared.host.find_provider(&provider_ref, &link_name).await?;
+        let found = shared.host.find_provider(&provider_ref, &link_name, Requester::Lattice).await?;
         let provider = DesiredProvider { configuration, annotations, ..found };
         let key = provider.public_key.clone();
         ticket.change_of(&key, &shared.host, |desired| desired.start_provider(provider)).await

@@ -11,7 +11,7 @@ use std::{
 
 use super::{bucket::Bucket, reader::Reader, words::Place};
 use crate::{
-    artifact::{Content, Origin, Received, Reference, Resolved, Wanted, origin::Work},
+    artifact::{Content, Origin, Received, Reference, Requester, Resolved, Wanted, origin::Work},
     error::{Error, Result},
     lattice::connection::{Connection, within},
 };
@@ -72,7 +72,7 @@ impl ObjectStore {
 }
 
 impl Origin for ObjectStore {
-    fn resolve(&self, reference: &Reference) -> Work<Result<Resolved>> {
+    fn resolve(&self, reference: &Reference, _requester: Requester) -> Work<Result<Resolved>> {
         let (store, reference) = (self.clone(), reference.clone());
         Box::pin(async move {
             let reader = store.open(&reference, CONNECT).await?;

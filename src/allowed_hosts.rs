@@ -1,4 +1,5 @@
-//! Which hosts an actor may reach: the link value `allowed_hosts`, and what a name may not resolve to.
+//! Lists of hosts that may be reached on somebody else's word, and what a name may not resolve to: the link value
+//! `allowed_hosts` of actors, and what commands of the lattice may have fetched.
 //!
 //! Both the name and each address it resolves to are judged, for each redirect anew, so that neither a redirect nor a
 //! name server can lead a request into the network the board stands in. Pure.
@@ -104,17 +105,23 @@ impl Default for AllowedHosts {
 }
 
 impl AllowedHosts {
-    /// Parses a comma list.
+    /// Parses a comma list, which errors call `name`.
     ///
     /// # Errors
     /// An entry is none of the forms above; the text names it.
-    pub fn parse(text: &str) -> Result<Self> {
+    pub fn parse(text: &str, name: &str) -> Result<Self> {
         text.split(',')
             .map(str::trim)
             .filter(|entry| !entry.is_empty())
-            .map(Entry::parse)
+            .map(|entry| Entry::parse(entry, name))
             .collect::<Result<_>>()
             .map(Self)
+    }
+
+    /// This list, with every host that has a public address.
+    pub fn and_public(mut self) -> Self {
+        self.0.push(Entry { hosts: Hosts::Any, port: None });
+        self
     }
 
     /// Whether `host` (a name or an address, brackets or not) may be asked at all.
@@ -140,16 +147,22 @@ impl AllowedHosts {
         self.0.iter().all(|entry| entry.hosts != Hosts::Any)
     }
 
+    /// Whether an entry for hosts by name, and not for all of them, lets `host` through.
+    pub fn names(&self, host: &str, port: u16) -> bool {
+        let host = normal(host);
+        self.entries(port).any(|entry| entry.hosts != Hosts::Any && entry.grants(&host).is_some())
+    }
+
     fn entries(&self, port: u16) -> impl Iterator<Item = &Entry> {
         self.0.iter().filter(move |entry| entry.port.is_none_or(|wanted| wanted == port))
     }
 }
 
 impl Entry {
-    fn parse(text: &str) -> Result<Self> {
+    fn parse(text: &str, name: &str) -> Result<Self> {
         let refuse = || {
             Error::config(format!(
-                "`allowed_hosts` holds `{text}`: it must be a comma list of `host`, `host:port`, `*.suffix`, an address, a \
+                "`{name}` holds `{text}`: it must be a comma list of `host`, `host:port`, `*.suffix`, an address, a \
                  network such as 192.168.1.0/24, or `*` for every public host"
             ))
         };
@@ -301,7 +314,7 @@ mod tests {
 
     #[test]
     fn names_and_suffixes_and_ports_are_matched_exactly() {
-        let allowed = AllowedHosts::parse("api.example.com, *.lan:8080 ,Other.Example:443").unwrap();
+        let allowed = AllowedHosts::parse("api.example.com, *.lan:8080 ,Other.Example:443", "allowed_hosts").unwrap();
         assert!(allowed.allows_host("API.example.com.", 1) && allowed.allows_host("other.example", 443));
         assert!(allowed.allows_host("printer.lan", 8080));
         for (host, port) in [
@@ -324,8 +337,11 @@ mod tests {
 
     #[test]
     fn addresses_and_networks_are_reached_when_listed() {
-        let allowed =
-            AllowedHosts::parse("127.0.0.1:9000, 192.168.1.0/24, [fd00::1]:80, fe80::/10, localhost:7000").unwrap();
+        let allowed = AllowedHosts::parse(
+            "127.0.0.1:9000, 192.168.1.0/24, [fd00::1]:80, fe80::/10, localhost:7000",
+            "allowed_hosts",
+        )
+        .unwrap();
         for (host, port) in
             [("127.0.0.1", 9000), ("192.168.1.77", 1), ("[fd00::1]", 80), ("fe80::5", 1), ("localhost", 7000)]
         {
@@ -342,23 +358,23 @@ mod tests {
             !allowed.allows_address("unlisted.example", 1, address("192.168.1.2")),
             "a listed network does not list the names that lead there"
         );
-        let both = AllowedHosts::parse("*,192.168.1.0/24").unwrap();
+        let both = AllowedHosts::parse("*,192.168.1.0/24", "allowed_hosts").unwrap();
         assert!(both.allows_address("nas.example", 1, address("192.168.1.2")));
         assert!(!both.allows_address("nas.example", 1, address("192.168.2.2")));
-        assert!(AllowedHosts::parse("0.0.0.0/0").unwrap().allows_host("127.0.0.1", 1));
-        assert!(AllowedHosts::parse("::/0").unwrap().allows_host("[::1]", 1));
+        assert!(AllowedHosts::parse("0.0.0.0/0", "allowed_hosts").unwrap().allows_host("127.0.0.1", 1));
+        assert!(AllowedHosts::parse("::/0", "allowed_hosts").unwrap().allows_host("[::1]", 1));
     }
 
     #[test]
     fn an_empty_list_allows_nothing() {
-        let allowed = AllowedHosts::parse(" , ").unwrap();
+        let allowed = AllowedHosts::parse(" , ", "allowed_hosts").unwrap();
         assert!(!allowed.allows_host("example.com", 443));
     }
 
     #[test]
     fn what_is_no_entry_is_named() {
         for entry in ["http://x", "a b", "x:", "x:99999", "*x", "*.", "1.2.3.0/33", "x/8", "ex!ample", "..", "[::1"] {
-            let error = AllowedHosts::parse(entry).unwrap_err();
+            let error = AllowedHosts::parse(entry, "allowed_hosts").unwrap_err();
             assert!(error.text().contains(entry), "{entry}: {error}");
         }
     }
@@ -366,7 +382,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics(text in "\\PC{0,40}", host in "\\PC{0,20}", port: u16) {
-            if let Ok(allowed) = AllowedHosts::parse(&text) {
+            if let Ok(allowed) = AllowedHosts::parse(&text, "allowed_hosts") {
                 let _ = allowed.allows_host(&host, port);
             }
         }
@@ -374,7 +390,7 @@ mod tests {
         #[test]
         fn without_a_listed_address_nothing_leads_to_this_board(bits: u32, host in "[a-z]{1,9}\\.[a-z]{2,3}") {
             let inside = IpAddr::from([127, (bits >> 16) as u8, (bits >> 8) as u8, bits as u8]);
-            let allowed = AllowedHosts::parse(&format!("*,{host},*.{host}")).unwrap();
+            let allowed = AllowedHosts::parse(&format!("*,{host},*.{host}"), "allowed_hosts").unwrap();
             prop_assert!(!allowed.allows_address(&host, 80, inside));
             prop_assert!(!allowed.allows_host(&inside.to_string(), 80));
         }
