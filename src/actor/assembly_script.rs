@@ -14,6 +14,9 @@ pub const FUNCTION: &str = "abort";
 /// Length of each of its two texts, bytes. Longer ones are cut: they travel in a response and in logs.
 const TEXT_BYTES: usize = 2048;
 
+/// What the error of an invocation begins with that ended so.
+pub const ABORTED: &str = "the actor aborted: ";
+
 /// Offers it to modules of the linker's engine.
 pub fn define(linker: &mut Linker<Guest>) -> Result<(), Error> {
     linker.func_wrap(MODULE, FUNCTION, abort)?;
@@ -24,7 +27,7 @@ fn abort(mut caller: Caller<'_, Guest>, message: i32, file: i32, line: i32, colu
     let message = text(&mut caller, message).unwrap_or_else(|| "no message".to_owned());
     let file = text(&mut caller, file).unwrap_or_else(|| "unknown file".to_owned());
     let (line, column) = (abi::unsigned(line), abi::unsigned(column));
-    Err(Error::new(format!("the actor aborted: {message} ({file}:{line}:{column})")))
+    Err(Error::new(format!("{ABORTED}{message} ({file}:{line}:{column})")))
 }
 
 /// A string of the guest: UTF-16, its length in bytes in front of it. `None` for a null pointer and for one that points
