@@ -518,6 +518,34 @@ fn who_is_given_long_to_end_is_killed_all_the_same() {
     });
 }
 
+/// A monitor listens to everything, so the server never says that nobody hears a probe.
+#[test]
+fn a_provider_that_starts_slowly_is_asked_again_soon_though_a_monitor_hears_every_probe() {
+    block_on(async {
+        let mut stage = Stage::start(&[("WASMCLOUD_PROVIDER_FIRST_PROBE_MS", "60000")]).await;
+        let mut monitor = stage.nats.subscribe("wasmbus.rpc.>".into()).await.expect("it can listen");
+        stage.nats.flush().await.expect("the server answers");
+        stage.put_link("slow", json!({})).await;
+        stage.launch("slow", json!({ "slow": 1500 })).await;
+        let probes = format!("wasmbus.rpc.default.{}.default.health", provider::key("slow"));
+        let mut asked: Vec<std::time::Instant> = Vec::new();
+        let gather = async {
+            while let Some(message) = monitor.next().await {
+                if message.subject.to_string() == probes {
+                    asked.push(std::time::Instant::now());
+                }
+            }
+        };
+        tokio::select! {
+            _ = stage.event("health_check_passed") => {}
+            () = gather => panic!("the subscription ended"),
+        }
+        // A probe that waits for its whole time takes two seconds; a busy machine makes some gaps longer, not all of them.
+        let shortest = asked.windows(2).map(|pair| pair[1] - pair[0]).min();
+        assert!(shortest.is_some_and(|gap| gap < Duration::from_secs(1)), "{shortest:?} of {} probes", asked.len());
+    });
+}
+
 #[test]
 fn silence_counts_as_death_and_a_complaint_does_not() {
     block_on(async {

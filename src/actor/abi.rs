@@ -9,8 +9,9 @@ use wasmi::{Caller, Error, Linker, Memory};
 
 use crate::actor::{HostCall, guest::Guest, trace};
 
-/// The module name of the host ABI.
-pub const MODULE: &str = "wasmbus";
+/// The module names of the host ABI. Guests of the older generation, and every guest built with a public waPC library,
+/// import the same functions from the second.
+pub const MODULES: [&str; 2] = ["wasmbus", "wapc"];
 
 /// The names a guest may import from it.
 pub const FUNCTIONS: [&str; 9] = [
@@ -244,16 +245,16 @@ pub fn print(caller: &mut Caller<'_, Guest>, function: &str, pointer: i32, len: 
     Ok(())
 }
 
-/// Offers the nine functions to modules of the linker's engine.
-pub fn define(linker: &mut Linker<Guest>) -> Result<(), Error> {
-    linker.func_wrap(MODULE, "__guest_request", guest_request)?;
-    linker.func_wrap(MODULE, "__guest_response", guest_response)?;
-    linker.func_wrap(MODULE, "__guest_error", guest_error)?;
-    linker.func_wrap(MODULE, "__host_call", host_call)?;
-    linker.func_wrap(MODULE, "__host_response_len", host_response_len)?;
-    linker.func_wrap(MODULE, "__host_response", host_response)?;
-    linker.func_wrap(MODULE, "__host_error_len", host_error_len)?;
-    linker.func_wrap(MODULE, "__host_error", host_error)?;
-    linker.func_wrap(MODULE, "__console_log", console_log)?;
+/// Offers the nine functions to modules of the linker's engine that import them from `module`.
+pub fn define(linker: &mut Linker<Guest>, module: &str) -> Result<(), Error> {
+    linker.func_wrap(module, "__guest_request", guest_request)?;
+    linker.func_wrap(module, "__guest_response", guest_response)?;
+    linker.func_wrap(module, "__guest_error", guest_error)?;
+    linker.func_wrap(module, "__host_call", host_call)?;
+    linker.func_wrap(module, "__host_response_len", host_response_len)?;
+    linker.func_wrap(module, "__host_response", host_response)?;
+    linker.func_wrap(module, "__host_error_len", host_error_len)?;
+    linker.func_wrap(module, "__host_error", host_error)?;
+    linker.func_wrap(module, "__console_log", console_log)?;
     Ok(())
 }

@@ -15,6 +15,7 @@ use wasmi::{Instance, ResumableCall, ResumableCallHostTrap, ResumableCallOutOfFu
 
 use crate::{
     actor::{
+        assembly_script,
         gate::Place,
         guest::{GUEST_CALL_SUCCEEDED, Guest},
         handle::{Ended, Inner, Until},
@@ -261,7 +262,10 @@ pub fn is_trap(error: &Error) -> bool {
     match error.kind() {
         // Out of fuel, stack or memory.
         Kind::Limit => true,
-        Kind::Guest => TRAPS.iter().any(|code| code.trap_message() == error.text()),
+        Kind::Guest => {
+            TRAPS.iter().any(|code| code.trap_message() == error.text())
+                || error.text().starts_with(assembly_script::ABORTED)
+        }
         _ => false,
     }
 }

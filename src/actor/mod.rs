@@ -13,6 +13,7 @@
 //! number that a guest hands over.
 
 mod abi;
+mod assembly_script;
 mod cache;
 mod console;
 mod engine;

@@ -12,7 +12,7 @@ use wasmi::{
 
 use crate::{
     actor::{
-        abi,
+        abi, assembly_script,
         guest::{Guest, Surroundings},
         outline::Outline,
         settings::Settings,
@@ -65,29 +65,44 @@ pub struct Compiled {
 /// A function of the module that an invocation calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
+    /// `_initialize`: what a module without `main` runs before anything else.
+    Initialize,
+    /// `start`: what some older compilers call `_start`.
+    PlainStart,
+    /// `wapc_init`: registers the operations of a guest that was built with a waPC library.
+    WapcInit,
     /// `_start`: what `main` became; may end with `proc_exit(0)`.
     Start,
-    /// `_initialize`: the same for a module without `main`.
-    Initialize,
     /// `__guest_call`: one operation.
     GuestCall,
 }
 
 impl Entry {
+    /// All of them, in the order in which they are called.
+    const ALL: [Self; 5] = [Self::Initialize, Self::PlainStart, Self::WapcInit, Self::Start, Self::GuestCall];
+
     /// The name it is exported under.
     pub fn name(self) -> &'static str {
         match self {
-            Entry::Start => "_start",
             Entry::Initialize => "_initialize",
+            Entry::PlainStart => "start",
+            Entry::WapcInit => "wapc_init",
+            Entry::Start => "_start",
             Entry::GuestCall => "__guest_call",
         }
     }
 
     fn signature(self) -> FuncType {
         match self {
-            Entry::Start | Entry::Initialize => FuncType::new([], []),
             Entry::GuestCall => FuncType::new([ValType::I32, ValType::I32], [ValType::I32]),
+            _ => FuncType::new([], []),
         }
+    }
+
+    /// Whether a function of this name and another type is a mistake. Where it is not, the function is the module's own: the
+    /// name says nothing about it.
+    fn is_reserved(self) -> bool {
+        !matches!(self, Entry::PlainStart | Entry::WapcInit)
     }
 }
 
@@ -117,8 +132,7 @@ impl Compiled {
         }
         let (entries, command) = check_exports(&module, settings)?;
         let mut linker = Linker::new(&engine);
-        abi::define(&mut linker)
-            .and_then(|()| if settings.allow_wasi { wasi::define(&mut linker) } else { Ok(()) })
+        define_imports(&mut linker, &module)
             .map_err(|cause| Error::internal(format!("cannot define the host functions: {cause}")))?;
         let footprint = footprint(wasm.len(), &outline, lazy);
         let compiled = Self { engine, linker, module, footprint, entries, command };
@@ -200,10 +214,26 @@ fn refused_by_the_engine(cause: &wasmi::Error) -> Error {
     }
 }
 
+/// Offers a module what it may import, from those names alone that it imports something from: each definition costs memory
+/// in every compiled module.
+fn define_imports(linker: &mut Linker<Guest>, module: &Module) -> Result<(), wasmi::Error> {
+    let imports = |name: &str| module.imports().any(|import| import.module() == name);
+    for name in abi::MODULES.into_iter().filter(|name| imports(name)) {
+        abi::define(linker, name)?;
+    }
+    for name in wasi::MODULES.into_iter().filter(|name| imports(name)) {
+        wasi::define(linker, name)?;
+    }
+    if imports(assembly_script::MODULE) {
+        assembly_script::define(linker)?;
+    }
+    Ok(())
+}
+
 /// Only what this host offers may be imported.
 fn check_import(import: &ImportType<'_>, allow_wasi: bool) -> Result<()> {
     let (module, name) = (import.module(), import.name());
-    if module == abi::MODULE {
+    if abi::MODULES.contains(&module) {
         if abi::FUNCTIONS.contains(&name) {
             return Ok(());
         }
@@ -211,7 +241,10 @@ fn check_import(import: &ImportType<'_>, allow_wasi: bool) -> Result<()> {
             "imports {module}::{name}, which is not one of the nine functions of the host ABI"
         )));
     }
-    if module == wasi::MODULE {
+    if (module, name) == (assembly_script::MODULE, assembly_script::FUNCTION) {
+        return Ok(());
+    }
+    if wasi::MODULES.contains(&module) {
         if !wasi::offers(name) {
             return Err(Error::denied(format!("imports {module}::{name}, which is no function of WASI preview 1")));
         }
@@ -219,22 +252,25 @@ fn check_import(import: &ImportType<'_>, allow_wasi: bool) -> Result<()> {
             return Ok(());
         }
         return Err(Error::denied(format!(
-            "imports {module}::{name}; set WASMCLOUD_ALLOW_WASI=deny-all to offer WASI with a clock, random numbers, \
-             stderr to the log and nothing else, or build the actor for wasm32-unknown-unknown"
+            "imports {module}::{name}, and WASMCLOUD_ALLOW_WASI=off offers no WASI; set WASMCLOUD_ALLOW_WASI=inert to \
+             offer it with a clock, random numbers, output to the log and nothing else, or build the actor for \
+             wasm32-unknown-unknown"
         )));
     }
     Err(Error::denied(format!(
-        "imports {module}::{name}, which this host does not offer; actors may import the functions of `wasmbus` only"
+        "imports {module}::{name}, which this host does not offer; actors may import the functions of `wasmbus` (the \
+         older name `wapc` means the same), the inert part of WASI preview 1, and `env::abort`"
     )))
 }
 
 /// Finds what an invocation will call, and that the memory exists and fits.
 fn check_exports(module: &Module, settings: &Settings) -> Result<(Vec<Entry>, bool)> {
     let mut entries = Vec::new();
-    for entry in [Entry::Start, Entry::Initialize, Entry::GuestCall] {
+    for entry in Entry::ALL {
         match module.get_export(entry.name()) {
             None => {}
             Some(ExternType::Func(found)) if found == entry.signature() => entries.push(entry),
+            Some(_) if !entry.is_reserved() => {}
             Some(_) => {
                 return Err(Error::invalid(format!("exports {} with another type than the host ABI's", entry.name())));
             }

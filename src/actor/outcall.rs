@@ -32,6 +32,6 @@ pub trait Outcalls: Send + Sync + 'static {
         call: HostCall,
     ) -> Pin<Box<dyn Future<Output = Result<Vec<u8>, String>> + Send + 'static>>;
 
-    /// The actor `caller` wrote to `__console_log` (or to stderr under WASI). Already bounded in length and rate.
+    /// The actor `caller` wrote to `__console_log` (or to stdout or stderr under WASI). Already bounded in length and rate.
     fn console(&self, caller: &str, text: &str);
 }

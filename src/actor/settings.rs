@@ -47,7 +47,7 @@ pub const ELEMENT_SEGMENTS: u32 = 1_000;
 /// Data segments of a module. AssemblyScript makes one per string constant; more are refused.
 pub const DATA_SEGMENTS: u32 = 10_000;
 
-/// Imports of a module. The host ABI has 9 names and WASI 46; more are refused.
+/// Imports of a module. The host ABI has 9 names, WASI 46 and AssemblyScript one; more are refused.
 pub const IMPORTS: u32 = 100;
 
 /// Exports of a module. Each costs some 100 ns per instance; compilers of actors make fewer than ten, more are refused.
@@ -143,8 +143,9 @@ pub struct Settings {
     pub slice_fuel: u64,
     /// Threads that run guests: `WASMCLOUD_WORKERS` and the main thread. So many guests may be in a slice at once.
     pub threads: usize,
-    /// `WASMCLOUD_ALLOW_WASI=deny-all`: modules may import WASI preview 1 and get clock, random numbers and a stderr
-    /// that goes to the log; everything else in it answers that nothing is there.
+    /// `WASMCLOUD_ALLOW_WASI`: modules may import WASI preview 1 and get clock, random numbers, and output that goes to the
+    /// log; everything else in it answers that nothing is there. On, because the runtimes of many languages import it and it
+    /// gives a guest nothing that the host ABI does not give.
     pub allow_wasi: bool,
 }
 
@@ -176,7 +177,7 @@ impl Default for Settings {
             module_cache_bytes: MODULE_CACHE_BYTES,
             slice_fuel: SLICE_FUEL,
             threads: task::default_workers() + 1,
-            allow_wasi: false,
+            allow_wasi: true,
         }
     }
 }

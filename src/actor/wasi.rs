@@ -1,9 +1,10 @@
-//! WASI preview 1 for guests that insist on it: a clock, random numbers, a stderr that goes to the log, and nothing else
-//! (`protocol/actor-abi.md §6`). Offered only where `WASMCLOUD_ALLOW_WASI=deny-all` says so.
+//! The part of WASI preview 1 that the runtimes of languages pull in, and that gives a guest nothing: a clock, random
+//! numbers, and a stdout and stderr that go to the log (`protocol/actor-abi.md §6`). Not offered where
+//! `WASMCLOUD_ALLOW_WASI=off` says so.
 //!
 //! There are no files, no directories, no sockets and no environment behind it: those functions answer that no such
 //! descriptor exists. A WASI command (`_start` without `__guest_call`) finds its request on stdin and as an argument, and
-//! its stdout becomes the response (`§3.5`); everybody else's stdout is discarded.
+//! its stdout becomes the response (`§3.5`).
 
 use std::{
     sync::LazyLock,
@@ -14,8 +15,9 @@ use wasmi::{Caller, Error, FuncType, Linker, Val, ValType};
 
 use crate::actor::{abi, guest::Guest};
 
-/// The module name of WASI preview 1.
-pub const MODULE: &str = "wasi_snapshot_preview1";
+/// The module names of WASI preview 1. The snapshot before it has the second name; its functions have the same types, and
+/// what differs between the two is behind descriptors that do not exist here.
+pub const MODULES: [&str; 2] = ["wasi_snapshot_preview1", "wasi_unstable"];
 
 /// What the functions return (`errno` of the WASI snapshot).
 mod errno {
@@ -101,11 +103,11 @@ pub fn offers(name: &str) -> bool {
 }
 
 /// Offers WASI to modules of the linker's engine.
-pub fn define(linker: &mut Linker<Guest>) -> Result<(), Error> {
+pub fn define(linker: &mut Linker<Guest>, module: &str) -> Result<(), Error> {
     for (name, parameters, errno) in DENIED {
         let parameters = parameters.bytes().map(|letter| if letter == b'l' { ValType::I64 } else { ValType::I32 });
         linker.func_new(
-            MODULE,
+            module,
             name,
             FuncType::new(parameters, [ValType::I32]),
             move |_, _: &[Val], results: &mut [Val]| {
@@ -114,17 +116,17 @@ pub fn define(linker: &mut Linker<Guest>) -> Result<(), Error> {
             },
         )?;
     }
-    linker.func_wrap(MODULE, "args_sizes_get", args_sizes_get)?;
-    linker.func_wrap(MODULE, "args_get", args_get)?;
-    linker.func_wrap(MODULE, "environ_sizes_get", environ_sizes_get)?;
-    linker.func_wrap(MODULE, "environ_get", |_: i32, _: i32| errno::SUCCESS)?;
-    linker.func_wrap(MODULE, "clock_res_get", clock_res_get)?;
-    linker.func_wrap(MODULE, "clock_time_get", clock_time_get)?;
-    linker.func_wrap(MODULE, "fd_fdstat_get", fd_fdstat_get)?;
-    linker.func_wrap(MODULE, "fd_read", fd_read)?;
-    linker.func_wrap(MODULE, "fd_write", fd_write)?;
-    linker.func_wrap(MODULE, "random_get", random_get)?;
-    linker.func_wrap(MODULE, "proc_exit", |status: i32| Err::<(), _>(Error::i32_exit(status)))?;
+    linker.func_wrap(module, "args_sizes_get", args_sizes_get)?;
+    linker.func_wrap(module, "args_get", args_get)?;
+    linker.func_wrap(module, "environ_sizes_get", environ_sizes_get)?;
+    linker.func_wrap(module, "environ_get", |_: i32, _: i32| errno::SUCCESS)?;
+    linker.func_wrap(module, "clock_res_get", clock_res_get)?;
+    linker.func_wrap(module, "clock_time_get", clock_time_get)?;
+    linker.func_wrap(module, "fd_fdstat_get", fd_fdstat_get)?;
+    linker.func_wrap(module, "fd_read", fd_read)?;
+    linker.func_wrap(module, "fd_write", fd_write)?;
+    linker.func_wrap(module, "random_get", random_get)?;
+    linker.func_wrap(module, "proc_exit", |status: i32| Err::<(), _>(Error::i32_exit(status)))?;
     Ok(())
 }
 
@@ -248,9 +250,9 @@ fn fd_write(mut caller: Caller<'_, Guest>, fd: i32, list: i32, count: i32, resul
     let Some(buffers) = buffers(&mut caller, "fd_write", list, count)? else { return Ok(errno::INVAL) };
     let mut total = 0usize;
     for (pointer, len) in buffers {
-        if fd == STDERR {
+        if fd == STDERR || !caller.data().command {
             abi::print(&mut caller, "fd_write", pointer, len)?;
-        } else if caller.data().command {
+        } else {
             let limit = caller.data().surroundings.settings.payload_bytes;
             let written = caller.data().response.as_ref().map_or(0, Vec::len);
             if abi::unsigned(len) > limit - written {

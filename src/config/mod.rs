@@ -438,7 +438,8 @@ impl Values<'_> {
             module_cache_bytes: self.number("WASMCLOUD_MODULE_CACHE_BYTES"),
             slice_fuel: self.number("WASMCLOUD_SLICE_FUEL"),
             threads: self.number::<usize>("WASMCLOUD_WORKERS") + 1,
-            allow_wasi: self.text("WASMCLOUD_ALLOW_WASI") == "deny-all",
+            // `deny-all` is the older name of `inert`.
+            allow_wasi: self.text("WASMCLOUD_ALLOW_WASI") != "off",
             ..actor::Settings::default()
         }
     }
@@ -544,7 +545,7 @@ mod tests {
             ("WASMCLOUD_STRUCTURED_LOGGING_ENABLED", "1"),
             ("HOST_REGION", "eu"),
             ("WASMCLOUD_ACTOR_MEMORY_BYTES", "4MiB"),
-            ("WASMCLOUD_ALLOW_WASI", "deny-all"),
+            ("WASMCLOUD_ALLOW_WASI", "off"),
             ("WASMCLOUD_WORKERS", "3"),
             ("WASMCLOUD_KV_KEYS", "7"),
         ])
@@ -553,7 +554,11 @@ mod tests {
         assert_eq!(config.rpc.seed.as_ref().map(Secret::expose), Some("SUABC"));
         assert_eq!(config.cluster_issuers, issuers);
         assert_eq!(config.log, log::Settings { level: log::Level::Warn, structured: true });
-        assert_eq!((config.actor.memory_bytes, config.actor.allow_wasi, config.actor.threads), (4 << 20, true, 4));
+        assert_eq!((config.actor.memory_bytes, config.actor.allow_wasi, config.actor.threads), (4 << 20, false, 4));
+        for value in ["inert", "deny-all"] {
+            let config = self::config(&[("WASMCLOUD_ALLOW_WASI", value)]).expect("good settings");
+            assert!(config.actor.allow_wasi, "{value}");
+        }
         assert_eq!((config.workers, config.key_value.max_keys), (3, 7));
         assert_eq!(config.labels.get("region").map(String::as_str), Some("eu"));
     }

@@ -225,9 +225,9 @@ pub static SETTINGS: &[Setting] = &[
     setting(
         "WASMCLOUD_ALLOW_WASI",
         "",
-        Kind::Choice(&["off", "deny-all"]),
-        Default::Text("off"),
-        "`deny-all` lets modules import WASI preview 1 and gives them clock, random numbers and a stderr that is logged; nothing else in it works",
+        Kind::Choice(&["off", "inert", "deny-all"]),
+        Default::Text("inert"),
+        "`inert` lets modules import WASI preview 1 and gives them a clock, random numbers and output that is logged; every call about files or sockets fails. `off` refuses each such module and names the import. `deny-all` is the older name of `inert`",
     ),
     setting(
         "WASMCLOUD_ACTOR_MEMORY_BYTES",

@@ -292,3 +292,29 @@ pub fn unix_micros() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::lattice::outbox::{DEFAULT_MAX_BYTES, DEFAULT_MAX_EVENTS};
+
+    #[test]
+    fn events_of_many_threads_lie_in_the_outbox_in_the_order_of_their_times() {
+        const THREADS: usize = 8;
+        const EACH: usize = 200;
+        let mailbox = Mailbox::open("N1", (DEFAULT_MAX_EVENTS, DEFAULT_MAX_BYTES), None, false).unwrap();
+        let events = LatticeEvents::new("N1", mailbox);
+        let labels = BTreeMap::new();
+        thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| (0..EACH).for_each(|_| events.emit(&HostStopped { labels: &labels })));
+            }
+        });
+        let kept = events.mailbox.kept();
+        assert_eq!(kept.len(), THREADS * EACH);
+        let times: Vec<u64> = kept.iter().map(|event| event.unix_micros).collect();
+        assert!(times.is_sorted(), "the clock of this machine may not be set back during the test");
+    }
+}

@@ -109,6 +109,12 @@ impl Mailbox {
         self.outbox().len()
     }
 
+    /// The events that wait, in their order.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> Vec<Kept> {
+        self.outbox().batch(usize::MAX, usize::MAX)
+    }
+
     /// Puts an event in.
     pub fn push(&self, entry: Entry) {
         self.outbox().push(entry);

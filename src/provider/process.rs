@@ -61,6 +61,10 @@ const FIRST_LOOK: Duration = Duration::from_millis(10);
 /// Longest wait between two such looks.
 const LONGEST_LOOK: Duration = Duration::from_millis(1000);
 
+/// Shortest time for the answer to such a look. Where anything else listens to `wasmbus.rpc.>`, the server does not say that
+/// the provider does not listen yet, and a look that came too early is never answered: the next one must not wait for it.
+const SHORTEST_LOOK_PATIENCE: Duration = Duration::from_millis(50);
+
 /// How long one probe may take.
 const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -287,7 +291,9 @@ impl Process {
         // Quietly: that it does not listen in its first moments is no news.
         while Instant::now() + wait < first_probe {
             Timer::after(wait).await;
-            if let Ok(Some(answer)) = self.ask(ProviderTopic::Health, PROBE.to_vec(), PROBE_PATIENCE).await {
+            // It grows with the wait, so that a provider that answers slowly is heard as well.
+            let patience = wait.max(SHORTEST_LOOK_PATIENCE);
+            if let Ok(Some(answer)) = self.ask(ProviderTopic::Health, PROBE.to_vec(), patience).await {
                 self.answered(Some(Answer::read(&answer))).await;
                 break;
             }

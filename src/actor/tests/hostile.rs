@@ -235,12 +235,14 @@ fn a_payload_above_the_limit_is_refused_before_anything_runs() {
 
 #[test]
 fn imports_outside_the_abi_are_refused_by_name() {
-    let with_import = |import: &str| once(module(&format!("{import} {PRELUDE} (func (export \"_start\"))")), |_| ());
+    let with_import = |import: &str| {
+        once(module(&format!("{import} {PRELUDE} (func (export \"_start\"))")), |settings| settings.allow_wasi = false)
+    };
     for (import, text) in [
         (
-            r#"(import "env" "abort" (func))"#,
-            "actor test: imports env::abort, which this host does not offer; actors may import the functions of \
-             `wasmbus` only",
+            r#"(import "env" "exit" (func))"#,
+            "actor test: imports env::exit, which this host does not offer; actors may import the functions of \
+             `wasmbus` (the older name `wapc` means the same), the inert part of WASI preview 1, and `env::abort`",
         ),
         (
             r#"(import "wasmbus" "__guest_state" (func))"#,
@@ -248,18 +250,23 @@ fn imports_outside_the_abi_are_refused_by_name() {
         ),
         (
             r#"(import "wasi_snapshot_preview1" "fd_write" (func (param i32 i32 i32 i32) (result i32)))"#,
-            "actor test: imports wasi_snapshot_preview1::fd_write; set WASMCLOUD_ALLOW_WASI=deny-all to offer WASI with \
-             a clock, random numbers, stderr to the log and nothing else, or build the actor for \
-             wasm32-unknown-unknown",
+            "actor test: imports wasi_snapshot_preview1::fd_write, and WASMCLOUD_ALLOW_WASI=off offers no WASI; set \
+             WASMCLOUD_ALLOW_WASI=inert to offer it with a clock, random numbers, output to the log and nothing else, \
+             or build the actor for wasm32-unknown-unknown",
+        ),
+        (
+            r#"(import "wasi_unstable" "random_get" (func (param i32 i32) (result i32)))"#,
+            "actor test: imports wasi_unstable::random_get, and WASMCLOUD_ALLOW_WASI=off offers no WASI; set \
+             WASMCLOUD_ALLOW_WASI=inert to offer it with a clock, random numbers, output to the log and nothing else, \
+             or build the actor for wasm32-unknown-unknown",
         ),
         (
             r#"(import "wasi_snapshot_preview1" "fd_steal" (func))"#,
             "actor test: imports wasi_snapshot_preview1::fd_steal, which is no function of WASI preview 1",
         ),
         (
-            r#"(import "wapc" "__guest_request" (func (param i32 i32)))"#,
-            "actor test: imports wapc::__guest_request, which this host does not offer; actors may import the \
-             functions of `wasmbus` only",
+            r#"(import "wapc" "__guest_state" (func))"#,
+            "actor test: imports wapc::__guest_state, which is not one of the nine functions of the host ABI",
         ),
     ] {
         refused(with_import(import), Kind::Denied, text);

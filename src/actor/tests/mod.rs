@@ -21,6 +21,7 @@ mod hostile;
 mod lifecycle;
 mod scheduling;
 mod vectors;
+mod wapc;
 mod wasi;
 
 /// Imports and memory that most modules of these tests start with.
