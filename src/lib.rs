@@ -35,6 +35,7 @@ pub mod capability;
 pub mod certificate;
 pub mod claims;
 pub mod cli;
+mod client_source;
 pub mod config;
 pub mod curtain;
 pub mod error;

@@ -7,17 +7,22 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
     thread,
 };
 
 use latticed::{
     actor::{self, Engine},
     artifact::Requester,
+    claims::{self, Now},
     error::Kind,
     host::{
         Application, Control, Host, Policy, Readiness,
         application::{ActorComponent, LinkComponent, ProviderComponent},
+        core::Clock,
         health::{self, Patient},
     },
     store::{Digest, RealDisk},
@@ -94,6 +99,84 @@ fn an_application_answers_and_answers_again_after_a_restart_without_being_asked_
             let url = second.status().providers[0].detail.clone();
             let answer = smol::unblock(move || get(&url)).await;
             assert!(answer.starts_with("HTTP/1.1 200"), "unexpected answer: {answer}");
+        })
+        .await;
+    });
+}
+
+/// A clock that a test sets: seconds since 1970.
+#[derive(Clone)]
+struct TestClock(Arc<AtomicU64>);
+
+impl Clock for TestClock {
+    fn now(&self) -> Now {
+        Now::Trusted(self.0.load(SeqCst))
+    }
+}
+
+/// What was admitted runs until it is replaced: while its claims expire, after a restart, when its manifest is given again,
+/// and whatever the clock says meanwhile. A host that did not admit it refuses it.
+#[test]
+fn claims_that_expire_stop_nothing_that_was_admitted_before_or_after_a_restart() {
+    const ISSUED: u64 = 1_800_000_000;
+    const ENDS: u64 = ISSUED + 3600;
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let guest = std::fs::read(guests::module_path("echo")).expect("the guest is built");
+    let signed = claims::module::extract(&guest).expect("it is a module").expect("it is signed");
+    let mut token = signed.token.claims().clone();
+    (token.iat, token.exp) = (ISSUED, Some(ENDS));
+    let (module, _) = claims::module::sign(&guest, token, &guests::account()).expect("a guest can be signed");
+    let path = folder.path().join("expiring.wasm");
+    std::fs::write(&path, module).expect("the temporary folder is writable");
+    let mut application = echo_behind_http();
+    application.actors[0].reference = format!("file://{}", path.display());
+
+    let clock = TestClock(Arc::new(AtomicU64::new(ISSUED)));
+    let engine = Engine::new(actor::Settings::default()).expect("default limits are good");
+    let start = |name: &str| {
+        let disk = Arc::new(RealDisk::new(folder.path().join(name)));
+        let (engine, clock) = (engine.clone(), clock.clone());
+        async move { in_process::start_at(disk, &engine, Box::new(clock)).await.expect("the host starts") }
+    };
+    async fn answers(host: &Host) {
+        let url = host.status().providers[0].detail.clone();
+        let answer = smol::unblock(move || get(&url)).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "unexpected answer: {answer}");
+    }
+    let expired = |host: &Host| host.status().problems.iter().filter(|text| text.contains("expired")).count();
+    task::block_on(async {
+        let first = start("state").await;
+        in_process::beside(&first, async {
+            first.apply(application.clone()).await.expect("the application is taken");
+            assert_eq!(first.settle().await, Vec::<String>::new());
+            assert_eq!(expired(&first), 0);
+            clock.0.store(ENDS + 1, SeqCst);
+            answers(&first).await;
+            assert_eq!(expired(&first), 1);
+        })
+        .await;
+        drop(first);
+
+        let second = start("state").await;
+        in_process::beside(&second, async {
+            assert_eq!(second.settle().await, Vec::<String>::new());
+            answers(&second).await;
+            assert_eq!(expired(&second), 1, "{:?}", second.status().problems);
+            second.apply(application.clone()).await.expect("its manifest is taken again");
+            assert_eq!(second.settle().await, Vec::<String>::new());
+            answers(&second).await;
+            clock.0.store(ISSUED, SeqCst);
+            assert_eq!(expired(&second), 0);
+            answers(&second).await;
+            clock.0.store(ENDS + 1, SeqCst);
+        })
+        .await;
+        drop(second);
+
+        let stranger = start("another state").await;
+        in_process::beside(&stranger, async {
+            let refused = stranger.apply(application.clone()).await.expect_err("it did not admit that before");
+            assert!(refused.text().contains("expired"), "{refused}");
         })
         .await;
     });

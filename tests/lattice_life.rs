@@ -6,7 +6,7 @@ mod support;
 use std::{
     io::{Read, Write},
     net::{Ipv4Addr, TcpListener},
-    process::{Command, Stdio},
+    process::Stdio,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
@@ -24,35 +24,12 @@ use support::{
     http::{free_address, wait_for_200},
     load::HttpLoad,
     manifest::Manifest,
+    namespace::in_a_network_of_its_own,
     nats::{self, NatsServer, PATIENCE, block_on, control_client, eventually},
 };
 
 fn sandbox() -> Sandbox {
     Sandbox::new(env!("CARGO_BIN_EXE_latticed"))
-}
-
-/// Runs the test `name` of this program again in a network of its own, where the ports everybody knows are free, and says
-/// whether this is that run.
-fn in_a_network_of_its_own(name: &str) -> bool {
-    const INSIDE: &str = "LATTICED_TEST_NETWORK";
-    if std::env::var_os(INSIDE).is_some() {
-        return true;
-    }
-    let program = std::env::current_exe().expect("a test has a path");
-    let user: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["--map-root-user"] };
-    let output = Command::new("unshare")
-        .arg("--net")
-        .args(user)
-        .args(["sh", "-c", "ip link set lo up && exec \"$@\"", "sh"])
-        .arg(program)
-        .args(["--exact", name, "--nocapture"])
-        .env(INSIDE, "yes")
-        .stdin(Stdio::null())
-        .output()
-        .expect("unshare is installed (Debian: util-linux)");
-    let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
-    assert!(output.status.success() && text.contains("1 passed"), "in a network of its own (unshare, ip): {text}");
-    false
 }
 
 /// What `latticed hosts` finds with no setting at all.

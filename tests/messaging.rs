@@ -416,6 +416,71 @@ fn an_outbox_may_give_up_its_oldest_and_waits_for_a_stream() {
     });
 }
 
+/// One message that no stream takes holds up no other, and nothing that a stream has is sent again, also when the host starts
+/// again after the time in which the stream knows what comes twice. Answers never wait.
+#[test]
+fn one_message_that_no_stream_takes_neither_holds_up_nor_repeats_others() {
+    block_on(async {
+        let (sandbox, server) = (sandbox(), NatsServer::start());
+        let settings = settings(&server);
+        let mut host = run(&sandbox, &[("outbox", "on"), ("SUBSCRIPTION", "box.>")], &settings);
+        host.wait_for("connected to NATS");
+        let nats = nats::connect(&server).await;
+        const WINDOW: Duration = Duration::from_millis(500);
+        let stream_of = |name: &str, subject: &str| {
+            let config = jetstream::stream::Config {
+                name: name.into(),
+                subjects: vec![subject.into()],
+                duplicate_window: WINDOW,
+                ..jetstream::stream::Config::default()
+            };
+            let context = jetstream::new(nats.clone());
+            async move { context.get_or_create_stream(config).await.expect("JetStream works") }
+        };
+        let mut readings = stream_of("READINGS", "readings.>").await;
+
+        // Whoever asks is answered, usual place or not, and nothing of that stays in the outbox.
+        assert_eq!(until_answered(&nats, "box.two").await, "box.two: x");
+        let mut place = listen(&nats, "replies.to.me").await;
+        nats.publish_with_reply("box.three".into(), "replies.to.me".into(), "hi".into()).await.expect("it can speak");
+        assert_eq!(next(&mut place).await, ("replies.to.me".into(), "box.three: hi".into()));
+        assert!(!detail(&host).contains("outbox"), "{}", detail(&host));
+
+        assert_eq!(post(&host, "/publish", "homeless.a", "first").0, 200);
+        for number in 1..=40 {
+            assert_eq!(post(&host, "/publish", "readings.a", &number.to_string()).0, 200);
+        }
+        assert_eq!(post(&host, "/publish", "homeless.b", "second").0, 200);
+        let left = |host: &Host| {
+            let detail = detail(host);
+            detail.contains("2 in the outbox") && detail.contains("no JetStream stream takes homeless.")
+        };
+        eventually("the others are in the stream", || left(&host));
+        let expected: Vec<String> = (1..=40).map(|number| number.to_string()).collect();
+        assert_eq!(bodies(&mut readings).await, expected);
+
+        host.kill();
+        // The stream forgets what it saw: from here on it would take everything a second time.
+        tokio::time::sleep(4 * WINDOW).await;
+        let host = run_again(&sandbox, &settings);
+        eventually("the outbox is known again", || left(&host));
+        assert_eq!(post(&host, "/publish", "readings.a", "41").0, 200);
+        eventually("what is new goes through", || left(&host));
+        let expected: Vec<String> = (1..=41).map(|number| number.to_string()).collect();
+        assert_eq!(bodies(&mut readings).await, expected);
+
+        // What waited is sent as soon as somebody takes it.
+        let mut homeless = stream_of("HOMELESS", "homeless.>").await;
+        eventually("the outbox is empty", || {
+            !detail(&host).contains("outbox") && !detail(&host).contains("no JetStream")
+        });
+        let mut found = bodies(&mut homeless).await;
+        found.sort();
+        assert_eq!(found, ["first", "second"]);
+        assert_eq!(bodies(&mut readings).await, expected);
+    });
+}
+
 /// A server that speaks TLS and wants a password.
 struct PrivateServer {
     child: Child,

@@ -19,7 +19,8 @@ use support::{
     guests,
     host::{Host, Sandbox},
     nats::{self, NatsServer, PATIENCE, block_on, connect, eventually},
-    provider,
+    provider, published,
+    redis::RedisServer,
 };
 
 /// The actor that is linked where no actor needs to run.
@@ -1033,6 +1034,73 @@ fn a_minted_login_works_and_confines() {
         stage.stop("tame").await;
         assert!(stage.event("provider_stopped").await.is_object());
         assert!(stage.host().output().contains("ended in order"));
+    });
+}
+
+/// Runs `binary` as a provider under a minted login and links it afterwards with `values`: what it hears only then counts.
+async fn hears_a_later_link(name: &str, binary: &[u8], values: Value) {
+    let operator = Operator::start();
+    let mut stage = operator.stage(&[]).await;
+    let path = stage.sandbox.write(&format!("{name}.par.gz"), provider::archive(name, KEY_VALUE, binary));
+    let reference = format!("file://{}", path.display());
+    let ack = stage.command("lp", json!({ "provider_ref": reference, "link_name": "default" })).await;
+    assert_eq!(ack["accepted"], true, "{ack}");
+    stage.event("health_check_passed").await;
+    let refused = stage.increment(name).await.expect_err("it is not linked yet");
+    assert!(refused.contains("link"), "{refused}");
+    stage.put_link(name, values).await;
+    let begun = std::time::Instant::now();
+    while let Err(error) = stage.increment(name).await {
+        assert!(begun.elapsed() < PATIENCE, "{name} does not hear its link: {error}\n{}", stage.host().output());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    stage.delete_link().await;
+    let begun = std::time::Instant::now();
+    while stage.increment(name).await.is_ok() {
+        assert!(begun.elapsed() < PATIENCE, "{name} does not hear that its link is gone: {}", stage.host().output());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(!operator.server.log().contains("Permissions Violation"), "{}", operator.server.log());
+    let problems = stage.host().status().problems;
+    assert!(!problems.iter().any(|problem| problem.contains("permission")), "{problems:?}");
+}
+
+#[test]
+fn kvredis_hears_a_later_link_under_a_minted_login() {
+    let redis = RedisServer::start();
+    let binary = std::fs::read(env!("CARGO_BIN_EXE_kvredis")).expect("it is built");
+    block_on(hears_a_later_link("kvredis", &binary, json!({ "URL": redis.url() })));
+}
+
+#[test]
+fn the_published_sdks_hear_a_later_link_under_a_minted_login() {
+    for package in ["wasmbus-rpc-provider", "provider-sdk-provider"] {
+        // Built first: it may take minutes, in which nobody would answer for the clients of the stage.
+        let binary = std::fs::read(published::provider(package)).expect("it is built");
+        block_on(hears_a_later_link(package, &binary, json!({ "WORD": package })));
+    }
+}
+
+/// What a server forbids the host's own login is a problem of the host, not a line in the log alone.
+#[test]
+fn what_the_login_lacks_is_a_problem_of_the_host() {
+    let server = NatsServer::configured(
+        "listen: \"127.0.0.1:{port}\"\njetstream { store_dir: \"{dir}/js\" }\nauthorization { users: [ { user: board, \
+         password: swordfish, permissions: { subscribe: { deny: \"wasmbus.ctl.default.linkdefs.>\" } } } ] }\n",
+    );
+    let sandbox = Sandbox::new(env!("CARGO_BIN_EXE_latticed"));
+    let login = [
+        ("WASMCLOUD_RPC_USER", "board"),
+        ("WASMCLOUD_RPC_PASSWORD", "swordfish"),
+        ("WASMCLOUD_CTL_USER", "board"),
+        ("WASMCLOUD_CTL_PASSWORD", "swordfish"),
+    ];
+    let host = nats::joined(&sandbox, server.port(), &login);
+    eventually("the status names it", || {
+        let problems = host.status().problems;
+        problems
+            .iter()
+            .any(|text| text.contains("wasmbus.ctl.default.linkdefs") && text.contains("give it the permission"))
     });
 }
 

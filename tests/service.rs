@@ -267,6 +267,21 @@ fn serves(address: std::net::SocketAddr) -> bool {
     get(address, "/").is_ok_and(|(status, _)| status == 200)
 }
 
+/// Whoever opens connections to the probes and says nothing does not keep a prober out.
+#[test]
+fn silent_connections_do_not_shut_out_a_probe() {
+    let sandbox = Sandbox::new(env!("CARGO_BIN_EXE_latticed"));
+    let probes = sandbox.path("probes");
+    let settings = [("WASMCLOUD_JOIN", "never"), ("WASMCLOUD_PROBES", probes.to_str().expect("UTF-8"))];
+    let _host = sandbox.run_again(&settings);
+    eventually("probes are answered", || UnixStream::connect(&probes).is_ok());
+    let mut silent = Vec::new();
+    for _ in 0..5 {
+        silent.extend((0..40).map(|_| UnixStream::connect(&probes).expect("probes are answered")));
+        assert_eq!(probe(&probes, "/livez").0, 200);
+    }
+}
+
 #[test]
 fn a_first_start_over_a_slow_link_is_no_dead_one() {
     let (sandbox, registry) = (sandbox(), Registry::open());

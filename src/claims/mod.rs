@@ -16,6 +16,7 @@ pub mod module;
 mod nkey;
 mod nuid;
 mod section;
+mod seen;
 pub mod time;
 pub mod token;
 pub mod verify;

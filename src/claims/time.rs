@@ -31,6 +31,9 @@ pub enum Now {
 }
 
 impl Now {
+    /// Nothing at all is known, so that no date refuses: for what was admitted when its dates were looked at.
+    pub const UNKNOWN: Self = Now::Unsure { at_least: 0 };
+
     /// Judges a clock that reads `clock` seconds since 1970, knowing that `known_past` has certainly passed (0 when
     /// nothing is known beyond the release of this program).
     pub fn judge(clock: u64, known_past: u64) -> Self {

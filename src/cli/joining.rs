@@ -1,16 +1,16 @@
 //! From settings to the host's place in its lattice.
 //!
-//! A host joins the lattice of the server somebody named, else that of a server on this machine, whenever there is one
-//! (`WASMCLOUD_JOIN` says otherwise). Told to stay alone, nothing of this is started.
+//! A host joins the lattice of the server somebody named. A host that is no service also joins that of a server on this
+//! machine which belongs to root or to the same user (`WASMCLOUD_JOIN` says otherwise). Told to stay alone, nothing of this is started.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use crate::{
     claims::{AntiForgery, KeyPair, Role},
     config::{Config, Nats},
     error::{Error, Result},
     host::{Host, Liveness, event::Events},
-    lattice::{Endpoint, Lattice, LatticeEvents, Login, Mailbox, NatsBroker, Settings, Timing},
+    lattice::{Endpoint, Lattice, LatticeEvents, LocalServer, Login, Mailbox, NatsBroker, Owners, Settings, Timing},
     private,
     store::Store,
 };
@@ -52,7 +52,8 @@ impl Joining {
             let inbox = Some(crate::provider::credentials::inbox_prefix(id));
             (settings.control.inbox, settings.rpc.inbox) = (inbox.clone(), inbox);
         }
-        let anti_forgery = AntiForgery::new(cluster.key, config.cluster_issuers.iter().cloned())?;
+        let anti_forgery = AntiForgery::new(cluster.key, config.cluster_issuers.iter().cloned())?
+            .with_max_age(config.invocation_max_age);
         let limits = (settings.outbox_events, settings.outbox_bytes);
         let mailbox = Mailbox::open(id, limits, Some(store.clone()), config.outbox_on_disk)?;
         let events = LatticeEvents::new(id, mailbox);
@@ -115,7 +116,7 @@ pub fn signer(config: &Config) -> Result<AntiForgery> {
 /// Where the lattice is, whether or not somebody named it: for commands that are of no use without it.
 pub fn endpoints(config: &Config) -> Result<Settings> {
     Ok(Settings {
-        rpc: endpoint(&config.rpc)?,
+        rpc: endpoint(config, &config.rpc, config.names_rpc_server())?,
         control_prefix: config.ctl_topic_prefix.clone(),
         js_domain: config.js_domain.clone(),
         rpc_timeout: config.rpc_timeout,
@@ -124,7 +125,7 @@ pub fn endpoints(config: &Config) -> Result<Settings> {
         timing: timing(config),
         outbox_events: config.outbox_events,
         outbox_bytes: config.outbox_bytes,
-        ..Settings::new(config.lattice.clone(), endpoint(&config.ctl)?)
+        ..Settings::new(config.lattice.clone(), endpoint(config, &config.ctl, config.names_ctl_server())?)
     })
 }
 
@@ -138,7 +139,7 @@ pub fn timing(config: &Config) -> Timing {
     }
 }
 
-fn endpoint(nats: &Nats) -> Result<Endpoint> {
+fn endpoint(config: &Config, nats: &Nats, named: bool) -> Result<Endpoint> {
     let key = nats.tls.certificate.as_ref().map(|(_, key)| key);
     // One that is not there yet is looked for again with each attempt to connect.
     for secret in [key, nats.credentials_file.as_ref()].into_iter().flatten().filter(|path| path.exists()) {
@@ -151,5 +152,12 @@ fn endpoint(nats: &Nats) -> Result<Endpoint> {
         (None, None, Some(token)) => Login::Token(token.expose().to_owned()),
         (None, None, None) => Login::from_jwt_and_seed(&text(&nats.jwt), &text(&nats.seed))?,
     };
-    Endpoint::parse(&nats.host, nats.port, login, nats.tls.clone())
+    let mut endpoint = Endpoint::parse(&nats.host, nats.port, login, nats.tls.clone())?;
+    if !named {
+        // The default, which is an address of this machine.
+        let ip = nats.host.parse().map_err(|_| Error::internal(format!("{} is no address", nats.host)))?;
+        let owners = if config.service { Owners::Root } else { Owners::RootOrSelf };
+        endpoint.unnamed = Some(LocalServer { address: SocketAddr::new(ip, nats.port), owners });
+    }
+    Ok(endpoint)
 }

@@ -20,7 +20,7 @@ pub fn of(status: &HostStatus, width: Option<usize>) -> String {
     if !status.problems.is_empty() {
         page.push_str("\nProblems\n");
         for problem in &status.problems {
-            push(&mut page, format_args!("  {}", printable(&named(problem, status))));
+            push(&mut page, format_args!("  {}", shortened(&named(problem, status))));
         }
     }
     downloads(&mut page, status);
@@ -46,7 +46,7 @@ fn named(text: &str, status: &HostStatus) -> String {
 
 fn head(status: &HostStatus) -> String {
     let mut page = String::new();
-    push(&mut page, format_args!("{}  {}", printable(&status.friendly_name), printable(&status.host_id)));
+    push(&mut page, format_args!("{}  {}", shortened(&status.friendly_name), shortened(&status.host_id)));
     push(
         &mut page,
         format_args!(
@@ -71,7 +71,7 @@ fn head(status: &HostStatus) -> String {
     );
     if !status.labels.is_empty() {
         let labels: Vec<_> = status.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        push(&mut page, format_args!("labels {}", printable(&labels.join(" "))));
+        push(&mut page, format_args!("labels {}", shortened(&labels.join(" "))));
     }
     page
 }
@@ -83,7 +83,7 @@ fn downloads(page: &mut String, status: &HostStatus) {
     }
     page.push_str("\nDownloads\n");
     for download in &status.downloads {
-        push(page, format_args!("  {}", printable(&download.reference)));
+        push(page, format_args!("  {}", shortened(&download.reference)));
         push(page, format_args!("    {}", printable(&transfer(download))));
     }
 }
@@ -117,7 +117,7 @@ fn way_out(uplink: &UplinkStatus) -> String {
     }
     let mut line = format!("working alone for {since}");
     if !uplink.reason.is_empty() {
-        line.push_str(&format!(": {}", printable(&uplink.reason)));
+        line.push_str(&format!(": {}", shortened(&uplink.reason)));
     }
     if let Some(seconds) = uplink.next_try_seconds {
         line.push_str(&format!("; next try within {}", duration(seconds + 1)));
@@ -218,6 +218,19 @@ fn links(status: &HostStatus) -> Table {
         ]);
     }
     table
+}
+
+/// Longest text in a line that is no table, characters. Problems are sentences with a reference or a path in them; what a
+/// stranger wrote must not push the rest of the page out of sight.
+const MAX_LINE: usize = 1000;
+
+/// `text` as a terminal may show it, cut to [`MAX_LINE`].
+fn shortened(text: &str) -> String {
+    let text = printable(text);
+    match text.char_indices().nth(MAX_LINE) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
 }
 
 /// Writes one line; writing to a String cannot fail.
@@ -372,6 +385,22 @@ mod tests {
             assert!(page.contains(part), "{part} is missing in\n{page}");
         }
         assert!(!page.contains(&id), "{page}");
+    }
+
+    #[test]
+    fn names_without_end_hide_nothing() {
+        let endless = "x".repeat(70_000);
+        let mut status = status();
+        status.friendly_name = endless.clone();
+        status.labels.insert(endless.clone(), endless.clone());
+        status.problems.insert(0, endless.clone());
+        status.actors[0].name = endless.clone();
+        status.links[0].values.insert(endless.clone(), String::new());
+        for width in [None, Some(80)] {
+            let page = of(&status, width);
+            assert!(page.len() < 20_000, "{} bytes", page.len());
+            assert!(page.contains("  the link of counter has no provider") && page.contains("HTTP ser"), "{page}");
+        }
     }
 
     #[test]

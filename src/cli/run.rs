@@ -242,7 +242,7 @@ async fn serve(config: Config, args: Args) -> Result<()> {
         }
     });
     let (tick, ticks) = smol::channel::bounded(1);
-    let housekeeping = task::spawn(keep_house(tick));
+    let housekeeping = task::spawn(keep_house(host.clone(), tick));
     let known_ready = Arc::new(AtomicBool::new(false));
     let manager = Manager { host: host.clone(), liveness, readiness, policy, known_ready: known_ready.clone() };
     let reloader = Arc::new(Reloader::new(args, host.clone(), site.clone(), manifests.clone(), config));
@@ -289,11 +289,12 @@ async fn serve(config: Config, args: Args) -> Result<()> {
 /// operator who watches the log.
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
 
-/// Reports held-back log lines of sources that went quiet, and lets others look around at the same moment.
-async fn keep_house(tick: smol::channel::Sender<()>) {
+/// Reports held-back log lines of sources that went quiet and claims that expired, and lets others look around at the same moment.
+async fn keep_house(host: Arc<Host>, tick: smol::channel::Sender<()>) {
     loop {
         smol::Timer::after(HOUSEKEEPING).await;
         log::settle();
+        host.warn_of_expired();
         // Full means that nobody looks, which is as well.
         let _ = tick.try_send(());
     }

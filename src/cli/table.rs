@@ -8,6 +8,10 @@ use std::fmt::Write as _;
 /// Narrowest a column is cut to, characters: what still tells one key or name from another.
 const MIN_WIDTH: usize = 9;
 
+/// Widest a cell is shown, characters, whatever the width of the page: keys have 56, references and addresses are shorter
+/// than this. A stranger's name of a million characters would push everything else out of sight.
+const MAX_WIDTH: usize = 200;
+
 /// Space between columns.
 const GAP: usize = 2;
 
@@ -50,7 +54,7 @@ impl Table {
             for (index, &(_, column)) in self.columns.iter().enumerate() {
                 let cell = cut(row.get(index).map_or("", String::as_str), column, widths[index]);
                 let room = widths[index];
-                // Writing to a String cannot fail.
+                // Writing to a String cannot fail. No cell is wider than MAX_WIDTH, and `write!` panics beyond 65535.
                 let _ = match column {
                     Column::Number => write!(line, "{cell:>room$}{:GAP$}", ""),
                     Column::Text | Column::Key => write!(line, "{cell:<room$}{:GAP$}", ""),
@@ -67,7 +71,8 @@ impl Table {
         let mut widths: Vec<usize> = (0..self.columns.len())
             .map(|index| {
                 let cells = self.rows.iter().filter_map(|row| row.get(index));
-                cells.map(|cell| cell.chars().count()).max().unwrap_or(0).max(self.columns[index].0.len())
+                let widest = cells.map(|cell| cell.chars().count()).max().unwrap_or(0).min(MAX_WIDTH);
+                widest.max(self.columns[index].0.len())
             })
             .collect();
         let Some(limit) = limit else { return widths };
@@ -86,9 +91,15 @@ impl Table {
     }
 }
 
-/// `text` without anything that moves the cursor or hides what follows.
+/// `text` without anything that moves the cursor, hides what follows, or turns the order of what is read.
 pub fn printable(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
+    text.chars().map(|character| if hides(character) { '\u{fffd}' } else { character }).collect()
+}
+
+/// Control characters, line separators, and marks that change the direction of the text around them.
+fn hides(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{61c}')
 }
 
 fn cut(text: &str, column: Column, width: usize) -> String {
@@ -146,7 +157,35 @@ mod tests {
         assert_eq!(text.lines().count(), 2);
     }
 
+    #[test]
+    fn a_name_without_end_is_cut_and_hides_nothing() {
+        let endless = "x".repeat(70_000);
+        for width in [None, Some(0), Some(80), Some(usize::MAX)] {
+            let text = table(&[[&endless, &endless, &endless], ["echo", "MABC", "7"]]).render(width);
+            assert_eq!(text.lines().count(), 3);
+            assert!(text.lines().all(|line| line.chars().count() <= 3 * (MAX_WIDTH + GAP)), "{width:?}");
+            assert!(text.contains("echo") && text.contains('…'));
+        }
+    }
+
     proptest! {
+        #[test]
+        fn no_cells_and_no_width_panic(
+            rows in proptest::collection::vec(proptest::collection::vec(".{0,300}", 0..6), 0..6),
+            width in proptest::option::of(proptest::num::usize::ANY),
+            narrow in 0usize..300,
+        ) {
+            for width in [width, Some(narrow)] {
+                let mut table = Table::new(&COLUMNS);
+                for row in &rows {
+                    table.row(row.clone());
+                }
+                let text = table.render(width);
+                prop_assert_eq!(text.lines().count(), rows.len() + 1);
+                prop_assert!(!text.chars().any(|character| character.is_control() && character != '\n'));
+            }
+        }
+
         #[test]
         fn every_line_fits_when_it_can(name in "\\PC{0,80}", key in "[A-Z]{0,56}", width in 34usize..200) {
             let text = table(&[[&name, &key, "1"]]).render(Some(width));

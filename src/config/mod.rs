@@ -49,11 +49,13 @@ pub struct Config {
     /// Name of this host for people, where one is set.
     pub host_name: Option<String>,
     /// Seed of this host's key, already checked; without one the host keeps a key of its own.
-    pub host_seed: Option<Secret>,
+    host_seed: Option<Secret>,
     /// Seed of the cluster key, already checked.
-    pub cluster_seed: Option<Secret>,
+    cluster_seed: Option<Secret>,
     /// `C…` keys whose invocations are accepted, beside our own.
     pub cluster_issuers: Vec<String>,
+    /// How far the moment an invocation was signed at may be from our clock; zero allows any.
+    pub invocation_max_age: Duration,
     /// Connection for invocations.
     pub rpc: Nats,
     /// How long an invocation over the lattice may take.
@@ -128,6 +130,8 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// What the operator should know; log them once the log is set up.
     pub warnings: Vec<String>,
+    /// Whether a service manager started this process as a service.
+    pub service: bool,
     values: Vec<Effective>,
 }
 
@@ -206,6 +210,7 @@ impl Config {
     pub fn from_sources(sources: &Sources, labels: &[(String, String)]) -> Result<Self> {
         let (values, mut warnings) = sources.resolve()?;
         let read = Values(&values);
+        read.refuse_policy()?;
         let (labels, more) = labels::labels(sources.with_prefix(labels::PREFIX), labels);
         warnings.extend(more);
         let (registry, incomplete) = read.registry();
@@ -216,6 +221,7 @@ impl Config {
             host_seed: read.secret("WASMCLOUD_HOST_SEED"),
             cluster_seed: read.secret("WASMCLOUD_CLUSTER_SEED"),
             cluster_issuers: read.list("WASMCLOUD_CLUSTER_ISSUERS"),
+            invocation_max_age: read.millis("WASMCLOUD_INVOCATION_MAX_AGE_MS"),
             rpc: read.own_nats("WASMCLOUD_RPC")?,
             rpc_timeout: read.millis("WASMCLOUD_RPC_TIMEOUT_MS"),
             ctl: read.own_nats("WASMCLOUD_CTL")?,
@@ -276,6 +282,7 @@ impl Config {
             },
             labels,
             warnings,
+            service: sources.surroundings.service,
             values,
         })
     }
@@ -287,9 +294,21 @@ impl Config {
 
     /// Whether somebody named a NATS server; else the one of the defaults is meant.
     pub fn names_a_server(&self) -> bool {
-        const NAMING: [&str; 4] =
-            ["WASMCLOUD_RPC_HOST", "WASMCLOUD_RPC_PORT", "WASMCLOUD_CTL_HOST", "WASMCLOUD_CTL_PORT"];
-        self.values.iter().any(|value| NAMING.contains(&value.setting.name) && value.origin != Origin::Default)
+        self.names_rpc_server() || self.names_ctl_server()
+    }
+
+    /// Whether somebody named the server for invocations.
+    pub fn names_rpc_server(&self) -> bool {
+        self.names("WASMCLOUD_RPC_HOST") || self.names("WASMCLOUD_RPC_PORT")
+    }
+
+    /// Whether somebody named the server for the control interface.
+    pub fn names_ctl_server(&self) -> bool {
+        self.names("WASMCLOUD_CTL_HOST") || self.names("WASMCLOUD_CTL_PORT")
+    }
+
+    fn names(&self, setting: &str) -> bool {
+        Values(&self.values).is_chosen(setting)
     }
 
     /// Whether this host looks for a lattice at all.
@@ -330,8 +349,42 @@ impl Config {
 /// Typed access to values that are already checked against the table.
 struct Values<'a>(&'a [Effective]);
 
+/// Settings of the policy service, which no part of this program asks yet.
+const POLICY: [&str; 3] = ["WASMCLOUD_POLICY_TOPIC", "WASMCLOUD_POLICY_CHANGES_TOPIC", "WASMCLOUD_POLICY_TIMEOUT"];
+
 impl Values<'_> {
+    /// Refuses to start where somebody believes that a policy service decides what may run and call here.
+    fn refuse_policy(&self) -> Result<()> {
+        match POLICY.into_iter().find(|name| self.is_chosen(name)) {
+            None => Ok(()),
+            Some(name) => {
+                let origin =
+                    self.0.iter().find(|found| found.setting.name == name).map(|found| found.origin.to_string());
+                Err(Error::config(format!(
+                    "{name} is set ({}), but this version asks no policy service, so everything would be allowed that the \
+                     service should decide: remove the setting; WASMCLOUD_ALLOWED_ISSUERS limits whose actors and \
+                     providers run",
+                    origin.unwrap_or_default()
+                )))
+            }
+        }
+    }
+
+    /// Whether a person set `name`. A host writes every setting into `host_config.json` (`HOST_CONFIG`), the defaults too:
+    /// a default that is found there was chosen by nobody.
+    fn is_chosen(&self, name: &str) -> bool {
+        #[cfg(test)]
+        read_in_tests(name);
+        self.0.iter().filter(|found| found.setting.name == name).any(|found| match found.origin {
+            Origin::Default => false,
+            Origin::HostConfig(_) => found.value != found.setting.default.value(&Surroundings::default()),
+            _ => true,
+        })
+    }
+
     fn text(&self, name: &str) -> &str {
+        #[cfg(test)]
+        read_in_tests(name);
         let found = self.0.iter().find(|found| found.setting.name == name);
         debug_assert!(found.is_some(), "{name} is not in the table");
         found.map_or("", |found| found.value.as_str())
@@ -497,9 +550,89 @@ impl Values<'_> {
 }
 
 #[cfg(test)]
+thread_local! {
+    /// Names of the settings that this thread looked up.
+    static READ: std::cell::RefCell<std::collections::BTreeSet<String>> = const { std::cell::RefCell::new(std::collections::BTreeSet::new()) };
+}
+
+#[cfg(test)]
+fn read_in_tests(name: &str) {
+    READ.with_borrow_mut(|read| read.insert(name.to_owned()));
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::claims::Role;
+
+    /// A setting that is declared and looked up by nothing would be believed to hold.
+    #[test]
+    fn every_setting_is_looked_up() {
+        READ.with_borrow_mut(|read| read.clear());
+        let config = config(&[]).expect("defaults are good");
+        let _ = (config.joins(), config.names_a_server(), config.readiness());
+        let read = READ.with_borrow(|read| read.clone());
+        let unread: Vec<_> =
+            settings::SETTINGS.iter().map(|setting| setting.name).filter(|name| !read.contains(*name)).collect();
+        assert_eq!(unread, Vec::<&str>::new(), "nothing reads these settings");
+    }
+
+    /// What is looked up must also be used: each member of [`Config`] is taken by some file outside this room.
+    #[test]
+    fn every_member_of_the_configuration_is_used_outside() {
+        fn sources(folder: &Path, text: &mut String) {
+            for entry in std::fs::read_dir(folder).expect("the sources are there") {
+                let path = entry.expect("the sources are there").path();
+                if path.is_dir() && !path.ends_with("src/config") {
+                    sources(&path, text);
+                } else if path.extension().is_some_and(|extension| extension == "rs") {
+                    text.push_str(&std::fs::read_to_string(path).expect("the sources are text"));
+                }
+            }
+        }
+        let mut text = String::new();
+        sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut text);
+        let own = include_str!("mod.rs");
+        let members =
+            own.split_once("pub struct Config {").and_then(|(_, rest)| rest.split_once("\n}")).expect("it is here");
+        let names = members.0.lines().filter_map(|line| line.trim().strip_prefix("pub ")?.split_once(':'));
+        let unused: Vec<_> = names
+            .map(|(name, _)| name)
+            .filter(|name| {
+                let access = format!("config.{name}");
+                let uses = text.match_indices(&access);
+                !{ uses }.any(|(at, found)| {
+                    !text[at + found.len()..].starts_with(|next: char| next.is_alphanumeric() || next == '_')
+                })
+            })
+            .collect();
+        assert_eq!(unused, Vec::<&str>::new(), "nothing outside the configuration uses these members");
+    }
+
+    #[test]
+    fn a_policy_that_nobody_asks_ends_the_start() {
+        for (name, value) in [
+            ("WASMCLOUD_POLICY_TOPIC", "policy"),
+            ("WASMCLOUD_POLICY_CHANGES_TOPIC", "policy.changes"),
+            ("WASMCLOUD_POLICY_TIMEOUT", "1000"),
+        ] {
+            let error = config(&[(name, value)]).err().expect("it is refused");
+            assert_eq!(error.kind(), crate::error::Kind::Config);
+            for part in [name, "environment", "asks no policy service", "WASMCLOUD_ALLOWED_ISSUERS"] {
+                assert!(error.text().contains(part), "{part}: {error}");
+            }
+        }
+        // What a host wrote itself was chosen by nobody.
+        let file = |text: &str| {
+            let host_config = Some(("host_config.json".to_owned(), serde_json::from_str(text).expect("an object")));
+            let sources = Sources { host_config, surroundings: Surroundings::of_root(), ..Sources::default() };
+            Config::from_sources(&sources, &[])
+        };
+        let written = host_config::content(&config(&[]).expect("defaults are good"), None).to_string();
+        assert!(file(&written).is_ok());
+        assert!(file(r#"{"policy_topic": "policy"}"#).is_err());
+        assert!(file(r#"{"policy_timeout_ms": 2000}"#).is_err());
+    }
 
     fn config(environment: &[(&str, &str)]) -> Result<Config> {
         let environment = environment.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
@@ -586,10 +719,37 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_service_joins_only_a_server_that_is_named() {
+        let service = |environment: &[(&str, &str)]| {
+            let environment = environment.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+            let surroundings = Surroundings { service: true, ..Surroundings::of_root() };
+            let sources = Sources { environment, surroundings, ..Sources::default() };
+            Config::from_sources(&sources, &[]).expect("good settings")
+        };
+        assert!(!service(&[]).joins());
+        assert!(service(&[("NATS_HOST", "127.0.0.1")]).joins());
+        assert!(service(&[("WASMCLOUD_JOIN", "any")]).joins());
+    }
+
+    #[test]
+    fn what_a_host_wrote_itself_names_no_server() {
+        let file = |text: &str| {
+            let members = serde_json::from_str(text).expect("an object");
+            let host_config = Some(("host_config.json".to_owned(), members));
+            let sources = Sources { host_config, surroundings: Surroundings::of_root(), ..Sources::default() };
+            Config::from_sources(&sources, &[]).expect("good settings")
+        };
+        let written = host_config::content(&config(&[]).expect("defaults are good"), None).to_string();
+        assert!(!file(&written).names_a_server());
+        let named = file(r#"{"rpc_host": "hub"}"#);
+        assert!(named.names_rpc_server() && !named.names_ctl_server());
+    }
+
     /// Every bound of the table fits the type its value becomes.
     #[test]
     fn the_largest_values_are_taken() {
-        for setting in settings::SETTINGS {
+        for setting in settings::SETTINGS.iter().filter(|setting| !POLICY.contains(&setting.name)) {
             let (value::Kind::Count { min, max } | value::Kind::Bytes { min, max } | value::Kind::Millis { min, max }) =
                 setting.kind
             else {

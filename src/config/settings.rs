@@ -10,7 +10,7 @@ use crate::{
     actor::settings as actor,
     artifact::{self, fetch_rules::ALLOW_SETTING},
     capability::key_value,
-    claims::{Role, issuer},
+    claims::{Role, invocation, issuer},
     host::{follow, health},
     lattice::{backoff, outbox, settings as lattice},
     provider::{confine, credentials, rules::Rules, settings as provider},
@@ -220,6 +220,13 @@ pub static SETTINGS: &[Setting] = &[
         Kind::Keys(Role::Cluster),
         UNSET,
         "Cluster keys (`C…`) whose invocations are accepted, beside our own",
+    ),
+    setting(
+        "WASMCLOUD_INVOCATION_MAX_AGE_MS",
+        "",
+        Kind::Millis { min: 0, max: MAX_MILLIS },
+        Default::Number(|| millis(invocation::MAX_AGE)),
+        "How far the moment at which a call over the lattice was signed may be from this host's clock; 0 allows any. Each call is accepted once either way",
     ),
     // Actors.
     setting(
@@ -431,8 +438,8 @@ pub static SETTINGS: &[Setting] = &[
         "WASMCLOUD_JOIN",
         "",
         Kind::Choice(&["any", "named", "never"]),
-        Default::Text("any"),
-        "Which NATS server leads into the lattice: one that is named below, else the one on this machine; only a named one; or none",
+        Default::Derived("`named` for a service of systemd, else `any`", Surroundings::join),
+        "Which NATS server leads into the lattice. `named`: one that is named below. `any`: else also the one on this machine, if it belongs to root or, unless this is a service, to the same user. `never`: none",
     ),
     alias(
         &["NATS_HOST", "WASMCLOUD_NATS_HOST"],
@@ -717,7 +724,6 @@ pub static SETTINGS: &[Setting] = &[
         OFF,
         "Run archives whose token is expired or badly signed, as other hosts do; has no effect where issuers are listed",
     ),
-    setting("WASMCLOUD_ENABLE_IPV6", "enable_ipv6", Kind::Flag, OFF, "Reach NATS over IPv6"),
     setting("WASMCLOUD_JS_DOMAIN", "js_domain", Kind::Token, UNSET, "JetStream domain"),
     setting(
         "WASMCLOUD_CONFIG_SERVICE",
@@ -775,21 +781,21 @@ pub static SETTINGS: &[Setting] = &[
         "policy_topic",
         Kind::Text,
         UNSET,
-        "Subject of the policy service; not set allows all",
+        "Subject of the policy service. No policy service is asked yet: a host on which this is set does not start",
     ),
     setting(
         "WASMCLOUD_POLICY_CHANGES_TOPIC",
         "policy_changes_topic",
         Kind::Text,
         UNSET,
-        "Subject on which decisions are revoked",
+        "Subject on which decisions of the policy service are revoked. A host on which this is set does not start yet",
     ),
     setting(
         "WASMCLOUD_POLICY_TIMEOUT",
         "policy_timeout_ms",
         Kind::Millis { min: 1, max: MAX_MILLIS },
         Default::Text("1000"),
-        "How long a policy decision may take",
+        "How long a decision of the policy service may take. A host on which this is set does not start yet",
     ),
     // Artifacts: actors and provider archives.
     setting(
@@ -913,7 +919,8 @@ pub static SETTINGS: &[Setting] = &[
 ];
 
 /// Names that belong to hosts of this protocol and mean nothing to this one: no reason to warn of a mistyped name.
-pub static FOREIGN: &[&str] = &["WASMCLOUD_HOST_PATH", "WASMCLOUD_TEST_LIMIT"];
+// This host reaches servers over IPv6 without being told to.
+pub static FOREIGN: &[&str] = &["WASMCLOUD_ENABLE_IPV6", "WASMCLOUD_HOST_PATH", "WASMCLOUD_TEST_LIMIT"];
 
 /// Variables that people set because other programs read them, and what to use here.
 pub static HABITS: &[(&str, &str)] = &[

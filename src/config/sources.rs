@@ -356,6 +356,7 @@ const OTHER_MEMBERS: &[&str] = &[
     "cluster_key",
     "cluster_adhoc",
     "ctl_timeout",
+    "enable_ipv6",
     "rpc_timeout",
     "name",
     "host_key",

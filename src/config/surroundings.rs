@@ -13,6 +13,8 @@ const NAME: &str = "latticed";
 pub struct Surroundings {
     /// Whether the user is root.
     pub root: bool,
+    /// Whether a service manager started this process as a service.
+    pub service: bool,
     /// `STATE_DIRECTORY`, `RUNTIME_DIRECTORY`, `XDG_STATE_HOME`, `XDG_RUNTIME_DIR`, `HOME`, where set.
     pub variables: BTreeMap<String, String>,
 }
@@ -22,13 +24,17 @@ impl Surroundings {
     pub fn of_process() -> Self {
         let names = ["STATE_DIRECTORY", "RUNTIME_DIRECTORY", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "HOME"];
         let variables = names.iter().filter_map(|name| Some(((*name).to_owned(), env::var(name).ok()?))).collect();
-        Self { root: rustix::process::geteuid().is_root(), variables }
+        let own = std::process::id().to_string();
+        // The first is there for services that tell when they are ready, the second, on newer systems, for every service
+        // and with another number for what a service starts. `INVOCATION_ID` is no sign: a desktop's terminals inherit it.
+        let service = env::var_os("NOTIFY_SOCKET").is_some() || env::var("SYSTEMD_EXEC_PID").is_ok_and(|id| id == own);
+        Self { root: rustix::process::geteuid().is_root(), service, variables }
     }
 
     /// Root's, with nothing set.
     #[cfg(test)]
     pub(super) fn of_root() -> Self {
-        Self { root: true, variables: BTreeMap::new() }
+        Self { root: true, service: false, variables: BTreeMap::new() }
     }
 
     fn path(&self, name: &str) -> Option<&str> {
@@ -53,6 +59,11 @@ impl Surroundings {
         base.map(|base| format!("{}/{NAME}", base.trim_end_matches('/'))).unwrap_or_default()
     }
 
+    /// Which server may be joined: a service only one that is named, because any user of the machine may serve NATS.
+    pub(super) fn join(&self) -> String {
+        if self.service { "named" } else { "any" }.to_owned()
+    }
+
     /// Where the admin socket goes.
     pub(super) fn admin_socket(&self) -> String {
         socket::default_path(|name| self.variables.get(name).cloned()).to_string_lossy().into_owned()
@@ -65,7 +76,7 @@ mod tests {
 
     fn user(variables: &[(&str, &str)]) -> Surroundings {
         let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Surroundings { root: false, variables }
+        Surroundings { root: false, service: false, variables }
     }
 
     #[test]

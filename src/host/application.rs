@@ -295,7 +295,7 @@ impl Host {
         let parsed = Reference::parse(reference)?;
         let limit = self.module_limit();
         let Fetched { digest: fetched, bytes } = self.artifacts.fetch(&parsed, requester, "an actor", limit).await?;
-        let policy = self.policy();
+        let policy = self.policy_for(fetched);
         let accepted = smol::unblock(move || {
             let claims = claims::verify_actor(&bytes, &policy)?;
             Ok::<_, Error>((claims, bytes))

@@ -112,10 +112,14 @@ pub struct Parcel {
 }
 
 /// What became of parcels.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Forwarded {
     /// How many, from the first, a stream has acknowledged.
     pub stored: usize,
     /// Why it is not all of them. `Limit`: the next one is more than the broker ever takes.
     pub failure: Option<Error>,
+    /// The next one failed because no stream, or not the one it must have, takes its subject now: others may fare better.
+    pub no_taker: bool,
+    /// Which of those after the first failure a stream has acknowledged, by their place.
+    pub stored_later: Vec<usize>,
 }

@@ -135,6 +135,8 @@ pub struct Host {
     pub(super) tried: Mutex<Option<(store::Digest, Actor)>>,
     pub(super) health: Health,
     pub(super) pending: Pending,
+    /// Expired claims that were said.
+    pub(super) expiry: super::expiry::Expiry,
     /// Something that readiness depends on has changed.
     news: Signal,
     stopping: AtomicBool,
@@ -176,6 +178,7 @@ impl Host {
             tried: Mutex::default(),
             health: Health::default(),
             pending: Pending::default(),
+            expiry: super::expiry::Expiry::default(),
             news: Signal::new(),
             stopping: AtomicBool::new(false),
             configured: Mutex::new(configured),
@@ -334,7 +337,17 @@ impl Host {
 
     /// What modules are checked against now.
     pub(super) fn policy(&self) -> claims::Policy {
-        claims::Policy { issuers: self.rules().issuers, ..claims::Policy::new(self.clock.now()) }
+        let admitted = self.desired().providers.values().filter_map(|provider| provider.token.clone()).collect();
+        claims::Policy { issuers: self.rules().issuers, admitted, ..claims::Policy::new(self.clock.now()) }
+    }
+
+    /// What the module with `digest` is checked against now. One that should run here was admitted when its dates were looked
+    /// at, and its digest pins what was admitted: it stays admitted until it is replaced, whatever the clock says, while it
+    /// runs as well as at the next start. Who may issue is still checked.
+    pub(super) fn policy_for(&self, digest: store::Digest) -> claims::Policy {
+        let pinned = self.desired().actors.values().any(|actor| actor.digest == digest);
+        let policy = self.policy();
+        claims::Policy { now: if pinned { claims::Now::UNKNOWN } else { policy.now }, ..policy }
     }
 
     pub(super) fn tell(&self, event: &Event) {

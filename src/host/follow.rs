@@ -76,7 +76,7 @@ impl Host {
         let desired = self.desired();
         let newer = |actor: &&DesiredActor| actor.reference == module.reference && actor.digest != module.digest;
         let Some(kept) = desired.actors.get(&module.public_key).filter(newer) else { return Ok(()) };
-        let (blobs, policy, digest) = (self.store.blobs(), self.policy(), kept.digest);
+        let (blobs, policy, digest) = (self.store.blobs(), self.policy_for(kept.digest), kept.digest);
         let kept = smol::unblock(move || claims::verify_actor(&blobs.read_blocking(digest)?, &policy)).await;
         match kept {
             Ok(kept) if claims.revision <= kept.revision => Err(Error::conflict(format!(

@@ -14,6 +14,7 @@ pub mod control;
 pub mod core;
 pub mod desired;
 pub mod event;
+mod expiry;
 pub mod follow;
 pub mod health;
 pub mod issuer;

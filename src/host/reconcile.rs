@@ -476,7 +476,7 @@ impl Host {
 
     async fn start_actor(self: &Arc<Self>, desired: &DesiredActor) -> Result<()> {
         let source = BlobSource { blobs: self.store.blobs(), digest: desired.digest };
-        let policy = self.policy();
+        let policy = self.policy_for(desired.digest);
         let source = Arc::new(source);
         let reader = source.clone();
         let again = source.clone();

@@ -80,6 +80,7 @@ impl Control for Host {
                 problems.push(format!("{what}: unhealthy: {why}"));
             }
         }
+        problems.extend(super::expiry::expired(&routes, self.now()));
         let mut unclaimed_links: Vec<String> = routes
             .links
             .iter()
@@ -90,6 +91,8 @@ impl Control for Host {
             .collect();
         unclaimed_links.sort();
         problems.extend(unclaimed_links);
+        let uplink = self.router.uplink_status();
+        problems.extend(uplink.iter().flat_map(|uplink| uplink.problems.iter().cloned()));
         let names = self.names(&routes);
         HostStatus {
             host_id: self.id(),
@@ -103,7 +106,7 @@ impl Control for Host {
             actors,
             providers,
             links,
-            uplink: self.router.uplink_status(),
+            uplink,
             downloads: self.artifacts.transfers(),
             not_reloaded,
             names,

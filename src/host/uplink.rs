@@ -29,6 +29,9 @@ pub struct UplinkStatus {
     pub next_try_seconds: Option<u64>,
     /// Events that wait for a connection.
     pub waiting_events: u64,
+    /// What is wrong with it while it works, for people; also among the problems of the host.
+    #[serde(default)]
+    pub problems: Vec<String>,
 }
 
 /// Reaches actors and providers that do not run on this host.

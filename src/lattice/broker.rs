@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 
 use super::{
     connection::{Answer, Connection, PROBES_PER_SILENCE, within},
-    jetstream::{self, MESSAGE_TOO_LONG},
+    jetstream::{self, MESSAGE_TOO_LONG, OTHER_STREAM},
     settings::{DEFAULT_PORT, Endpoint, Login, Timing, Tls},
 };
 use crate::{
@@ -296,11 +296,11 @@ async fn forward(connection: &Connection, parcels: Vec<Parcel>) -> Forwarded {
     let inbox = connection.inbox();
     let mut answers = match connection.subscribe(format!("{inbox}.*"), None).await {
         Ok(answers) => answers,
-        Err(error) => return Forwarded { stored: 0, failure: Some(error) },
+        Err(error) => return Forwarded { failure: Some(error), ..Forwarded::default() },
     };
     let mut failure = None;
     // Of each that was sent its subject and, once it is known, what became of it.
-    let mut sent: Vec<(String, Option<Result<()>>)> = Vec::with_capacity(parcels.len());
+    let mut sent: Vec<(String, Option<Result<(), Refused>>)> = Vec::with_capacity(parcels.len());
     for parcel in parcels {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Msg-Id", parcel.id.as_str());
@@ -331,30 +331,46 @@ async fn forward(connection: &Connection, parcels: Vec<Parcel>) -> Forwarded {
             waited_for -= 1;
         }
     }
-    let mut stored = 0;
-    for (subject, outcome) in sent {
+    let mut forwarded = Forwarded::default();
+    for (place, (subject, outcome)) in sent.into_iter().enumerate() {
         let outcome = outcome.unwrap_or_else(|| {
-            Err(Error::unavailable(format!("the stream did not acknowledge a message on {subject} in time")))
+            let why = format!("the stream did not acknowledge a message on {subject} in time");
+            Err(Refused { error: Error::unavailable(why), no_taker: false })
         });
-        match outcome {
-            Ok(()) => stored += 1,
-            Err(error) => return Forwarded { stored, failure: Some(error) },
+        match (outcome, &forwarded.failure) {
+            (Ok(()), None) => forwarded.stored += 1,
+            (Ok(()), Some(_)) => forwarded.stored_later.push(place),
+            (Err(refused), None) => (forwarded.failure, forwarded.no_taker) = (Some(refused.error), refused.no_taker),
+            // One reason is enough; that one comes first.
+            (Err(_), Some(_)) => {}
         }
     }
-    Forwarded { stored, failure }
+    forwarded.failure = forwarded.failure.or(failure);
+    forwarded
+}
+
+/// Why a message was not stored.
+struct Refused {
+    error: Error,
+    /// No stream, or not the one it must have, takes its subject.
+    no_taker: bool,
 }
 
 /// What the stream says of the message on `subject`.
-fn acknowledged(subject: &str, message: &Message) -> Result<()> {
-    let Some(reply) = jetstream::acknowledged(message)? else {
-        return Err(Error::unavailable(format!(
+fn acknowledged(subject: &str, message: &Message) -> Result<(), Refused> {
+    let answer = jetstream::acknowledged(message).map_err(|error| Refused { error, no_taker: false })?;
+    let Some(reply) = answer else {
+        let error = Error::unavailable(format!(
             "no JetStream stream takes {subject}: make one with this subject at the server that this host is connected to"
-        )));
+        ));
+        return Err(Refused { error, no_taker: true });
     };
     let Some(error) = reply.error else { return Ok(()) };
     // More than the stream's own limit: it will never take it.
     let kind = if error.err_code == MESSAGE_TOO_LONG { Kind::Limit } else { Kind::Unavailable };
-    Err(Error::new(kind, format!("the stream did not take a message on {subject}: {}", error.text())))
+    let no_taker = error.err_code == OTHER_STREAM;
+    let error = Error::new(kind, format!("the stream did not take a message on {subject}: {}", error.text()));
+    Err(Refused { error, no_taker })
 }
 
 fn received(message: Message) -> BrokerMessage {

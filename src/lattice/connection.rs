@@ -8,6 +8,7 @@
 //! A [`Connection`] is opened inside the tokio runtime of the main thread and may then be used from any thread.
 
 use std::{
+    collections::BTreeSet,
     future::Future,
     sync::{
         Arc, Mutex, MutexGuard,
@@ -17,7 +18,9 @@ use std::{
 };
 
 pub use async_nats::Message;
-use async_nats::{Client, ConnectOptions, Event, HeaderMap, RequestErrorKind, ServerAddr, connection::State};
+use async_nats::{
+    AuthError, Client, ConnectOptions, Event, HeaderMap, RequestErrorKind, ServerAddr, ServerError, connection::State,
+};
 use bytes::Bytes;
 use event_listener::{Event as Signal, EventListener};
 use futures_util::StreamExt;
@@ -33,6 +36,7 @@ use crate::{
     error::{Error, Kind, Result},
     log,
     nats::{self, Guard, Target},
+    wire::text,
 };
 
 /// Commands the library may hold for a connection. What is said while it is down never gets there, so this only bridges a
@@ -53,6 +57,15 @@ pub(super) const PROBES_PER_SILENCE: u32 = 4;
 /// How long the server may take to give back what it was sent, beyond the silence after which a line is called dead. A
 /// satellite link needs a second or two.
 const ROUND_TRIP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How a server begins to say that a login may not do something, in lower case.
+const PERMISSIONS: &str = "permissions violation";
+
+/// Different things forbidden to one login that are kept and said at most; further ones change nothing for the operator.
+const MAX_DENIALS: usize = 16;
+
+/// Longest text of one, bytes: a subject with a few words.
+const MAX_DENIAL_BYTES: usize = 512;
 
 /// How a connection stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +111,12 @@ struct Shared {
     resting: AtomicBool,
     /// The server gives no answer where nobody listens.
     mute: AtomicBool,
+    /// Whose the server is that nobody named, since it was last found.
+    unnamed_owner: Mutex<Option<&'static str>>,
+    /// Whoever reaches the server can command this host, unless the server asks for a login or for TLS.
+    open_line: bool,
+    /// What the server forbade this login since the line is up, in its words.
+    denials: Mutex<BTreeSet<String>>,
     /// Where we hear ourselves: the subject, what comes on it, and what was said last.
     echo: smol::lock::Mutex<Option<(String, Subscriber, u64)>>,
 }
@@ -109,10 +128,37 @@ impl Shared {
 
     fn connected(&self) {
         self.mute.store(false, Relaxed);
+        self.denials().clear();
         *self.standing() = Standing::Connected { since: Instant::now() };
         *self.ever_connected.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = true;
-        log::info!("connected to NATS for {}", self.name);
+        match self.unnamed_owner.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take() {
+            Some(owner) => log::info!(
+                "connected to NATS for {}: to the server on this machine at {}, which nobody named and which belongs to {owner}",
+                self.name,
+                self.server
+            ),
+            None => log::info!("connected to NATS for {}", self.name),
+        }
         self.changed.notify(usize::MAX);
+    }
+
+    fn denials(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.denials.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The server says that something is wrong. What it forbids stays wrong until the next connection, so it is kept.
+    fn server_error(&self, cause: &ServerError) {
+        if let ServerError::Other(words) = cause
+            && words.to_ascii_lowercase().starts_with(PERMISSIONS)
+        {
+            let mut denials = self.denials();
+            let news = denials.len() < MAX_DENIALS && denials.insert(text::prefix(words, MAX_DENIAL_BYTES).to_owned());
+            drop(denials);
+            if !news {
+                return;
+            }
+        }
+        log::warn!("the NATS server for {} says: {cause}", self.name);
     }
 
     fn lost(&self) {
@@ -219,6 +265,9 @@ impl Connection {
             ever_connected: Mutex::new(false),
             resting: AtomicBool::new(false),
             mute: AtomicBool::new(false),
+            unnamed_owner: Mutex::new(None),
+            open_line: endpoint.leaves_this_machine() && !endpoint.is_encrypted(),
+            denials: Mutex::default(),
             echo: smol::lock::Mutex::new(None),
         });
         let guard = Arc::new(Guard::open(guarded(purpose, endpoint, timing)?).await?);
@@ -238,6 +287,30 @@ impl Connection {
     /// Where it leads, for people: `nats://127.0.0.1:4222`.
     pub fn server(&self) -> &str {
         &self.shared.server
+    }
+
+    /// What is wrong with a server that works: it is on another machine, asks for no login, and the line to it has no TLS.
+    pub fn exposure(&self) -> Option<String> {
+        let info = self.client.try_server_info().filter(|_| self.shared.open_line && self.is_connected())?;
+        (!info.auth_required && !self.guard.is_encrypted()).then(|| {
+            format!(
+                "the NATS server {} asks for no login and the line to it has no TLS, so whoever reaches that server or that \
+                 line can command this host: give the server users and TLS, and set NATS credentials and TLS here \
+                 (WASMCLOUD_RPC_CREDSFILE and WASMCLOUD_CTL_CREDSFILE, WASMCLOUD_RPC_TLS and WASMCLOUD_CTL_TLS)",
+                self.shared.server
+            )
+        })
+    }
+
+    /// What the server forbade this login, a sentence each, until the next connection.
+    pub fn denials(&self) -> Vec<String> {
+        let sentence = |denial: &String| {
+            format!(
+                "the NATS server {} does not let this login do what it needs ({denial}): give it the permission",
+                self.shared.server
+            )
+        };
+        self.shared.denials().iter().map(sentence).collect()
     }
 
     /// Whether the runtime that moves it still does: ends when that came round.
@@ -536,7 +609,9 @@ fn guarded(purpose: &'static str, endpoint: &Endpoint, timing: &Timing) -> Resul
     }
     let Tls { required, first, ca, certificate } = endpoint.tls.clone();
     let tls = nats::Tls { required, first, ca, certificate };
-    Ok(nats::Settings { purpose, servers, tls, connect: timing.connect, silence: timing.silence })
+    // A server that nobody named must not lead to servers that nobody named and nobody can look up.
+    let discover = endpoint.unnamed.is_none();
+    Ok(nats::Settings { purpose, servers, discover, tls, connect: timing.connect, silence: timing.silence })
 }
 
 fn options(
@@ -546,15 +621,25 @@ fn options(
     shared: &Arc<Shared>,
     guard: &Arc<Guard>,
 ) -> ConnectOptions {
-    let login = endpoint.login.clone();
-    let mut options = match login {
-        Login::None => ConnectOptions::new(),
-        login => ConnectOptions::with_auth_callback(move |nonce| credentials::answer(login.clone(), nonce)),
+    let (login, unnamed, greeted) = (endpoint.login.clone(), endpoint.unnamed, shared.clone());
+    let mut options = match (login, unnamed) {
+        (Login::None, None) => ConnectOptions::new(),
+        (login, unnamed) => ConnectOptions::with_auth_callback(move |nonce| {
+            // The server has sent its greeting and has not heard a word yet: the guard opened the connection to it.
+            let owner = unnamed.map(|server| server.check_connections()).transpose();
+            let (login, greeted) = (login.clone(), greeted.clone());
+            async move {
+                *greeted.unnamed_owner.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) =
+                    owner.map_err(AuthError::new)?;
+                credentials::answer(login, nonce).await
+            }
+        }),
     };
     if let Some(inbox) = &endpoint.inbox {
         options = options.custom_inbox_prefix(inbox);
     }
     let backoff = Backoff::new(timing.reconnect_base, timing.reconnect_cap, host_key);
+    let refusals = Arc::new(Backoff::new(timing.reconnect_base, timing.reconnect_cap, host_key));
     let (delays, events, failures) = (shared.clone(), shared.clone(), shared.clone());
     // The library holds these and with them the guard: its port is never free for others while the library may connect to it.
     let (guarding, watched) = (guard.clone(), guard.clone());
@@ -585,14 +670,21 @@ fn options(
                 (None, Some(why)) => failures.failed(why),
                 (_, None) => {}
             }
-            let shared = failures.clone();
+            let (shared, waits) = (failures.clone(), refusals.clone());
             async move {
+                let mut attempt = 0;
                 loop {
                     let changed = shared.changed.listen();
-                    if !shared.resting.load(Relaxed) {
-                        return None;
+                    if shared.resting.load(Relaxed) {
+                        changed.await;
+                        continue;
                     }
-                    changed.await;
+                    let Err(why) = unnamed.map_or(Ok(()), |server| server.check_listener()) else { return None };
+                    attempt += 1;
+                    let wait = waits.delay(attempt);
+                    shared.failed(why);
+                    shared.trying(attempt, wait);
+                    tokio::time::sleep(wait).await;
                 }
             }
         })
@@ -604,7 +696,7 @@ fn options(
                 Event::SlowConsumer(_) => {
                     log::warn!("messages from NATS for {} were dropped: too many at once", events.name)
                 }
-                Event::ServerError(cause) => log::warn!("the NATS server for {} says: {cause}", events.name),
+                Event::ServerError(cause) => events.server_error(&cause),
                 other => log::debug!("NATS for {}: {other}", events.name),
             }
             std::future::ready(())

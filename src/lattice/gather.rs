@@ -6,13 +6,13 @@ use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    connection::{Connection, within},
+    connection::{Connection, Standing, within},
     events::{instance_id, random_id},
     settings::Settings,
 };
 use crate::{
     error::{Error, Result},
-    wire::{event::event_id, json, subject::Subjects},
+    wire::{event::event_id, json, name_limits, subject::Subjects},
 };
 
 /// Answers kept at most; more hosts than this are counted by other means.
@@ -38,6 +38,20 @@ pub struct FoundHost {
     pub labels: BTreeMap<String, String>,
 }
 
+impl FoundHost {
+    /// With names that fit a page: whoever may publish here may answer as a host.
+    fn bounded(self) -> Self {
+        let labels = self.labels.iter().take(name_limits::MAX_SHOWN_LABELS);
+        Self {
+            id: name_limits::shown(&self.id),
+            friendly_name: name_limits::shown(&self.friendly_name),
+            version: name_limits::shown(&self.version),
+            uptime_seconds: self.uptime_seconds,
+            labels: labels.map(|(name, value)| (name_limits::shown(name), name_limits::shown(value))).collect(),
+        }
+    }
+}
+
 /// A connection to the control servers that works, for a command with the purpose `purpose`.
 ///
 /// # Errors
@@ -47,10 +61,16 @@ pub(super) async fn reach(settings: &Settings, purpose: &'static str) -> Result<
     let connection = Connection::open(purpose, &settings.control, &settings.timing, &name).await?;
     match within(settings.timing.connect, connection.connected()).await {
         Some(()) => Ok(connection),
-        None => Err(Error::unavailable(format!(
-            "cannot reach NATS at {}: start it, or name another with WASMCLOUD_CTL_HOST and WASMCLOUD_RPC_HOST",
-            settings.control.url()
-        ))),
+        None => {
+            let why = match connection.standing() {
+                Standing::Trying { last_error: Some(why), .. } => format!("{why}; "),
+                _ => String::new(),
+            };
+            Err(Error::unavailable(format!(
+                "cannot reach NATS at {}: {why}start it, or name another with WASMCLOUD_CTL_HOST and WASMCLOUD_RPC_HOST",
+                settings.control.url()
+            )))
+        }
     }
 }
 
@@ -74,6 +94,7 @@ pub async fn hosts(settings: &Settings, window: Duration) -> Result<Vec<FoundHos
             }
             let host: Result<FoundHost> = json::read("a ping reply", &message.payload, json::MAX_REQUEST_BYTES);
             if let Ok(host) = host {
+                let host = host.bounded();
                 found.insert(host.id.clone(), host);
             }
         }

@@ -26,6 +26,9 @@ pub const MESSAGE_NOT_FOUND: u64 = 10_037;
 /// What it calls a message that is longer than the stream takes.
 pub const MESSAGE_TOO_LONG: u64 = 10_054;
 
+/// The code of a refusal because the stream that takes the subject is not the one the message must have.
+pub const OTHER_STREAM: u64 = 10_060;
+
 /// Longest answer that is read, bytes: a chunk of 8 MiB in base64, more than servers take by default.
 const MAX_ANSWER_BYTES: usize = 12 << 20;
 

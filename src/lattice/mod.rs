@@ -21,6 +21,7 @@ mod gate;
 pub mod gather;
 pub mod heartbeat;
 pub mod jetstream;
+pub mod local_server;
 pub mod mailbox;
 pub mod objects;
 pub mod outbox;
@@ -54,6 +55,7 @@ use smol::Task;
 pub use broker::{NatsBroker, check as check_bus};
 pub use connection::{Connection, Standing};
 pub use events::LatticeEvents;
+pub use local_server::{LocalServer, Owners};
 pub use mailbox::Mailbox;
 pub use settings::{Endpoint, Login, Settings, Timing, Tls};
 
@@ -203,6 +205,7 @@ impl Lattice {
         control::intention::resume(&shared)?;
         let mut tasks = vec![
             task::spawn(warn_of_ad_hoc_cluster(shared.clone())),
+            task::spawn(warn_of_exposure(shared.clone())),
             task::spawn(keep_events(shared.clone())),
             task::spawn(heartbeat::beat_for_ever(shared.clone())),
             task::spawn(rpc::serve_for_ever(shared.clone())),
@@ -300,5 +303,18 @@ async fn warn_of_ad_hoc_cluster(shared: Arc<Shared>) {
              actors: set WASMCLOUD_CLUSTER_SEED to the same seed (`latticed keys gen cluster`) everywhere";
             cluster_key = shared.anti_forgery.public_key()
         );
+    }
+}
+
+/// Says once that whoever reaches the server can command this host; status says it for as long as it is so.
+async fn warn_of_exposure(shared: Arc<Shared>) {
+    shared.control.connected().await;
+    if let Some(exposure) = shared.control.exposure() {
+        log::warn!("{exposure}");
+        return;
+    }
+    shared.rpc.connected().await;
+    if let Some(exposure) = shared.rpc.exposure() {
+        log::warn!("{exposure}");
     }
 }

@@ -517,6 +517,15 @@ impl Uplink for RpcUplink {
         let now = Instant::now();
         let waiting_events = self.events.waiting() as u64;
         let server = self.control.server().to_owned();
+        let mut problems: Vec<String> = Vec::new();
+        for connection in [&self.control, &self.connection] {
+            for problem in connection.exposure().into_iter().chain(connection.denials()) {
+                // One connection may serve both.
+                if !problems.contains(&problem) {
+                    problems.push(problem);
+                }
+            }
+        }
         match worse {
             Standing::Connected { since } => UplinkStatus {
                 connected: true,
@@ -524,6 +533,7 @@ impl Uplink for RpcUplink {
                 server,
                 since_seconds: now.saturating_duration_since(since).as_secs(),
                 waiting_events,
+                problems,
                 ..UplinkStatus::default()
             },
             Standing::Trying { since, last_error, next_try, attempts } => UplinkStatus {
@@ -535,6 +545,7 @@ impl Uplink for RpcUplink {
                 reason: last_error.unwrap_or_default(),
                 next_try_seconds: next_try.map(|at| at.saturating_duration_since(now).as_secs()),
                 waiting_events,
+                problems,
             },
         }
     }

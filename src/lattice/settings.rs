@@ -1,8 +1,8 @@
 //! Where the lattice is and how to get in: servers, logins, TLS, patience. `config` builds these.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 
-use super::{backoff, bucket, outbox};
+use super::{backoff, bucket, local_server::LocalServer, outbox};
 use crate::{
     claims::KeyPair,
     error::{Error, Result},
@@ -115,6 +115,8 @@ pub struct Endpoint {
     pub tls: Tls,
     /// Where answers to our own requests are heard, in place of `_INBOX`.
     pub inbox: Option<String>,
+    /// The server on this machine that is meant because nobody named one; its owner is checked at each attempt to connect.
+    pub unnamed: Option<LocalServer>,
 }
 
 impl Endpoint {
@@ -142,12 +144,22 @@ impl Endpoint {
                 servers.len()
             )));
         }
-        Ok(Self { servers, login, tls, inbox: None })
+        Ok(Self { servers, login, tls, inbox: None, unnamed: None })
     }
 
     /// The first server as other programs are told it, without a login: `nats://host:port`.
     pub fn url(&self) -> String {
         self.servers.first().map(|server| server.url(self.tls.required)).unwrap_or_default()
+    }
+
+    /// Whether a server of it may be on another machine.
+    pub fn leaves_this_machine(&self) -> bool {
+        self.servers.iter().any(|server| !server.is_on_this_machine())
+    }
+
+    /// Whether the line is encrypted whatever the server says.
+    pub fn is_encrypted(&self) -> bool {
+        self.tls.required || self.tls.first || self.servers.iter().all(|server| server.tls)
     }
 }
 
@@ -168,6 +180,11 @@ impl Server {
         let scheme = if tls || self.tls { "tls" } else { "nats" };
         let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
         format!("{scheme}://{open}{}{close}:{}", self.host, self.port)
+    }
+
+    /// Whether it is named by an address of this machine alone.
+    fn is_on_this_machine(&self) -> bool {
+        self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
     }
 
     fn parse(text: &str, default_port: u16) -> Result<(Self, Option<Login>)> {
@@ -324,6 +341,18 @@ mod tests {
         assert_eq!(server("a").url(true), "tls://a:4333");
         let several = Endpoint::parse("a, b:1,nats://c", 4222, Login::None, Tls::default()).unwrap();
         assert_eq!((several.servers.len(), several.url().as_str()), (3, "nats://a:4222"));
+    }
+
+    #[test]
+    fn servers_beyond_this_machine_are_told_apart() {
+        let endpoint = |text: &str| Endpoint::parse(text, 4222, Login::None, Tls::default()).unwrap();
+        for text in ["127.0.0.1", "127.8.0.1:5000", "localhost", "::1", "[::ffff:127.0.0.1]:5000"] {
+            assert!(!endpoint(text).leaves_this_machine(), "{text}");
+        }
+        for text in ["hub", "10.0.0.1", "127.0.0.1,hub", "::2", "127.0.0.1.example"] {
+            assert!(endpoint(text).leaves_this_machine(), "{text}");
+        }
+        assert!(endpoint("tls://a,tls://b").is_encrypted() && !endpoint("tls://a,b").is_encrypted());
     }
 
     #[test]

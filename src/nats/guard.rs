@@ -7,7 +7,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     task::Waker,
     time::{Duration, Instant},
@@ -55,6 +55,8 @@ pub struct Settings {
     pub purpose: &'static str,
     /// At least one.
     pub servers: Vec<Target>,
+    /// Whether other servers that one of them tells of are tried too.
+    pub discover: bool,
     /// How the line is kept private.
     pub tls: Tls,
     /// How long one address may take, TLS included, and then the login.
@@ -74,7 +76,10 @@ pub struct Guard {
 pub(super) struct Watched {
     purpose: &'static str,
     pool: Pool,
+    discover: bool,
     manner: Manner,
+    /// Whether the newest connection to a server has TLS.
+    encrypted: AtomicBool,
     flow: Arc<Flow>,
     pub left_out: LeftOut,
     told: Mutex<Vec<(&'static str, Instant)>>,
@@ -105,11 +110,13 @@ impl Guard {
         let SocketAddr::V4(address) = listener.local_addr().context(Kind::Unavailable, refused)? else {
             return Err(Error::internal("a socket bound to an IPv4 address has another"));
         };
-        let Settings { purpose, servers, tls, connect, silence } = settings;
+        let Settings { purpose, servers, discover, tls, connect, silence } = settings;
         let watched = Arc::new(Watched {
             purpose,
             pool: Pool::new(servers),
+            discover,
             manner: Manner { tls, patience: connect, silence },
+            encrypted: AtomicBool::new(false),
             flow: Arc::default(),
             left_out: LeftOut::default(),
             told: Mutex::default(),
@@ -143,6 +150,11 @@ impl Guard {
     pub fn take_failure(&self) -> (Option<Target>, Option<String>) {
         let mut last = lock(&self.watched.last);
         (last.0.clone(), last.1.take())
+    }
+
+    /// Whether the newest connection to a server has TLS.
+    pub fn is_encrypted(&self) -> bool {
+        self.watched.encrypted.load(Relaxed)
     }
 
     /// Connections in a row that ended because the server broke the protocol.
@@ -188,7 +200,7 @@ impl Watched {
 
     /// Notes what the server tells of others.
     pub fn learn(&self, info: &Info) {
-        if let Some(teller) = &lock(&self.last).0 {
+        if let Some(teller) = &lock(&self.last).0.as_ref().filter(|_| self.discover) {
             self.pool.learn(&info.connect_urls, teller);
         }
     }
@@ -259,6 +271,8 @@ async fn serve(mut library: TcpStream, watched: Arc<Watched>) {
         Ok(reached) => reached,
         Err(why) => return watched.failed(Some(&target), why),
     };
+    let Tls { required, first, .. } = watched.manner.tls;
+    watched.encrypted.store(required || first || target.tls || info.tls_required, Relaxed);
     watched.learn(&info);
     let told = library.set_nodelay(true).is_ok() && library.write_all(&info.line()).await.is_ok();
     if !told {

@@ -29,6 +29,7 @@ async fn guard(port: u16) -> Arc<Guard> {
     let settings = Settings {
         purpose: "test",
         servers: vec![target],
+        discover: true,
         tls: Tls::default(),
         connect: Duration::from_secs(5),
         silence: Duration::from_secs(60),

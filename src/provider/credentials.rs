@@ -141,8 +141,15 @@ fn permissions(subjects: &Subjects, provider: &Described<'_>) -> Value {
     let (key, link_name) = (provider.public_key, provider.link_name);
     let mut hear = vec![subjects.provider(key, link_name), "_INBOX.>".to_owned()];
     hear.extend(
-        [ProviderTopic::LinkPut, ProviderTopic::LinkDelete, ProviderTopic::Health, ProviderTopic::Shutdown]
-            .map(|topic| subjects.provider_topic(key, link_name, topic)),
+        // Some SDKs hear both topics of links by one subscription, which needs a permission that covers it as a whole.
+        [
+            ProviderTopic::Links,
+            ProviderTopic::LinkPut,
+            ProviderTopic::LinkDelete,
+            ProviderTopic::Health,
+            ProviderTopic::Shutdown,
+        ]
+        .map(|topic| subjects.provider_topic(key, link_name, topic)),
     );
     json!({
         "pub": { "allow": say },

@@ -258,6 +258,11 @@ impl<P: Provider> Running<P> {
         let health = within(HEALTH_PATIENCE, self.provider.health()).await;
         let health = health
             .unwrap_or_else(|| Err(Error::timeout(format!("no answer within {} ms", HEALTH_PATIENCE.as_millis()))));
+        // A login that lacks a permission works in part, and the rest would fail without a word.
+        let health = match self.lattice.inner().connection.denials().into_iter().next() {
+            Some(denial) if health.is_ok() => Err(Error::denied(denial)),
+            _ => health,
+        };
         if let Err(error) = &health {
             log::warn!("not healthy: {error}");
         }

@@ -24,6 +24,7 @@ pub mod client;
 mod listen;
 pub mod mirror;
 pub mod peer;
+mod probe_places;
 pub mod probes;
 pub mod routes;
 pub mod socket;

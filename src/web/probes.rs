@@ -35,13 +35,14 @@ use smol::{
     Async, Task, Timer, future,
     io::{AsyncRead, AsyncWrite},
 };
-use smol_hyper::rt::FuturesIo;
+use smol_hyper::rt::{FuturesIo, SmolTimer};
 
 use crate::{
+    client_source::Source,
     error::{Error, Result},
     host::{BoxFuture, Host, Liveness, Policy, Readiness},
     log, task,
-    web::{accept, listen::Listening},
+    web::{accept, listen::Listening, probe_places::Places},
 };
 
 /// The setting of the place.
@@ -51,11 +52,16 @@ const SETTING: &str = "WASMCLOUD_PROBES";
 /// piece, shorter than the patience of common probers (ten seconds).
 const LIVE_BOUND: Duration = Duration::from_secs(5);
 
-/// Probes at once; a prober sends one at a time. One more is hung up on.
+/// Probes at once; a prober sends one at a time. One source gets a share of them, and some are kept for this machine
+/// (`client_source`). Where there is no place for one more, the oldest connection that has asked nothing yet is hung up on.
 const MAX_CONNECTIONS: usize = 16;
 
 /// Longest time for a whole probe, its client's slowness included.
 const CONNECTION_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Longest time until a probe's whole request has come; a prober sends it at once. Whoever is silent longer is hung up on, so
+/// that it does not hold the place of one that asks.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Largest request head, bytes; also the smallest buffer hyper allows.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
@@ -145,8 +151,8 @@ impl Probes {
                 log::info!("probes are answered on a Unix socket, /livez and /readyz");
                 let socket = Async::new(socket).map_err(failed)?;
                 task::spawn(async move {
-                    let next = || async { socket.accept().await.map(|(stream, _)| stream) };
-                    accept::for_ever("the probes", MAX_CONNECTIONS, next, serve(&probed)).await;
+                    let next = || async { socket.accept().await.map(|(stream, _)| (stream, Source::ThisMachine)) };
+                    accept::for_ever("the probes", 2 * MAX_CONNECTIONS, next, serve(&probed)).await;
                 })
             }
         };
@@ -183,26 +189,32 @@ fn bind_unix(path: &Path) -> std::io::Result<UnixListener> {
 async fn take_in(socket: Async<TcpListener>, probed: Arc<Probed>) {
     let address = socket.get_ref().local_addr().map(|address| address.to_string()).unwrap_or_default();
     log::info!("probes are answered on http://{address}/livez and /readyz");
-    let next = || async { socket.accept().await.map(|(stream, _)| stream) };
-    accept::for_ever("the probes", MAX_CONNECTIONS, next, serve(&probed)).await;
+    let next = || async { socket.accept().await.map(|(stream, from)| (stream, Source::of(from.ip()))) };
+    accept::for_ever("the probes", 2 * MAX_CONNECTIONS, next, serve(&probed)).await;
 }
 
 /// How a connection is served.
-fn serve<S>(probed: &Arc<Probed>) -> impl Fn(S, accept::Place) -> BoxFuture<'static, ()> + use<S>
+///
+/// One that is hung up on to make room ends in a moment; until then it counts in `accept`, which lets twice as many in.
+fn serve<S>(probed: &Arc<Probed>) -> impl Fn((S, Source), accept::Place) -> BoxFuture<'static, ()> + use<S>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let probed = probed.clone();
-    move |stream, place| {
-        let probed = probed.clone();
+    let (probed, places) = (probed.clone(), Places::new(MAX_CONNECTIONS));
+    move |(stream, source), accepted| {
+        let (probed, place) = (probed.clone(), places.take(source));
         Box::pin(async move {
-            let _place = place;
+            let (_accepted, Some(place)) = (accepted, place) else { return };
             let service = service_fn(|request| {
+                place.asked();
                 let probed = probed.clone();
                 async move { Ok::<_, Infallible>(answer(&request, &probed).await) }
             });
             let connection = http1::Builder::new()
+                .timer(SmolTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
                 .keep_alive(false)
+                .half_close(true)
                 .max_buf_size(HEAD_BYTES_MAX)
                 .serve_connection(FuturesIo::new(stream), service);
             let served = async {
@@ -213,7 +225,7 @@ where
             let late = async {
                 Timer::after(CONNECTION_PATIENCE).await;
             };
-            future::or(served, late).await;
+            future::or(served, future::or(late, place.hung_up())).await;
         })
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-use super::{control::link, json};
+use super::{control::link, json, name_limits};
 use crate::{
     error::{Error, Result},
     wire::LinkDefinition,
@@ -195,7 +195,11 @@ impl ClaimsRecord {
         if record.subject.is_empty() {
             return Err(Error::invalid("cannot read claims from the lattice's bucket: the subject is empty"));
         }
-        Ok(record)
+        name_limits::check("subject of claims", &record.subject, name_limits::MAX_PART_BYTES)?;
+        for contract in record.capabilities.iter().chain([&record.contract_id]) {
+            name_limits::check("contract", contract, name_limits::MAX_CONTRACT_BYTES)?;
+        }
+        Ok(Self { name: name_limits::shown(&record.name), version: name_limits::shown(&record.version), ..record })
     }
 
     /// The value as it is put.
@@ -228,7 +232,10 @@ impl ReferenceRecord {
     /// # Errors
     /// [`Kind::Invalid`](crate::error::Kind::Invalid) or [`Kind::Limit`](crate::error::Kind::Limit).
     pub fn parse(value: &[u8]) -> Result<Self> {
-        json::read("cannot read a reference from the lattice's bucket", value, MAX_VALUE_BYTES)
+        let record: Self = json::read("cannot read a reference from the lattice's bucket", value, MAX_VALUE_BYTES)?;
+        name_limits::check("reference", &record.reference, name_limits::MAX_REFERENCE_BYTES)?;
+        name_limits::check("key behind a reference", &record.public_key, name_limits::MAX_PART_BYTES)?;
+        Ok(record)
     }
 
     /// The value as it is put.

@@ -11,6 +11,7 @@ pub mod interface;
 pub mod invocation;
 pub mod json;
 pub mod link;
+pub mod name_limits;
 pub mod names;
 pub mod subject;
 pub mod text;

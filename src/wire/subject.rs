@@ -2,6 +2,7 @@
 //!
 //! `lattice/` subscribes and publishes by these; nothing else writes a subject out.
 
+use super::name_limits::MAX_PART_BYTES;
 use crate::error::{Error, Result};
 
 /// What control subjects start with unless `WASMCLOUD_CTL_TOPIC_PREFIX` says otherwise.
@@ -62,10 +63,6 @@ pub fn check_part(what: &str, text: &str) -> Result<()> {
         crate::wire::text::prefix(&text.escape_debug().to_string(), MAX_PART_BYTES)
     )))
 }
-
-/// Longest link name or key in a subject, bytes: keys have 56, link names are words. Servers end the connection over a subject
-/// of a few thousand.
-const MAX_PART_BYTES: usize = 256;
 
 /// The subjects of one lattice.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use latticed::{
     artifact, capability,
     claims::{KeyPair, Role},
     error::Result,
-    host::{Host, Parts, Rules, Settings, event::LogEvents},
+    host::{Host, Parts, Rules, Settings, core::Clock, event::LogEvents},
     service::clock::SystemClock,
     store::{self, Disk, Store},
     task,
@@ -15,6 +15,11 @@ use latticed::{
 
 /// A host on `disk`, with every built-in provider.
 pub async fn start(disk: Arc<dyn Disk>, engine: &Engine) -> Result<Arc<Host>> {
+    start_at(disk, engine, Box::new(SystemClock)).await
+}
+
+/// The same, with a clock of the test's own.
+pub async fn start_at(disk: Arc<dyn Disk>, engine: &Engine, clock: Box<dyn Clock>) -> Result<Arc<Host>> {
     let (store, _) = Store::open(store::Settings::default(), disk)?;
     let make = || KeyPair::generate(Role::Server).map(|key| key.seed().expose().to_owned());
     let key = KeyPair::from_seed(&store.host_seed(|seed| KeyPair::from_seed(seed).is_ok(), make).await?)?;
@@ -34,7 +39,7 @@ pub async fn start(disk: Arc<dyn Disk>, engine: &Engine) -> Result<Arc<Host>> {
             engine: engine.clone(),
             intrinsics: capability::INTRINSICS,
             events: vec![Arc::new(LogEvents)],
-            clock: Box::new(SystemClock),
+            clock,
         },
     )
 }

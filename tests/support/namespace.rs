@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     os::fd::AsFd,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering::Relaxed},
     thread,
 };
@@ -109,4 +109,28 @@ fn found(program: &str) -> PathBuf {
     let places = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(|place| Path::new(place).join(program));
     let found = places.iter().find(|place| place.is_file());
     found.unwrap_or_else(|| panic!("these tests need {program} (Debian: apt-get install iproute2)")).clone()
+}
+
+/// Runs the test `name` of this program again in a network of its own, where the ports everybody knows are free, and says
+/// whether this is that run.
+pub fn in_a_network_of_its_own(name: &str) -> bool {
+    const INSIDE: &str = "LATTICED_TEST_NETWORK";
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let program = std::env::current_exe().expect("a test has a path");
+    let user: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["--map-root-user"] };
+    let output = Command::new("unshare")
+        .arg("--net")
+        .args(user)
+        .args(["sh", "-c", "ip link set lo up && exec \"$@\"", "sh"])
+        .arg(program)
+        .args(["--exact", name, "--nocapture"])
+        .env(INSIDE, "yes")
+        .stdin(Stdio::null())
+        .output()
+        .expect("unshare is installed (Debian: util-linux)");
+    let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    assert!(output.status.success() && text.contains("1 passed"), "in a network of its own (unshare, ip): {text}");
+    false
 }

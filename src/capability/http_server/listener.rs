@@ -26,12 +26,14 @@ use smol_hyper::rt::FuturesIo;
 use super::{
     budget::Budget,
     link_values::Options,
+    overload::Overload,
     pace::{self, Pace, Phase, Verdict},
     service,
     settings::{BUFFER_BYTES_MAX, HEADER_BYTES_MAX, Settings},
     stream::{Stream, Transport},
 };
 use crate::{
+    client_source::{self, Full, Source},
     error::{Error, Kind, Result},
     host::Invoke,
     log, task,
@@ -72,6 +74,8 @@ pub struct Shared {
     pub closing: AtomicBool,
     /// No new work: the link is gone.
     pub unlinked: AtomicBool,
+    /// Failures that were not said one by one.
+    pub overload: Overload,
     /// Certificate and key for new connections, if the link has them.
     acceptor: Mutex<Option<TlsAcceptor>>,
     connections: Mutex<Connections>,
@@ -86,6 +90,7 @@ struct Connections {
 }
 
 struct Connection {
+    source: Source,
     socket: TcpStream,
     pace: Arc<Pace>,
     task: Option<Task<()>>,
@@ -168,6 +173,7 @@ impl Listener {
             target,
             closing: AtomicBool::new(false),
             unlinked: AtomicBool::new(false),
+            overload: Overload::default(),
             acceptor: Mutex::new(acceptor),
             connections: Mutex::default(),
         });
@@ -262,7 +268,7 @@ fn cannot_bind(address: SocketAddr, link: &LinkDefinition, cause: &std::io::Erro
 async fn accept(shared: Arc<Shared>, socket: TcpListener) {
     loop {
         match socket.accept().await {
-            Ok((stream, _)) => shared.admit(stream),
+            Ok((stream, from)) => shared.admit(stream, Source::of(from.ip())),
             Err(cause) => {
                 log::warn!("a connection could not be accepted: {cause}"; actor_id = shared.link.actor_id);
                 Timer::after(ACCEPT_PAUSE).await;
@@ -282,10 +288,12 @@ impl Shared {
     }
 
     /// Takes a new connection in, if there is a place or one can be made.
-    fn admit(self: &Arc<Self>, socket: TcpStream) {
+    fn admit(self: &Arc<Self>, socket: TcpStream, source: Source) {
         let acceptor = self.acceptor().clone();
         let mut connections = self.connections();
-        if connections.open.len() >= self.settings.connections_max && !make_room(&mut connections) {
+        let open = connections.open.values().map(|connection| connection.source);
+        let admitted = client_source::admit(self.settings.connections_max, source, open);
+        if admitted.is_err_and(|full| !make_room(&mut connections, source, full)) {
             if acceptor.is_none() {
                 // A fresh socket's buffer takes this much at once. A client that has sent its request already may see
                 // a reset instead: waiting for it to read would give it the place it cannot have.
@@ -297,7 +305,8 @@ impl Shared {
         let id = connections.next;
         connections.next += 1;
         let pace = Arc::new(Pace::default());
-        connections.open.insert(id, Connection { socket: socket.clone(), pace: Arc::clone(&pace), task: None });
+        let connection = Connection { source, socket: socket.clone(), pace: Arc::clone(&pace), task: None };
+        connections.open.insert(id, connection);
         let shared = Arc::clone(self);
         let task = task::spawn(async move {
             let _leave = Leave { shared: &shared, id };
@@ -344,13 +353,19 @@ impl Drop for Leave<'_> {
     }
 }
 
-/// Shuts the connection that has been idle longest. Its place is free at once; its task ends on its own.
-fn make_room(connections: &mut Connections) -> bool {
+/// Shuts the connection that has been idle longest: one of `source` where that has its share already, and otherwise one whose
+/// place `source` may use. Its place is free at once; its task ends on its own.
+fn make_room(connections: &mut Connections, source: Source, full: Full) -> bool {
     let idle = |connection: &Connection| connection.pace.phase() == Phase::Idle;
+    let gives = |connection: &Connection| match full {
+        Full::Source => connection.source == source,
+        // A place kept for this machine is of no use to others.
+        Full::Places => source == Source::ThisMachine || connection.source != Source::ThisMachine,
+    };
     let oldest = connections
         .open
         .iter()
-        .filter(|(_, connection)| idle(connection))
+        .filter(|(_, connection)| idle(connection) && gives(connection))
         .min_by_key(|(_, connection)| connection.pace.since())
         .map(|(id, _)| *id);
     let Some(connection) = oldest.and_then(|id| connections.open.remove(&id)) else { return false };
@@ -407,6 +422,8 @@ async fn serve(shared: &Arc<Shared>, socket: TcpStream, acceptor: Option<TlsAcce
     let result = http1::Builder::new()
         .max_header_size(HEADER_BYTES_MAX)
         .max_buf_size(BUFFER_BYTES_MAX)
+        // A client may end its side after its request and still wants the answer (RFC 9112 §9.6).
+        .half_close(true)
         // Bodies go out from where they are; TLS copies them anyway.
         .writev(plain)
         .serve_connection(FuturesIo::new(stream), answer)

@@ -10,12 +10,13 @@
 //!   of them.
 //! * `listener`: the socket, its connections, their orderly end; `pace`: when one is too slow; `stream`: its bytes.
 //! * `sockets`: where listening sockets may come from and go to.
-//! * `service`: one request; `payload`: its bytes on the way to the actor and back; `cors`, `budget`.
+//! * `service`: one request; `payload`: its bytes on the way to the actor and back; `cors`, `budget`, `overload`.
 
 mod budget;
 mod cors;
 pub mod link_values;
 mod listener;
+mod overload;
 mod pace;
 mod payload;
 mod service;

@@ -71,8 +71,9 @@ impl RequestPayload {
 
     /// Bytes that everything but the body takes at most.
     pub fn head_len(parts: &Parts) -> usize {
-        // A name has up to 5 bytes before it, a value up to 5, the list of values up to 5.
-        let headers: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 15).sum();
+        // A name has up to 5 bytes before it, a value up to 5, the list of values up to 5. A byte of Latin-1 becomes two.
+        let bytes = |value: &HeaderValue| if value.to_str().is_ok() { value.len() } else { 2 * value.len() };
+        let headers: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + bytes(value) + 15).sum();
         FIXED_BYTES
             + parts.method.as_str().len()
             + parts.uri.path_and_query().map_or(0, |text| text.as_str().len())
@@ -100,22 +101,24 @@ impl RequestPayload {
     }
 }
 
-/// Values that are not visible ASCII are left out, as the first-party server does: an actor's header map holds text.
 fn write_headers(out: &mut ByteBuf, headers: &HeaderMap) {
-    let readable = |name: &HeaderName| headers.get_all(name).iter().filter(|value| value.to_str().is_ok()).count();
-    let plain = headers.values().all(|value| value.to_str().is_ok());
-    let count = if plain { headers.keys_len() } else { headers.keys().filter(|name| readable(name) > 0).count() };
-    write(encode::write_map_len(out, length(count)));
+    write(encode::write_map_len(out, length(headers.keys_len())));
     for name in headers.keys() {
-        let count = readable(name);
-        if count == 0 {
-            continue;
-        }
         write(encode::write_str(out, name.as_str()));
-        write(encode::write_array_len(out, length(count)));
-        for text in headers.get_all(name).iter().filter_map(|value| value.to_str().ok()) {
-            write(encode::write_str(out, text));
+        write(encode::write_array_len(out, length(headers.get_all(name).iter().count())));
+        for value in headers.get_all(name) {
+            write(encode::write_str(out, &text(value)));
         }
+    }
+}
+
+/// A value as text, which is what an actor's header map holds. Clients write UTF-8 beyond ASCII today; what is none is Latin-1,
+/// as HTTP had it from the beginning, so that every byte arrives as some character. The first-party server leaves such values
+/// out, and an actor cannot tell that from their absence.
+fn text(value: &HeaderValue) -> Cow<'_, str> {
+    match str::from_utf8(value.as_bytes()) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => value.as_bytes().iter().copied().map(char::from).collect(),
     }
 }
 

@@ -210,10 +210,15 @@ fn translate(shared: &Shared, parts: &Parts, error: &Error) -> Refusal {
             Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the request could not be handled\n")
         }
     };
+    let Some(held_back) = shared.overload.admit(error.kind(), Instant::now()) else { return refusal };
+    let more = match held_back {
+        0 => String::new(),
+        count => format!(" (and {count} more requests failed for such a reason since the last line of this kind)"),
+    };
     let path = parts.uri.path();
     let status = refusal.status.as_u16();
     log::warn!(
-        "{} {path} was answered with {status}: {error}", parts.method;
+        "{} {path} was answered with {status}: {error}{more}", parts.method;
         actor_id = shared.link.actor_id, link_name = shared.link.link_name
     );
     refusal

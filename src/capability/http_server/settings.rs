@@ -28,8 +28,9 @@ pub const MAX_CONTENT_LEN_LIMIT_BYTES: usize = 1024 * 1024 * 1024;
 pub const DEFAULT_BODY_BUDGET_BYTES: usize = 64 * 1024 * 1024;
 
 /// Open connections of one listener. Each costs about 12 KiB and a file descriptor, so 256 stay under 4 MiB and far
-/// below the usual limit of 1024 descriptors. At the limit the longest idle connection makes room; if none is idle, the
-/// newcomer is answered with 503.
+/// below the usual limit of 1024 descriptors. One remote source has a quarter of them at most, and an eighth is kept for this
+/// machine (`client_source`). At a limit the longest idle connection makes room; if none is idle, the newcomer is answered
+/// with 503.
 pub const DEFAULT_CONNECTIONS_MAX: usize = 256;
 
 /// Requests served on one connection before it is closed politely, so that no client keeps its place for ever. A million:

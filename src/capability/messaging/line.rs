@@ -5,6 +5,7 @@
 //! disk, and what waits on disk goes first, in order.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -16,6 +17,7 @@ use event_listener::Event as Signal;
 use smol::{Task, Timer, future, lock};
 
 use super::{
+    answers::Answers,
     inbox::Inbox,
     options::Options,
     outbox::{Outbox, new_id},
@@ -66,6 +68,8 @@ pub struct Line {
     invoke: Arc<dyn Invoke>,
     origin: Entity,
     inbox: Inbox,
+    /// Where answers to messages that the actor got are awaited.
+    answers: Answers,
     in_flight: AtomicUsize,
     finished: Signal,
     failed: AtomicU64,
@@ -124,6 +128,7 @@ impl Line {
             invoke,
             origin,
             inbox,
+            answers: Answers::default(),
             in_flight: AtomicUsize::new(0),
             finished: Signal::new(),
             failed: AtomicU64::new(0),
@@ -267,6 +272,9 @@ impl Line {
     }
 
     async fn hand_over(&self, message: BrokerMessage) {
+        if let Some(reply_to) = &message.reply_to {
+            self.answers.expect(reply_to);
+        }
         let deadline = Instant::now() + self.options.timeout;
         let handled = loop {
             let payload = match codec::encode(&message) {
@@ -311,8 +319,11 @@ impl Line {
             self.check(reply_to)?;
         }
         match &self.outbox {
-            // Whoever wants an answer wants it now, and a stream could not pass on where to.
-            Some(outbox) if message.reply_to.is_none() => self.publish_for_sure(outbox, message).await,
+            // Whoever wants an answer wants it now, and a stream could not pass on where to. An answer is of use only to who
+            // waits for it now: no stream takes it, and later nobody listens there.
+            Some(outbox) if message.reply_to.is_none() && !self.answers.is_one(&message.subject) => {
+                self.publish_for_sure(outbox, message).await
+            }
             _ => self.bus.publish(message).await,
         }
     }
@@ -366,7 +377,7 @@ impl Line {
         if outbox.is_empty() && self.bus.is_connected() {
             let forwarded = future::or(self.bus.forward(vec![parcel.clone()]), async {
                 Timer::after(ACKNOWLEDGE_PATIENCE).await;
-                Forwarded { stored: 0, failure: None }
+                Forwarded::default()
             });
             match forwarded.await {
                 Forwarded { stored: 1.., .. } => return Ok(()),
@@ -380,17 +391,30 @@ impl Line {
     /// Sends what waits in the outbox whenever there is a connection, for ever.
     async fn send(self: Arc<Self>, outbox: Arc<Outbox>) {
         let mut pause = RETRY_PAUSES.0;
+        let mut homeless = Homeless::default();
         loop {
             let filled = outbox.filled();
             if outbox.is_empty() {
+                homeless = Homeless::default();
                 filled.await;
                 continue;
             }
             self.bus.connected().await;
-            match self.send_some(&outbox).await {
-                Ok(()) => {
+            homeless.try_again(Instant::now());
+            match self.send_some(&outbox, &mut homeless).await {
+                // Nothing but messages that no stream takes.
+                Ok(false) => {
+                    let pause = async {
+                        Timer::at(homeless.retry_at.unwrap_or_else(Instant::now)).await;
+                    };
+                    future::or(pause, filled).await;
+                }
+                Ok(true) => {
                     pause = RETRY_PAUSES.0;
-                    self.set_problem("");
+                    if homeless.subjects.is_empty() {
+                        homeless.tries = 0;
+                        self.set_problem("");
+                    }
                 }
                 Err(error) => {
                     if !self.bus.is_connected() {
@@ -405,36 +429,54 @@ impl Line {
         }
     }
 
-    /// Sends the oldest of what waits, and removes what a stream has acknowledged.
-    async fn send_some(&self, outbox: &Arc<Outbox>) -> Result<()> {
+    /// Sends the oldest of what waits, and removes what a stream has acknowledged. Messages on a subject that no stream takes
+    /// are passed over, in `homeless`, until they are tried again. Says whether there was anything to send.
+    async fn send_some(&self, outbox: &Arc<Outbox>, homeless: &mut Homeless) -> Result<bool> {
         let (mut numbers, mut parcels) = (Vec::new(), Vec::new());
-        for waiting in outbox.oldest(BATCH_MESSAGES, BATCH_BYTES).await? {
+        let oldest = outbox.oldest(BATCH_MESSAGES, BATCH_BYTES, &homeless.numbers).await?;
+        if oldest.is_empty() {
+            return Ok(false);
+        }
+        for waiting in oldest {
+            if homeless.subjects.contains(&waiting.parcel.subject) {
+                homeless.numbers.insert(waiting.number);
+                continue;
+            }
             numbers.push(waiting.number);
             parcels.push(waiting.parcel);
         }
         if parcels.is_empty() {
-            return Ok(());
+            // There may be others behind these.
+            return Ok(true);
         }
         let subjects: Vec<String> = parcels.iter().map(|parcel| parcel.subject.clone()).collect();
-        let Forwarded { mut stored, failure } = self.bus.forward(parcels).await;
-        let refused = failure.as_ref().filter(|error| error.kind() == Kind::Limit && stored < numbers.len());
-        if let Some(error) = refused {
+        let Forwarded { stored, failure, no_taker, stored_later } = self.bus.forward(parcels).await;
+        let mut done: Vec<u64> = numbers[..stored].to_vec();
+        // A stream has these too: sent again after its window for duplicates, they would be there twice.
+        done.extend(stored_later.into_iter().filter_map(|place| numbers.get(place)));
+        let mut outcome = Ok(true);
+        match (failure, numbers.get(stored), subjects.get(stored)) {
             // It would stand before all others for ever.
-            log::error!(
-                "a message of the outbox can never be sent and was given up: {error}";
-                actor_id = self.link.actor_id, subject = subjects[stored]
-            );
-            self.failed.fetch_add(1, Relaxed);
-            stored += 1;
+            (Some(error), Some(number), Some(subject)) if error.kind() == Kind::Limit => {
+                log::error!(
+                    "a message of the outbox can never be sent and was given up: {error}";
+                    actor_id = self.link.actor_id, subject = subject
+                );
+                self.failed.fetch_add(1, Relaxed);
+                done.push(*number);
+            }
+            // The others go on; those on the same subject keep their order and wait with it.
+            (Some(error), Some(number), Some(subject)) if no_taker => {
+                homeless.add(*number, subject);
+                self.set_problem(error.text());
+            }
+            (Some(error), ..) => outcome = Err(error),
+            (None, ..) => {}
         }
-        let refused = refused.is_some();
-        if stored > 0 {
-            outbox.remove(&numbers[..stored]).await?;
+        if !done.is_empty() {
+            outbox.remove(&done).await?;
         }
-        match failure {
-            Some(error) if !refused => Err(error),
-            _ => Ok(()),
-        }
+        outcome
     }
 
     /// Says why messages wait, when that changes.
@@ -451,6 +493,37 @@ impl Line {
             );
         }
         text.clone_into(&mut problem);
+    }
+}
+
+/// Subjects that no stream takes, and the messages on them, until they are tried again.
+#[derive(Default)]
+struct Homeless {
+    subjects: BTreeSet<String>,
+    numbers: BTreeSet<u64>,
+    /// When they are tried again.
+    retry_at: Option<Instant>,
+    /// How often in a row there were some.
+    tries: u32,
+}
+
+impl Homeless {
+    fn add(&mut self, number: u64, subject: &str) {
+        self.subjects.insert(subject.to_owned());
+        self.numbers.insert(number);
+        if self.retry_at.is_none() {
+            // Each time later than the time before, up to the longest pause.
+            let pause = RETRY_PAUSES.0.saturating_mul(2_u32.saturating_pow(self.tries)).min(RETRY_PAUSES.1);
+            self.tries = self.tries.saturating_add(1);
+            self.retry_at = Some(Instant::now() + pause);
+        }
+    }
+
+    /// Forgets them all when their time has come.
+    fn try_again(&mut self, now: Instant) {
+        if self.retry_at.is_some_and(|at| at <= now) {
+            *self = Self { tries: self.tries, ..Self::default() };
+        }
     }
 }
 

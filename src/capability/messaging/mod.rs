@@ -7,6 +7,7 @@
 //! Started by the reference `builtin:messaging`. It never speaks NATS itself (a [`Broker`](crate::host::Broker) does),
 //! never waits for a connection when it is linked, and keeps nothing in memory without a limit.
 
+mod answers;
 mod inbox;
 mod line;
 pub mod options;

@@ -8,7 +8,7 @@
 //! neither acknowledged nor, by the link's own choice, given up for newer ones.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -205,14 +205,15 @@ impl Outbox {
         Ok(())
     }
 
-    /// The oldest messages, at most `count` of them and, beyond the first, no more than `bytes`. One that cannot be read
-    /// any more is given up.
-    pub async fn oldest(self: &Arc<Self>, count: usize, bytes: u64) -> Result<Vec<Waiting>> {
+    /// The oldest messages but those in `except`, at most `count` of them and, beyond the first, no more than `bytes`. One that
+    /// cannot be read any more is given up.
+    pub async fn oldest(self: &Arc<Self>, count: usize, bytes: u64, except: &BTreeSet<u64>) -> Result<Vec<Waiting>> {
         let mut numbers = Vec::new();
         {
             let state = self.state();
             let mut sum = 0;
-            for (number, length) in state.waiting.iter().take(count) {
+            let waiting = state.waiting.iter().filter(|(number, _)| !except.contains(number));
+            for (number, length) in waiting.take(count) {
                 sum += length;
                 if !numbers.is_empty() && sum > bytes {
                     break;
@@ -329,7 +330,7 @@ mod tests {
     }
 
     fn bodies(outbox: &Arc<Outbox>, count: usize) -> Vec<String> {
-        let oldest = smol::block_on(outbox.oldest(count, u64::MAX)).unwrap();
+        let oldest = smol::block_on(outbox.oldest(count, u64::MAX, &BTreeSet::new())).unwrap();
         oldest.into_iter().map(|one| String::from_utf8(one.parcel.body).unwrap()).collect()
     }
 
@@ -341,7 +342,7 @@ mod tests {
         for body in ["one", "two", "three"] {
             put(&first, body).unwrap();
         }
-        let oldest = smol::block_on(first.oldest(2, u64::MAX)).unwrap();
+        let oldest = smol::block_on(first.oldest(2, u64::MAX, &BTreeSet::new())).unwrap();
         assert_eq!(
             oldest[0].parcel,
             Parcel { id: "one".into(), subject: "a.b".into(), body: "one".into(), stream: Some("S".into()) }
@@ -356,7 +357,7 @@ mod tests {
         put(&second, "four").unwrap();
         assert_eq!(bodies(&second, 9), ["two", "three", "four"]);
         assert_eq!(bodies(&second, 1), ["two"]);
-        let one_by_bytes = smol::block_on(second.oldest(9, 1)).unwrap();
+        let one_by_bytes = smol::block_on(second.oldest(9, 1, &BTreeSet::new())).unwrap();
         assert_eq!(one_by_bytes.len(), 1, "the first goes however long it is");
         assert_eq!(kept(&store, "LINK"), 3);
         let other = Outbox::open(store.clone(), Total::of(&store), "LIN", options(10, 1 << 20, WhenFull::Refuse));
@@ -449,7 +450,7 @@ mod tests {
                 let (mut done, mut next) = (0, 0);
                 let cut = loop {
                     let outcome = if done == 5 {
-                        let oldest = smol::block_on(first.oldest(2, u64::MAX)).unwrap();
+                        let oldest = smol::block_on(first.oldest(2, u64::MAX, &BTreeSet::new())).unwrap();
                         smol::block_on(first.remove(&oldest.iter().map(|one| one.number).collect::<Vec<_>>()))
                     } else {
                         next += 1;

@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     io,
-    net::{IpAddr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream},
+    net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream},
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
@@ -27,6 +27,7 @@ use smol_hyper::rt::{FuturesIo, SmolTimer};
 use super::{Token, answer::Shelf};
 use crate::{
     certificate,
+    client_source::Source,
     error::Result,
     log,
     store::Store,
@@ -41,7 +42,7 @@ const LISTEN: &str = "WASMCLOUD_MIRROR_LISTEN";
 /// [`SEND_BUFFER_BYTES`] in the kernel. One more is told to come again.
 const MAX_CONNECTIONS: usize = 64;
 
-/// Of these, for one address: a client that opens many gets no more than a quarter, and the others still get theirs.
+/// Of these, for one source, see [`Source`]: a client that opens many gets no more than a quarter, and the others still get theirs.
 const MAX_CONNECTIONS_OF_ONE: usize = 16;
 
 /// Connections beyond that are still told so. Above them they are just closed.
@@ -156,13 +157,13 @@ fn current(acceptor: &Acceptor) -> Option<TlsAcceptor> {
     acceptor.read().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// How many connections each address has.
+/// How many connections each source has.
 #[derive(Clone, Default)]
-struct Clients(Arc<Mutex<HashMap<IpAddr, usize>>>);
+struct Clients(Arc<Mutex<HashMap<Source, usize>>>);
 
 impl Clients {
     /// A place for one more connection of `address`, unless it has its share already.
-    fn admit(&self, address: IpAddr) -> Option<Admitted> {
+    fn admit(&self, address: Source) -> Option<Admitted> {
         let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = clients.entry(address).or_default();
         if *count >= MAX_CONNECTIONS_OF_ONE {
@@ -175,7 +176,7 @@ impl Clients {
 
 struct Admitted {
     clients: Clients,
-    address: IpAddr,
+    address: Source,
 }
 
 impl Drop for Admitted {
@@ -195,7 +196,7 @@ async fn accept(listener: Async<StdListener>, shelf: Arc<Shelf>, acceptor: Arc<A
     let next = || listener.accept();
     accept::for_ever("the mirror", MAX_CONNECTIONS + MAX_REFUSALS, next, |(stream, address), place| {
         let (shelf, acceptor) = (shelf.clone(), current(&acceptor));
-        let admitted = if place.number() < MAX_CONNECTIONS { clients.admit(address.ip()) } else { None };
+        let admitted = if place.number() < MAX_CONNECTIONS { clients.admit(Source::of(address.ip())) } else { None };
         async move {
             match admitted {
                 Some(_admitted) => connection(stream, &shelf, acceptor).await,

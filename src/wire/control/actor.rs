@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{Annotations, not_empty, parse};
+use super::{Annotations, names_fit, not_empty, parse};
 use crate::{
     error::{Error, Result},
     wire::json::null_is_default,
@@ -37,6 +37,7 @@ impl LaunchActor {
         }
         let wire: Wire = parse(Self::REFUSAL, body)?;
         not_empty(Self::REFUSAL, "actor_ref", &wire.actor_ref)?;
+        names_fit(Self::REFUSAL, &wire.actor_ref, &wire.annotations)?;
         Ok(Self {
             actor_ref: wire.actor_ref,
             count: bounded(Self::REFUSAL, wire.count.unwrap_or(1).max(1))?,
@@ -74,6 +75,7 @@ impl StopActor {
         }
         let wire: Wire = parse(Self::REFUSAL, body)?;
         not_empty(Self::REFUSAL, "actor_ref", &wire.actor_ref)?;
+        names_fit(Self::REFUSAL, &wire.actor_ref, &wire.annotations)?;
         // More than can run at all is all that run.
         let count = wire.count.filter(|count| *count > 0).map(|count| u16::try_from(count).unwrap_or(u16::MAX));
         Ok(Self { actor_id: wire.actor_ref, count, annotations: wire.annotations })
@@ -128,6 +130,10 @@ impl ScaleActor {
             annotations: Option<Annotations>,
         }
         let wire: Wire = parse(Self::REFUSAL, body)?;
+        let none = Annotations::new();
+        let annotations = wire.annotations.as_ref().unwrap_or(&none);
+        names_fit(Self::REFUSAL, &wire.actor_ref, annotations)?;
+        names_fit(Self::REFUSAL, wire.actor_id.as_deref().unwrap_or_default(), annotations)?;
         let given = Some(wire.actor_ref).filter(|reference| !reference.is_empty());
         let target = match (wire.actor_id.filter(|key| !key.is_empty()), given) {
             (Some(actor_id), actor_ref) => ScaleTarget::Key { actor_id, actor_ref },
@@ -169,6 +175,8 @@ impl UpdateActor {
     pub fn parse(body: &[u8]) -> Result<Self> {
         let update: Self = parse(Self::REFUSAL, body)?;
         not_empty(Self::REFUSAL, "new_actor_ref", &update.new_actor_ref)?;
+        names_fit(Self::REFUSAL, &update.new_actor_ref, &update.annotations)?;
+        names_fit(Self::REFUSAL, update.actor_id.as_deref().unwrap_or_default(), &update.annotations)?;
         Ok(update)
     }
 }

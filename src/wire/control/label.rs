@@ -3,7 +3,10 @@
 use serde::Deserialize;
 
 use super::{not_empty, parse};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    wire::name_limits,
+};
 
 /// Labels of this prefix describe the machine and cannot be changed.
 pub const INTRINSIC_PREFIX: &str = "hostcore.";
@@ -30,7 +33,10 @@ impl PutLabel {
         let put: Self = parse("Invalid label request", body)?;
         check(&put.key)?;
         if put.key.len() + put.value.len() > MAX_LABEL_BYTES {
-            return Err(Error::limit(format!("the label '{}' is longer than {MAX_LABEL_BYTES} bytes", put.key)));
+            return Err(Error::limit(format!(
+                "the label '{}' is longer than {MAX_LABEL_BYTES} bytes",
+                name_limits::shown(&put.key)
+            )));
         }
         Ok(put)
     }
@@ -57,6 +63,7 @@ impl DeleteLabel {
 
 fn check(key: &str) -> Result<()> {
     not_empty("Invalid label request", "key", key)?;
+    name_limits::check("name of a label", key, name_limits::MAX_VALUE_NAME_BYTES)?;
     if key.starts_with(INTRINSIC_PREFIX) {
         return Err(Error::denied(format!("the label '{key}' describes the machine and cannot be changed")));
     }

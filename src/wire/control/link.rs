@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{not_empty, parse};
 use crate::{
     error::Result,
-    wire::{LinkDefinition, json::null_is_default, link::link_id, subject::check_part},
+    wire::{LinkDefinition, json::null_is_default, link::link_id, name_limits, subject::check_part},
 };
 
 /// `linkdefs.put`: the link, its identity computed whatever the client wrote.
@@ -39,6 +39,9 @@ pub fn parse_put(body: &[u8]) -> Result<LinkDefinition> {
     {
         check_part(what, value).map_err(|error| error.context(REFUSAL))?;
     }
+    name_limits::check("contract", &wire.contract_id, name_limits::MAX_CONTRACT_BYTES)
+        .and_then(|()| name_limits::check_values(&wire.values))
+        .map_err(|error| error.context(REFUSAL))?;
     Ok(LinkDefinition {
         id: link_id(&wire.actor_id, &wire.contract_id, &wire.link_name),
         actor_id: wire.actor_id,
@@ -73,6 +76,7 @@ impl DeleteLink {
             [("actor_id", &delete.actor_id), ("contract_id", &delete.contract_id), ("link_name", &delete.link_name)]
         {
             not_empty(Self::REFUSAL, name, value)?;
+            name_limits::check(name, value, name_limits::MAX_PART_BYTES).map_err(|error| error.context(Self::REFUSAL))?;
         }
         Ok(delete)
     }
@@ -110,6 +114,18 @@ mod tests {
         ] {
             let refusal = parse_put(body.as_bytes()).unwrap_err();
             assert!(refusal.text().starts_with("Invalid link definition put request"), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_link_whose_names_have_no_end_is_refused() {
+        let endless = "x".repeat(70_000);
+        for (contract, name) in [(endless.as_str(), "a"), ("wasmcloud:testy", endless.as_str())] {
+            let body = format!(
+                r#"{{"actor_id":"M","provider_id":"V","link_name":"default","contract_id":"{contract}","values":{{"{name}":"1"}}}}"#
+            );
+            let refusal = parse_put(body.as_bytes()).unwrap_err();
+            assert!(refusal.text().starts_with("Invalid link definition put request") && refusal.text().len() < 300);
         }
     }
 

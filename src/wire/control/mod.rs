@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     error::{Error, Result},
-    wire::json,
+    wire::{json, name_limits},
 };
 
 /// Free text of whoever asked for an entity, and the pairs by which they find it again.
@@ -42,6 +42,13 @@ fn parse<T: DeserializeOwned>(refusal: &str, body: &[u8]) -> Result<T> {
 /// Refuses an empty `value` for the member `name`.
 fn not_empty(refusal: &str, name: &str, value: &str) -> Result<()> {
     if value.is_empty() { Err(Error::invalid(format!("{refusal}: the member '{name}' is empty"))) } else { Ok(()) }
+}
+
+/// Refuses a reference or key, and annotations, that are too long.
+fn names_fit(refusal: &str, reference: &str, annotations: &Annotations) -> Result<()> {
+    name_limits::check("reference", reference, name_limits::MAX_REFERENCE_BYTES)
+        .and_then(|()| name_limits::check_annotations(annotations))
+        .map_err(|error| error.context(refusal))
 }
 
 #[cfg(test)]

@@ -4,10 +4,10 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use super::{Annotations, not_empty, parse};
+use super::{Annotations, names_fit, not_empty, parse};
 use crate::{
     error::{Error, Result},
-    wire::{json::null_is_default, subject::check_part},
+    wire::{json::null_is_default, name_limits, subject::check_part},
 };
 
 /// Characters of every public key.
@@ -39,6 +39,7 @@ impl LaunchProvider {
         let mut launch: Self = parse(Self::REFUSAL, body)?;
         not_empty(Self::REFUSAL, "provider_ref", &launch.provider_ref)?;
         not_empty(Self::REFUSAL, "link_name", &launch.link_name)?;
+        names_fit(Self::REFUSAL, &launch.provider_ref, &launch.annotations)?;
         check_part("link name", &launch.link_name).map_err(|error| error.context(Self::REFUSAL))?;
         launch.configuration = launch.configuration.filter(|text| !text.is_empty());
         Ok(launch)
@@ -85,10 +86,11 @@ impl StopProvider {
             return Err(Error::invalid(format!(
                 "{}: provider_ref '{}' is not a provider's public key (V and 55 more characters)",
                 Self::REFUSAL,
-                stop.provider_ref
+                name_limits::shown(&stop.provider_ref)
             )));
         }
         not_empty(Self::REFUSAL, "link_name", &stop.link_name)?;
+        names_fit(Self::REFUSAL, &stop.link_name, &stop.annotations)?;
         Ok(stop)
     }
 }

@@ -43,7 +43,26 @@ fn headers_arrive_in_lower_case_with_all_their_values() {
     let address = server.link(&[]);
     let reply = Client::connect(address)
         .ask(b"GET / HTTP/1.1\r\nhost: x\r\nX-Many: one\r\nX-MANY: two, three\r\nX-Bin: \xff\xfe\r\n\r\n");
-    assert_eq!(reply.text(), r#"["one", "two, three"] None"#);
+    // Latin-1, where it is no UTF-8.
+    assert_eq!(reply.text(), r#"["one", "two, three"] Some(["ÿþ"])"#);
+}
+
+#[test]
+fn a_header_value_beyond_ascii_arrives() {
+    let server =
+        Server::start(Settings::default(), |request, _| async move { Ok(ok(&request.header["x-name"].join("|"))) });
+    let reply = Client::connect(server.link(&[])).ask("GET / HTTP/1.1\r\nhost: x\r\nX-Name: Größe €\r\n\r\n");
+    assert_eq!(reply.text(), "Größe €");
+}
+
+#[test]
+fn a_client_that_ends_its_side_after_the_request_gets_its_answer() {
+    let server = echo();
+    let mut client = Client::connect(server.link(&[]));
+    client.send("GET /half HTTP/1.1\r\nhost: x\r\n\r\n");
+    client.socket.shutdown(std::net::Shutdown::Write).expect("it is connected");
+    assert_eq!(client.reply().expect("an answer").text(), "GET /half  ");
+    assert!(client.closed());
 }
 
 #[test]
