@@ -5,6 +5,9 @@
 //! of a compatibility layer). Where there is more than one core, worker threads run it too.
 //!
 //! It never runs blocking work: that goes to [`smol::unblock`].
+//!
+//! Every thread that this process cannot do without is started before anything else runs, and stays: where no more can be
+//! started later (`TasksMax` of the unit, a limit of the user), work waits for one of these and goes on.
 
 use std::{
     future::Future,
@@ -24,7 +27,7 @@ use std::{
 use event_listener::Event;
 use futures_util::FutureExt;
 use smol::{Executor, Task, future};
-use tokio::runtime::RuntimeMetrics;
+use tokio::runtime::{Runtime, RuntimeMetrics};
 
 static EXECUTOR: Executor<'static> = Executor::new();
 
@@ -53,6 +56,20 @@ const WORKER_STACK_BYTES: usize = 2 * 1024 * 1024;
 
 /// Blocking threads the runtime may start (host names, certificate files). One is enough: such work is rare.
 const TOKIO_BLOCKING_THREADS: usize = 1;
+
+/// How long that thread waits for more work: for ever, as far as a clock can tell. The runtime ends the process where it
+/// needs a thread and gets none.
+const TOKIO_KEEP_ALIVE: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// Threads for blocking work that are always there: for the disk, for names, and for two calls that leave for other
+/// machines meanwhile. Each costs some 20 kB of memory; more are started while they are needed and can be had.
+const KEPT_BLOCKING_THREADS: usize = 4;
+
+/// Threads that drive timers and sockets.
+const REACTOR_THREADS: usize = 1;
+
+/// Stack of a thread that only waits, bytes; rounded up by the C library where that needs more.
+const TRIAL_STACK_BYTES: usize = 64 * 1024;
 
 /// Starts `future` on the executor. Dropping the returned task cancels it; `detach` lets it run on.
 pub fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> Task<T> {
@@ -83,22 +100,81 @@ pub fn live() -> usize {
 /// # Errors
 /// The runtime or a thread could not be started.
 pub fn run<T>(workers: usize, main: impl Future<Output = T>) -> io::Result<T> {
+    run_on(start(workers)?, main)
+}
+
+fn run_on<T>(runtime: Runtime, main: impl Future<Output = T>) -> io::Result<T> {
+    // Only tests run this twice in one process; they count nothing.
+    let _ = RUNTIME.set(runtime.metrics());
+    let answering = Thread::enlist("main".to_owned()).answer_for_ever();
+    Ok(runtime.block_on(future::or(main, future::or(answering, tick_for_ever()))))
+}
+
+/// The same for a process that must go on whatever happens to the threads of this machine: all that it needs are started
+/// first, and stay.
+///
+/// # Errors
+/// The same, or the system does not start as many threads; the text says how many.
+pub fn run_reserved<T>(workers: usize, main: impl Future<Output = T>) -> io::Result<T> {
+    // The libraries below start a thread when they first need it and end the process where they get none. So this is tried
+    // with as many threads as there will be, at a moment when nothing is lost yet.
+    try_threads(workers + KEPT_BLOCKING_THREADS + TOKIO_BLOCKING_THREADS + REACTOR_THREADS)?;
+    // Starts the thread that drives timers and sockets.
+    smol::block_on(smol::Timer::after(Duration::ZERO));
+    blocking::keep(KEPT_BLOCKING_THREADS)?;
+    let runtime = start(workers)?;
+    // Its one thread starts now.
+    drop(runtime.spawn_blocking(|| ()));
+    run_on(runtime, main)
+}
+
+fn start(workers: usize) -> io::Result<Runtime> {
     for number in 0..workers {
         thread::Builder::new().name(format!("worker-{number}")).stack_size(WORKER_STACK_BYTES).spawn(move || {
             let answering = Thread::enlist(format!("worker-{number}")).answer_for_ever();
             smol::block_on(future::or(answering, EXECUTOR.run(future::pending::<()>())))
         })?;
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(TOKIO_BLOCKING_THREADS)
+        .thread_keep_alive(TOKIO_KEEP_ALIVE)
         .thread_stack_size(WORKER_STACK_BYTES)
         .enable_io()
         .enable_time()
-        .build()?;
-    // Only tests run this twice in one process; they count nothing.
-    let _ = RUNTIME.set(runtime.metrics());
-    let answering = Thread::enlist("main".to_owned()).answer_for_ever();
-    Ok(runtime.block_on(future::or(main, future::or(answering, tick_for_ever()))))
+        .build()
+}
+
+/// Whether `count` threads can be started at once.
+fn try_threads(count: usize) -> io::Result<()> {
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let held = Arc::new(Mutex::new(held));
+    let mut started = Vec::new();
+    let mut outcome = Ok(());
+    for _ in 0..count {
+        let held = held.clone();
+        // Ends when nobody holds the other side any more.
+        let wait = move || drop(held.lock().map(|held| held.recv()));
+        match thread::Builder::new().stack_size(TRIAL_STACK_BYTES).spawn(wait) {
+            Ok(thread) => started.push(thread),
+            Err(cause) => {
+                outcome = Err(io::Error::new(
+                    cause.kind(),
+                    format!(
+                        "this process needs {count} threads beside its first, and the system starts {} ({cause}): raise \
+                         TasksMax of the unit, or the limit of processes of its user (`ulimit -u`)",
+                        started.len()
+                    ),
+                ));
+                break;
+            }
+        }
+    }
+    drop(hold);
+    for thread in started {
+        // They do nothing that could fail.
+        let _ = thread.join();
+    }
+    outcome
 }
 
 impl Thread {

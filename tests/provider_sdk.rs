@@ -199,7 +199,8 @@ fn count_until(
 fn a_counter_on_kvredis_loses_nothing_and_a_killed_host_leaves_nothing() {
     block_on(async {
         let mut redis = RedisServer::start();
-        let mut stage = Stage::start(&[]).await;
+        let rules = redis.rule();
+        let mut stage = Stage::start(&[("WASMCLOUD_PROVIDER_RULES", &rules)]).await;
         let binary = read(Path::new(env!("CARGO_BIN_EXE_kvredis")));
         let reference = stage.archive("kvredis", KEY_VALUE, &binary);
         let key = provider::key("kvredis");

@@ -73,6 +73,8 @@ async fn counts_through_a_power_cut(
     gone: impl FnOnce(),
 ) {
     let redis = RedisServer::start();
+    let rules = redis.rule();
+    let settings = &[settings, &[("WASMCLOUD_PROVIDER_RULES", &*rules)]].concat()[..];
     let mut board = sandbox.run_again(settings);
     board.wait_for("connected to NATS");
     let control = control_client(nats).await;

@@ -9,7 +9,7 @@ use crate::{
     host::Host,
     lattice::{Endpoint, Login},
     log,
-    provider::{Settings, rules::Rules, settings::Nats},
+    provider::{Settings, layers::Kernel, rules::Rules, settings::Nats},
 };
 
 /// The program itself, whatever happens to the file it was started from: an update in place must not change what supervises.
@@ -49,7 +49,7 @@ pub fn settings(config: &Config, host: &Host, cluster: KeyPair, issuers: Vec<Str
         environment: providers.environment,
         confinement: providers.confinement,
         rules: Rules::parse(&providers.rules)?,
-        landlock_missing: false,
+        kernel: Kernel::default(),
         cgroup: None,
         legacy_archives: providers.legacy_archives,
         restarts: providers.restarts,

@@ -96,7 +96,7 @@ fn start(args: Args, config: Config) -> Result<()> {
         curtain::open()?;
     }
     heap::configure();
-    task::run(config.workers, serve(config, args)).context(Kind::Internal, "cannot start the main loop")?
+    task::run_reserved(config.workers, serve(config, args)).context(Kind::Internal, "cannot start the main loop")?
 }
 
 /// What may run here by the settings.

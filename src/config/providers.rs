@@ -6,7 +6,13 @@ use super::{Secret, Values};
 use crate::{
     claims::{KeyPair, PublicKey, Role},
     error::{Error, Result},
-    provider::{confine::Confinement, credentials::Minting, environment::Filter, rules::Rules},
+    provider::{
+        confine::Confinement,
+        credentials::Minting,
+        environment::Filter,
+        layers::{self, Mode},
+        rules::Rules,
+    },
 };
 
 /// What providers as processes are held to.
@@ -55,10 +61,13 @@ impl Providers {
     pub(super) fn read(values: &Values<'_>) -> Self {
         Self {
             confinement: Confinement {
+                mode: Mode::parse(values.text(layers::SETTING)),
                 landlock: values.flag("WASMCLOUD_PROVIDER_LANDLOCK"),
                 memory_bytes: values.number("WASMCLOUD_PROVIDER_MEMORY_BYTES"),
                 files: values.number("WASMCLOUD_PROVIDER_FILES"),
                 processes: values.number("WASMCLOUD_PROVIDER_PROCESSES"),
+                disk_bytes: values.number("WASMCLOUD_PROVIDER_DISK_BYTES"),
+                disk_files: values.number("WASMCLOUD_PROVIDER_DISK_FILES"),
                 ..Confinement::default()
             },
             rules: values.list(Rules::SETTING),

@@ -13,7 +13,7 @@ use crate::{
     claims::{Role, invocation, issuer},
     host::{follow, health},
     lattice::{backoff, outbox, settings as lattice},
-    provider::{confine, credentials, rules::Rules, settings as provider},
+    provider::{confine, credentials, layers, rules::Rules, settings as provider, watch},
     store, task,
     web::socket,
 };
@@ -652,7 +652,7 @@ pub static SETTINGS: &[Setting] = &[
         "",
         Kind::Bytes { min: 0, max: 1 << 40 },
         Default::Number(|| confine::MEMORY_BYTES),
-        "Writable memory of one provider process; 0 is no limit",
+        "Memory of one provider and all it started; 0 is no limit",
     ),
     setting(
         "WASMCLOUD_PROVIDER_FILES",
@@ -666,7 +666,28 @@ pub static SETTINGS: &[Setting] = &[
         "",
         Kind::Count { min: 0, max: 1_000_000 },
         Default::Number(|| confine::PROCESSES),
-        "Processes and threads that the user of provider processes may have, the host's own among them; root has no such limit; 0 is none",
+        "Processes and threads of one provider; 0 is no limit",
+    ),
+    setting(
+        "WASMCLOUD_PROVIDER_DISK_BYTES",
+        "",
+        Kind::Bytes { min: 0, max: 1 << 40 },
+        Default::Number(|| watch::DISK_BYTES),
+        "What one provider may keep in its directory; one that keeps more is ended; 0 is no limit",
+    ),
+    setting(
+        "WASMCLOUD_PROVIDER_DISK_FILES",
+        "",
+        Kind::Count { min: 0, max: 1_000_000_000 },
+        Default::Number(|| watch::DISK_FILES),
+        "How many files and directories one provider may keep there; 0 is no limit",
+    ),
+    setting(
+        layers::SETTING,
+        "",
+        Kind::Choice(layers::Mode::WORDS),
+        Default::Text("best"),
+        "Confinement of provider processes to their own files, the TCP ports of the NATS server and their rules, harmless system calls and code that is not written at run time: `required` runs none that this kernel cannot confine so, `best` does what the kernel can, `off` leaves it out",
     ),
     setting(
         "WASMCLOUD_PROVIDER_LANDLOCK",
@@ -680,7 +701,7 @@ pub static SETTINGS: &[Setting] = &[
         "",
         Kind::List,
         UNSET,
-        "What provider processes may beyond that: `read=/PATH`, `write=/PATH`, `memory=64M`, `files=N`, `processes=N`, `landlock=off`; for one provider `V…:NAME=VALUE`",
+        "What provider processes may beyond that: `read=/PATH`, `write=/PATH`, `memory=64M`, `files=N`, `processes=N`, `disk=256M`, `inodes=N`, `connect=PORT` or `connect=any` (TCP), `jit=on` (write code), `landlock=off`, `seccomp=off`; for one provider `V…:NAME=VALUE`",
     ),
     setting(
         "WASMCLOUD_PROVIDER_NATS_ACCOUNT_SEED",

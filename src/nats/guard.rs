@@ -4,7 +4,7 @@
 //! that fails, the library's connection is closed at once and the reason kept for whoever tells it.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    net::{SocketAddr, SocketAddrV4},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -25,7 +25,7 @@ use super::{
     dial::{self, Manner, Reached},
     flow::Flow,
     info::Info,
-    peer,
+    loopback, peer,
     pool::Pool,
     relay::{Down, End, LeftOut, Relay, Up},
 };
@@ -106,7 +106,7 @@ impl Guard {
     pub async fn open(settings: Settings) -> Result<Self> {
         let refused = "cannot listen on 127.0.0.1, where the NATS client of this process connects to: the loopback \
                        interface must be up and this process may open sockets";
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context(Kind::Unavailable, refused)?;
+        let listener = loopback::listen().await.context(Kind::Unavailable, refused)?;
         let SocketAddr::V4(address) = listener.local_addr().context(Kind::Unavailable, refused)? else {
             return Err(Error::internal("a socket bound to an IPv4 address has another"));
         };

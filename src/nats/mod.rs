@@ -15,6 +15,7 @@ mod dial;
 mod flow;
 mod guard;
 mod info;
+mod loopback;
 mod peer;
 mod pool;
 mod relay;
@@ -29,6 +30,7 @@ mod scanner_tests;
 
 pub use flow::{Flow, Reader};
 pub use guard::{Guard, Settings};
+pub use loopback::RELAY_PORTS;
 pub use pool::Target;
 
 /// How the line to a server is kept private; files are read anew for each connection.

@@ -2,10 +2,11 @@
 //!
 //! `latticed __confine JSON BINARY` is started by the supervisor, sets everything on itself with plain system calls and then
 //! executes the binary in its place. So no code runs between a fork and an exec, and what could not be set stops the start:
-//! a provider never runs with less confinement than its settings ask for.
+//! a provider never runs with less than the [`Layers`] that were chosen for it.
 
 use std::{
     ffi::{OsStr, OsString},
+    fs,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
@@ -15,12 +16,20 @@ use std::{
 
 use rustix::{
     io::Errno,
-    process::{Pid, Resource, Rlimit, Signal, getppid, set_parent_process_death_signal, setrlimit, setsid},
+    process::{Pid, Resource, Rlimit, Signal, getpid, getppid, set_parent_process_death_signal, setrlimit, setsid},
     thread::set_no_new_privs,
 };
 use serde::{Deserialize, Serialize};
 
-use super::{cgroup, descriptors, orders::Orders};
+use super::{
+    cgroup, descriptors,
+    landlock::{self, Reach},
+    layers::{Layers, Mode},
+    new_code,
+    orders::Orders,
+    seccomp::{self, Wanted},
+    tasks, watch,
+};
 use crate::error::{Error, Result};
 
 /// First argument of this helper.
@@ -45,8 +54,13 @@ pub const MEMORY_BYTES: u64 = 512 << 20;
 /// Open files of one provider unless set otherwise; the usual soft limit of a session is a quarter of it.
 pub const FILES: u64 = 4096;
 
-/// Processes and threads unless set otherwise. The kernel counts all of the user's, the host's own included, and root's never.
-pub const PROCESSES: u64 = 1024;
+/// Processes and threads of one provider unless set otherwise. A provider in Rust or Go has a dozen; seven such limits and the
+/// host's own fit the `TasksMax` of the unit.
+pub const PROCESSES: u64 = 64;
+
+/// What the kernel adds when it looks for a process to end because memory is short, in thousandths of the memory there is:
+/// providers go before the host and its supervisors, and before what else the machine runs. A process cannot lower it again.
+const OOM_SCORE: i32 = 800;
 
 /// What a provider may use and reach.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,14 +69,47 @@ pub struct Confinement {
     pub memory_bytes: u64,
     /// Open files; 0 is no limit.
     pub files: u64,
-    /// Processes and threads of its user; 0 is no limit.
+    /// Processes and threads; 0 is no limit.
     pub processes: u64,
-    /// Whether it sees only its part of the file system; never where the kernel cannot.
+    /// What its directory may hold, bytes; 0 is no limit.
+    pub disk_bytes: u64,
+    /// How many files its directory may hold; 0 is no limit.
+    pub disk_files: u64,
+    /// What happens where the kernel cannot do the rest.
+    pub mode: Mode,
+    /// Whether it sees only its part of the file system, and of what is outside of it neither processes nor sockets.
     pub landlock: bool,
+    /// Whether its system calls are filtered.
+    pub seccomp: bool,
+    /// Whether it may write code and execute it, as just-in-time compilers do.
+    pub jit: bool,
+    /// Where it may connect to over TCP; with `landlock` only.
+    pub connect: Connect,
     /// What it may read besides.
     pub read: Vec<PathBuf>,
     /// What it may read and write besides.
     pub write: Vec<PathBuf>,
+}
+
+/// Where a provider may connect to over TCP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Connect {
+    /// To these ports.
+    Ports(Vec<u16>),
+    /// To any.
+    Anywhere,
+}
+
+impl Connect {
+    /// Adds a port.
+    pub fn allow(&mut self, port: u16) {
+        if let Connect::Ports(ports) = self
+            && !ports.contains(&port)
+        {
+            ports.push(port);
+        }
+    }
 }
 
 impl Default for Confinement {
@@ -71,7 +118,13 @@ impl Default for Confinement {
             memory_bytes: MEMORY_BYTES,
             files: FILES,
             processes: PROCESSES,
+            disk_bytes: watch::DISK_BYTES,
+            disk_files: watch::DISK_FILES,
+            mode: Mode::Best,
             landlock: true,
+            seccomp: true,
+            jit: false,
+            connect: Connect::Ports(Vec::new()),
             read: Vec::new(),
             write: Vec::new(),
         }
@@ -83,12 +136,12 @@ impl Confinement {
     pub fn words(&self) -> String {
         let limit = |what: &str, limit: u64| if limit == 0 { String::new() } else { format!(", {limit} {what}") };
         let memory = if self.memory_bytes == 0 { String::new() } else { format!(", {} MiB", self.memory_bytes >> 20) };
-        let files = if self.landlock { "own files (Landlock)" } else { "all files of its user" };
         format!(
-            "own session, no new privileges, {files}{memory}{}{}",
+            "own session, no new privileges{memory}{}{}",
             limit("open files", self.files),
             limit("processes", self.processes)
-        )
+        ) + &if self.disk_bytes == 0 { String::new() } else { format!(", {} MiB on disk", self.disk_bytes >> 20) }
+            + &limit("files on disk", self.disk_files)
     }
 }
 
@@ -101,6 +154,10 @@ struct Task {
     directory: PathBuf,
     /// Its control group.
     cgroup: Option<PathBuf>,
+    /// What is in force for it.
+    layers: Layers,
+    /// Processes and threads of the host, which it may not signal.
+    protected: Vec<i32>,
 }
 
 /// The command that becomes the binary of `orders`, confined as they say and ended by the kernel when the process `supervisor` ends.
@@ -110,6 +167,8 @@ pub(super) fn command(orders: &Orders, supervisor: Pid) -> Result<Command> {
         supervisor: supervisor.as_raw_nonzero().get(),
         directory: orders.directory.clone(),
         cgroup: orders.cgroup.clone(),
+        layers: orders.layers,
+        protected: orders.protected.clone(),
     };
     let task = serde_json::to_string(&task).map_err(|cause| Error::internal(format!("a confinement: {cause}")))?;
     let mut command = Command::new("/proc/self/exe");
@@ -147,11 +206,14 @@ fn confine(task: &Task, binary: &Path) -> Result<()> {
     if getppid() != Pid::from_raw(task.supervisor) {
         return Err(Error::unavailable("the supervisor is gone"));
     }
-    let Confinement { memory_bytes, files, processes, landlock, ref read, ref write } = task.confinement;
+    go_first_when_memory_is_short()
+        .map_err(|cause| Error::internal(format!("cannot be marked to go first: {cause}")))?;
+    let Confinement { memory_bytes, files, processes, ref connect, ref read, ref write, .. } = task.confinement;
     for (resource, limit, what) in [
         (Resource::Data, memory_bytes, "limit its memory"),
         (Resource::Nofile, files, "limit its open files"),
-        (Resource::Nproc, processes, "limit its processes"),
+        // The kernel counts all of the user's, the host's own included.
+        (Resource::Nproc, tasks::user_limit(processes), "limit its processes"),
     ] {
         if limit > 0 {
             limit_to(resource, limit).map_err(failed(what))?;
@@ -165,14 +227,36 @@ fn confine(task: &Task, binary: &Path) -> Result<()> {
     limit_to(Resource::Core, 0).map_err(failed("forbid core dumps"))?;
     set_no_new_privs(true).map_err(failed("give up new privileges"))?;
     descriptors::close_on_exec().map_err(|cause| Error::internal(format!("cannot close open files: {cause}")))?;
-    if landlock {
-        match super::landlock::confine(binary, &task.directory, read, write) {
-            Ok(true) => {}
-            Ok(false) => return Err(Error::internal("the kernel has no Landlock, which was there a moment ago")),
-            Err(cause) => return Err(Error::internal(format!("cannot confine it to its own files: {cause}"))),
-        }
+    let layers = &task.layers;
+    let ports = match connect {
+        Connect::Ports(ports) => &ports[..],
+        Connect::Anywhere => &[],
+    };
+    landlock::confine(layers, &Reach { binary, own: &task.directory, read, write, ports })
+        .map_err(|cause| Error::internal(format!("cannot confine it with Landlock: {cause}")))?;
+    if layers.code_by_switch {
+        new_code::forbid().map_err(|cause| Error::internal(format!("cannot forbid it to write code: {cause}")))?;
+    }
+    if layers.syscalls {
+        // Last: what is refused from here on includes what was done above.
+        let mut protected = task.protected.clone();
+        protected.push(task.supervisor);
+        seccomp::apply(&Wanted {
+            own: getpid().as_raw_pid(),
+            protected: if layers.scopes { &[] } else { &protected },
+            no_new_code: layers.code_by_filter,
+            tcp: layers.tcp,
+            visible: layers.files,
+        })?;
     }
     Ok(())
+}
+
+/// Raises what the kernel adds for this process, unless it is higher already.
+fn go_first_when_memory_is_short() -> std::io::Result<()> {
+    const FILE: &str = "/proc/self/oom_score_adj";
+    let now = fs::read_to_string(FILE)?.trim().parse::<i32>().unwrap_or(0);
+    if now < OOM_SCORE { fs::write(FILE, OOM_SCORE.to_string()) } else { Ok(()) }
 }
 
 /// Sets both limits, as far as those in force allow: nobody may raise a hard limit.

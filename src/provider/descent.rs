@@ -3,7 +3,10 @@
 //! A process may keep others of its user out of `/proc/PID` (`PR_SET_DUMPABLE`), and where `/proc` is mounted with `hidepid`
 //! (`ProtectProc=invisible` of the packaged unit) it is then not even listed: nothing here takes *not there* for *gone*.
 
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use rustix::{
     io::Errno,
@@ -65,6 +68,45 @@ pub fn children() -> Vec<Pid> {
     found.into_iter().filter_map(Pid::from_raw).collect()
 }
 
+/// Every process below this one, however deep; not this one itself. While processes come and go it may miss some.
+pub fn below() -> Vec<i32> {
+    let own = getpid().as_raw_pid();
+    with_all_below(&[own]).into_iter().filter(|id| *id != own).collect()
+}
+
+/// `roots`, and every process below them, likewise.
+pub fn with_all_below(roots: &[i32]) -> Vec<i32> {
+    let (mut found, mut ahead): (BTreeSet<i32>, Vec<i32>) = (roots.iter().copied().collect(), roots.to_vec());
+    let mut listed = false;
+    while let Some(at) = ahead.pop() {
+        for thread in fs::read_dir(format!("/proc/{at}/task")).into_iter().flatten().flatten() {
+            let Ok(children) = fs::read_to_string(thread.path().join("children")) else { continue };
+            listed = true;
+            let children = children.split_ascii_whitespace().filter_map(|id| id.parse::<i32>().ok());
+            ahead.extend(children.filter(|child| found.insert(*child)));
+        }
+    }
+    // Not all kernels are built with those lists.
+    if listed { found.into_iter().collect() } else { by_parents(roots) }
+}
+
+fn by_parents(roots: &[i32]) -> Vec<i32> {
+    let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        if let Sight::Seen { parent, .. } = look(id) {
+            children.entry(parent).or_default().push(id);
+        }
+    }
+    let (mut found, mut ahead) = (roots.to_vec(), roots.to_vec());
+    while let Some(at) = ahead.pop() {
+        let below = children.remove(&at).unwrap_or_default();
+        found.extend(&below);
+        ahead.extend(below);
+    }
+    found
+}
+
 /// The session of this process; 0 where it began outside of this PID namespace.
 pub fn own_session() -> i32 {
     // By way of a thread, which is in the same one: emulators of other processors make up what a process reads of itself.
@@ -83,6 +125,29 @@ mod tests {
         assert_eq!(read("12 (a) R 1 2) S 7 8 9 0 -1 4194304"), Some((7, 9)));
         assert_eq!(read("12 (sh) S 7"), None);
         assert_eq!(read(""), None);
+    }
+
+    #[test]
+    fn what_is_below_is_found_by_either_way() {
+        let mut shell = Command::new("sh").args(["-c", "sleep 1000 & wait"]).spawn().unwrap();
+        let id = i32::try_from(shell.id()).unwrap();
+        let own = getpid().as_raw_pid();
+        let grandchild = || {
+            let listed = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+            listed.split_ascii_whitespace().next().and_then(|id| id.parse::<i32>().ok())
+        };
+        let sleeper = loop {
+            match grandchild() {
+                Some(found) => break found,
+                None => std::thread::sleep(std::time::Duration::from_millis(5)),
+            }
+        };
+        assert!(!below().contains(&own));
+        for found in [below(), by_parents(&[own])] {
+            assert!(found.contains(&id) && found.contains(&sleeper), "{found:?}");
+        }
+        let _ = rustix::process::kill_process(Pid::from_raw(sleeper).unwrap(), rustix::process::Signal::KILL);
+        shell.wait().unwrap();
     }
 
     #[test]

@@ -2,14 +2,19 @@
 //!
 //! A provider reads and executes what the system installed, reads what name resolution and TLS need, and writes into its own
 //! directory; everything else is as if it were not there, the host's state and configuration first of all. A process of such
-//! a domain also cannot look into processes outside of it, and on newer kernels not signal them.
+//! a domain also cannot look into processes outside of it. On newer kernels it cannot signal them, nor reach their abstract
+//! sockets, and connects over TCP only to the ports it was given: that of the NATS server, those of its rules, and
+//! [`RELAY_PORTS`]. Listening is not restricted: serving is what many providers are for.
 
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
-    RulesetStatus, Scope, path_beneath_rules,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, path_beneath_rules,
 };
+
+use super::layers::Layers;
+use crate::nats::RELAY_PORTS;
 
 /// Rights that are handled: those of Linux 6.2. Older kernels handle fewer of them, and what they do not know they allow.
 const RIGHTS: ABI = ABI::V3;
@@ -54,27 +59,77 @@ const READABLE: [&str; 29] = [
 /// Devices that every program expects.
 const DEVICES: [&str; 6] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
 
-/// Whether this kernel has it.
-pub fn is_there() -> bool {
-    Ruleset::default()
-        .set_compatibility(CompatLevel::HardRequirement)
-        .handle_access(AccessFs::from_all(ABI::V1))
-        .and_then(Ruleset::create)
-        .is_ok()
+/// A set that fails where the kernel does not have all that it handles.
+fn strict() -> Ruleset {
+    Ruleset::default().set_compatibility(CompatLevel::HardRequirement)
 }
 
-/// Confines this process, for ever, to `binary`, `own` and what else `read` and `write` name. Paths that do not exist are
-/// passed over. Whether the kernel took it.
+/// Whether this kernel has rules for files.
+pub fn has_files() -> bool {
+    strict().handle_access(AccessFs::from_all(ABI::V1)).and_then(Ruleset::create).is_ok()
+}
+
+/// Whether this kernel has rules for TCP.
+pub fn has_tcp() -> bool {
+    strict().handle_access(AccessNet::ConnectTcp).and_then(Ruleset::create).is_ok()
+}
+
+/// Whether this kernel has scopes for signals and abstract sockets.
+pub fn has_scopes() -> bool {
+    strict().scope(Scope::Signal | Scope::AbstractUnixSocket).and_then(Ruleset::create).is_ok()
+}
+
+/// What one process may reach.
+pub struct Reach<'a> {
+    /// Its program.
+    pub binary: &'a Path,
+    /// Its directory.
+    pub own: &'a Path,
+    /// What it may read besides.
+    pub read: &'a [PathBuf],
+    /// What it may read and write besides.
+    pub write: &'a [PathBuf],
+    /// The ports it may connect to.
+    pub ports: &'a [u16],
+}
+
+/// Confines this process, for ever, to `reach`, with those of `layers` that are Landlock's. Paths that do not exist are passed
+/// over.
 ///
 /// # Errors
-/// The kernel has Landlock and refuses.
-pub fn confine(binary: &Path, own: &Path, read: &[PathBuf], write: &[PathBuf]) -> Result<bool, RulesetError> {
+/// The kernel does not have one of them, or refuses.
+pub fn confine(layers: &Layers, reach: &Reach<'_>) -> Result<(), RulesetError> {
+    if layers.tcp || layers.scopes {
+        let mut set = strict();
+        if layers.tcp {
+            set = set.handle_access(AccessNet::ConnectTcp)?;
+        }
+        if layers.scopes {
+            set = set.scope(Scope::Signal | Scope::AbstractUnixSocket)?;
+        }
+        let mut set = set.create()?;
+        if layers.tcp {
+            let ports = reach.ports.iter().copied().chain(RELAY_PORTS);
+            set = set.add_rules(ports.map(|port| Ok::<_, RulesetError>(NetPort::new(port, AccessNet::ConnectTcp))))?;
+        }
+        set.restrict_self()?;
+    }
+    if layers.files {
+        confine_files(reach)?;
+    }
+    Ok(())
+}
+
+fn confine_files(reach: &Reach<'_>) -> Result<(), RulesetError> {
+    let Reach { binary, own, read, write, .. } = *reach;
     let execute: BitFlags<AccessFs> = AccessFs::from_read(RIGHTS);
     let readable = execute & !BitFlags::from(AccessFs::Execute);
     let writable = AccessFs::from_all(RIGHTS) & !BitFlags::from(AccessFs::Execute);
     let status = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(ABI::V1))?
+        .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(RIGHTS))?
-        .scope(Scope::Signal)?
         .create()?
         .add_rules(path_beneath_rules(PROGRAMS, execute))?
         .add_rules(path_beneath_rules([binary], execute))?
@@ -84,5 +139,6 @@ pub fn confine(binary: &Path, own: &Path, read: &[PathBuf], write: &[PathBuf]) -
         .add_rules(path_beneath_rules([own], writable))?
         .add_rules(path_beneath_rules(write, writable))?
         .restrict_self()?;
-    Ok(status.ruleset != RulesetStatus::NotEnforced)
+    debug_assert_ne!(status.ruleset, RulesetStatus::NotEnforced, "the first right was a hard requirement");
+    Ok(())
 }

@@ -9,8 +9,10 @@
 //! * [`environment`]: what of this host's environment a provider sees; what it is told is [`crate::wire::host_data`].
 //! * [`process`]: one process from start to end: readiness, links, health, shutdown. The host's side of [`supervisor`],
 //!   which runs in a process of its own and sees to it that nothing outlives the host; the words between them are [`orders`].
+//! * [`watch`] and `usage`: what the supervisor looks at while the provider runs: memory, tasks, disk.
 //! * `supervisors`: which processes are providers', told by whom they descend from.
-//! * [`confine`]: what a process takes from itself right before it becomes the provider.
+//! * [`confine`]: what a process takes from itself right before it becomes the provider; [`layers`] says which of that the
+//!   kernel has, `landlock`, `seccomp` and `new_code` are the layers.
 //!
 //! It implements what `host` asks of it ([`crate::host::Processes`]), and reaches the lattice only through
 //! [`crate::host::Uplink`]. It never runs anything but the binary that a checked token vouches for, never a shell, and never
@@ -24,15 +26,22 @@ mod descriptors;
 pub mod environment;
 pub mod health;
 mod landlock;
+pub mod layers;
+mod new_code;
 pub mod orders;
 mod output;
 mod places;
 pub mod process;
+mod process_tree;
 pub mod rules;
+mod seccomp;
 pub mod settings;
 pub mod shelf;
 pub mod supervisor;
 mod supervisors;
+pub mod tasks;
+mod usage;
+pub mod watch;
 
 use std::{collections::BTreeSet, ffi::OsString, process::ExitCode, sync::Arc};
 
@@ -44,6 +53,7 @@ use crate::{
     host::{BoxFuture, Capability, ProcessStart, Processes, ProviderName},
     log,
 };
+use layers::{Kernel, Layers};
 use places::Places;
 use shelf::Shelf;
 use supervisors::Supervisors;
@@ -68,13 +78,12 @@ pub struct Providers {
 impl Providers {
     /// Nothing runs yet. Only for the program itself: orphans below this process become its children.
     pub fn new(mut settings: Settings) -> Arc<Self> {
-        if settings.confinement.landlock && !landlock::is_there() {
-            log::warn!(
-                "this kernel has no Landlock: provider processes can read what their user can, this host's state among it"
-            );
-            settings.landlock_missing = true;
+        settings.kernel = Kernel::probe();
+        let (_, missing) = Layers::choose(&settings.confinement, settings.kernel);
+        if !missing.is_empty() {
+            log::warn!("this kernel cannot confine these of provider processes: {}", missing.join(", "));
         }
-        settings.cgroup = cgroup::delegated();
+        settings.cgroup = cgroup::prepare();
         let shelf = Shelf::new(settings.directory.join("bin"));
         let places = Places::new(settings.directory.join("run"));
         Arc::new(Self { settings: Arc::new(settings), shelf, places, supervisors: Supervisors::adopting() })

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::confine::Confinement;
+use super::{confine::Confinement, layers::Layers, watch::Limits};
 
 /// Longest line, bytes. The longest holds the host data of a provider with every link a host keeps (4096 of about 600 bytes
 /// in base64), and room above. A longer one is refused.
@@ -24,6 +24,12 @@ pub struct Orders {
     pub host_data: String,
     /// What it may use and reach.
     pub confinement: Confinement,
+    /// What the supervisor watches.
+    pub limits: Limits,
+    /// Which layers of it are in force.
+    pub layers: Layers,
+    /// Processes and threads of the host, which it may not signal.
+    pub protected: Vec<i32>,
     /// The control group it is put into, which ends with it.
     pub cgroup: Option<PathBuf>,
 }
@@ -50,6 +56,11 @@ pub enum Report {
         /// Why.
         reason: String,
     },
+    /// It was ended, because it used more than it may.
+    Over {
+        /// What, and how much.
+        reason: String,
+    },
     /// It ended.
     Ended {
         /// Its exit status, unless a signal ended it.
@@ -64,7 +75,7 @@ impl Report {
     pub fn words(&self) -> String {
         match self {
             Report::Started { process_id } => format!("runs as process {process_id}"),
-            Report::Failed { reason } => reason.clone(),
+            Report::Failed { reason } | Report::Over { reason } => reason.clone(),
             Report::Ended { status: Some(status), .. } if *status == super::confine::CANNOT_CONFINE => {
                 format!("exited with status {status}: it could not be confined as its settings ask, see the log above")
             }

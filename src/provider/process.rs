@@ -22,15 +22,15 @@ use smol::{
 
 use super::{
     cgroup,
-    confine::Confinement,
     credentials::{Credentials, Described},
-    failed,
     health::Answer,
+    layers::Layers,
     orders::{self, MAX_LINE_BYTES, Orders, Report},
     output,
     settings::{Nats, Settings},
     supervisor,
     supervisors::{Enlisted, Supervisors},
+    watch::Limits,
 };
 use crate::{
     error::{Context, Error, Kind, Result},
@@ -72,6 +72,13 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 /// comes first would be ignored as known and then taken away.
 const LINK_PAUSE: Duration = Duration::from_millis(100);
 
+/// The port of a NATS server whose URL names none.
+const NATS_PORT: u16 = 4222;
+
+/// Most threads of the host that a provider's filter names, where the kernel does not confine signals otherwise: each takes
+/// some of the 4096 instructions of a filter. The host has a dozen; its own number comes first.
+const MAX_PROTECTED: usize = 100;
+
 /// A probe's body, as the most widely used host sends it; providers ignore it.
 const PROBE: &[u8] = b"\x81\xabplaceholder\xc3";
 
@@ -86,7 +93,8 @@ pub struct Process {
     link_name: String,
     contract_id: String,
     process_id: i32,
-    confinement: Confinement,
+    /// How it is confined, for people.
+    confined: String,
     has_group: bool,
     uplink: Arc<dyn Uplink>,
     watcher: Watcher,
@@ -137,16 +145,21 @@ impl Process {
     ) -> Result<Arc<Self>> {
         let desired = &start.desired;
         let mut confinement = settings.rules.apply(&desired.public_key, &settings.confinement);
-        confinement.landlock &= !settings.landlock_missing;
         let nats = login(&settings, &start)?;
+        // What the host tells it to connect to it may.
+        for url in std::iter::once(&nats.url).chain(&settings.telemetry.1) {
+            port_of(url).into_iter().for_each(|port| confinement.connect.allow(port));
+        }
+        let (layers, missing) = Layers::require(&confinement, settings.kernel)?;
+        let confined = format!("{}, {}", confinement.words(), layers.words(&confinement, &missing));
         let mut supervisor = Supervisor { child: None, group: None };
-        supervisor.group = match &settings.cgroup {
-            Some(base) => Some(
-                cgroup::make(base, &format!("provider-{}", start.instance_id), &confinement)
-                    .map_err(|cause| failed(format!("cannot make a control group below {}", base.display()), &cause))?,
-            ),
-            None => None,
+        let group = settings.cgroup.as_ref().map(|base| cgroup::make(base, &start.instance_id, &confinement));
+        let group = group.transpose()?;
+        let limits = match &group {
+            Some(group) => Limits::of(&confinement, group.keeps_memory, group.keeps_tasks),
+            None => Limits::of(&confinement, false, false),
         };
+        supervisor.group = group.map(|group| group.path);
         let orders = Orders {
             environment: settings.environment.of(
                 &desired.public_key,
@@ -156,7 +169,10 @@ impl Process {
                     .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
             ),
             host_data: host_data(&settings, &nats, &start).to_line()?,
-            confinement: confinement.clone(),
+            limits,
+            layers,
+            protected: own_threads(),
+            confinement,
             cgroup: supervisor.group.clone(),
             binary,
             directory,
@@ -203,7 +219,7 @@ impl Process {
             link_name: desired.link_name.clone(),
             contract_id: desired.contract_id.clone(),
             process_id,
-            confinement,
+            confined,
             has_group: supervisor.group.is_some(),
             uplink: start.uplink,
             watcher: start.watcher,
@@ -491,7 +507,7 @@ impl Capability for Process {
     fn detail(&self) -> String {
         let login = if self.settings.minting.is_some() { "; a NATS login of its own" } else { "" };
         let group = if self.has_group { ", own control group" } else { "" };
-        format!("process {}: {}{group}{login}", self.process_id, self.confinement.words())
+        format!("process {}: {}{group}{login}", self.process_id, self.confined)
     }
 
     fn originates(&self) -> bool {
@@ -523,6 +539,28 @@ fn login(settings: &Settings, start: &ProcessStart) -> Result<Nats> {
     };
     let Credentials { jwt, seed } = minting.mint(&subjects, &described, (settings.clock)())?;
     Ok(Nats { jwt, seed, ..settings.nats.clone() })
+}
+
+/// The port that `url` leads to.
+fn port_of(url: &str) -> Option<u16> {
+    let (scheme, rest) = url.split_once("://")?;
+    let place = rest.split(['/', '?', '#']).next()?.rsplit('@').next()?;
+    let usual = match scheme {
+        "http" => 80,
+        "https" => 443,
+        _ => NATS_PORT,
+    };
+    // The last colon, unless it is inside of an IPv6 address.
+    let port = place.rsplit_once(':').filter(|(_, port)| !port.contains(']'));
+    port.map_or(Some(usual), |(_, port)| port.parse().ok())
+}
+
+/// This process and its threads.
+fn own_threads() -> Vec<i32> {
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let own = rustix::process::getpid().as_raw_pid();
+    let threads = threads.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|id| *id != own);
+    std::iter::once(own).chain(threads).take(MAX_PROTECTED).collect()
 }
 
 /// What the provider is told. It holds seeds: it goes into a pipe and nowhere else.
@@ -667,6 +705,21 @@ async fn within<T>(patience: Duration, future: impl Future<Output = T>) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_port_of_a_url_is_found() {
+        for (url, port) in [
+            ("nats://127.0.0.1:4333", Some(4333)),
+            ("tls://hub", Some(4222)),
+            ("nats://[::1]:99", Some(99)),
+            ("nats://[::1]", Some(4222)),
+            ("https://user:pw@otel.example/v1", Some(443)),
+            ("http://otel:4317", Some(4317)),
+            ("no url", None),
+        ] {
+            assert_eq!(port_of(url), port, "{url}");
+        }
+    }
 
     #[test]
     fn a_start_that_fails_leaves_neither_control_group_nor_process() {

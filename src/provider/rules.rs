@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::confine::Confinement;
+use super::confine::{Confinement, Connect};
 use crate::error::{Error, Result};
 
 /// Rules, in the order they were written; later ones win.
@@ -21,7 +21,12 @@ enum Change {
     Memory(u64),
     Files(u64),
     Processes(u64),
+    Disk(u64),
+    Inodes(u64),
     Landlock(bool),
+    Seccomp(bool),
+    Jit(bool),
+    Connect(Option<u16>),
     Read(PathBuf),
     Write(PathBuf),
 }
@@ -47,7 +52,13 @@ impl Rules {
                 Change::Memory(bytes) => confinement.memory_bytes = *bytes,
                 Change::Files(count) => confinement.files = *count,
                 Change::Processes(count) => confinement.processes = *count,
+                Change::Disk(bytes) => confinement.disk_bytes = *bytes,
+                Change::Inodes(count) => confinement.disk_files = *count,
                 Change::Landlock(on) => confinement.landlock = *on,
+                Change::Seccomp(on) => confinement.seccomp = *on,
+                Change::Jit(on) => confinement.jit = *on,
+                Change::Connect(Some(port)) => confinement.connect.allow(*port),
+                Change::Connect(None) => confinement.connect = Connect::Anywhere,
                 Change::Read(path) => confinement.read.push(path.clone()),
                 Change::Write(path) => confinement.write.push(path.clone()),
             }
@@ -61,7 +72,7 @@ impl Rule {
         let refused = |why: &str| {
             Error::config(format!(
                 "{}: the rule '{text}' cannot be used: {why}; write NAME=VALUE or V…:NAME=VALUE with a name of memory, \
-                 files, processes, landlock, read, write",
+                 files, processes, disk, inodes, connect, landlock, seccomp, jit, read, write",
                 Rules::SETTING
             ))
         };
@@ -76,15 +87,24 @@ impl Rule {
             true => Ok(PathBuf::from(value)),
             false => Err(refused("the value is no full path")),
         };
+        let switch = || match value {
+            "on" => Ok(true),
+            "off" => Ok(false),
+            _ => Err(refused("the value is neither on nor off")),
+        };
         let change = match name {
             "memory" => Change::Memory(count()?),
             "files" => Change::Files(count()?),
             "processes" => Change::Processes(count()?),
-            "landlock" => match value {
-                "on" => Change::Landlock(true),
-                "off" => Change::Landlock(false),
-                _ => return Err(refused("the value is neither on nor off")),
-            },
+            "disk" => Change::Disk(count()?),
+            "inodes" => Change::Inodes(count()?),
+            "landlock" => Change::Landlock(switch()?),
+            "seccomp" => Change::Seccomp(switch()?),
+            "jit" => Change::Jit(switch()?),
+            "connect" if value == "any" => Change::Connect(None),
+            "connect" => {
+                Change::Connect(Some(value.parse().map_err(|_| refused("the value is neither a port nor any"))?))
+            }
             "read" => Change::Read(path()?),
             "write" => Change::Write(path()?),
             _ => return Err(refused("there is no rule of that name")),
@@ -114,17 +134,43 @@ mod tests {
 
     #[test]
     fn rules_hold_for_one_provider_or_all_and_the_last_wins() {
-        let rules = rules(&["memory=64M", "V1:memory=1G", "V1:write=/srv/a:b", "files=9", "V2:landlock=off"]).unwrap();
+        let rules = rules(&[
+            "connect=6379",
+            "V1:connect=any",
+            "V1:jit=on",
+            "V2:seccomp=off",
+            "disk=1M",
+            "V2:inodes=7",
+            "memory=64M",
+            "V1:memory=1G",
+            "V1:write=/srv/a:b",
+            "files=9",
+            "V2:landlock=off",
+        ])
+        .unwrap();
         let usual = Confinement::default();
         let (one, two) = (rules.apply("V1", &usual), rules.apply("V2", &usual));
         assert_eq!((one.memory_bytes, two.memory_bytes, one.files), (1 << 30, 64 << 20, 9));
         assert_eq!((one.write, two.write.len()), (vec![PathBuf::from("/srv/a:b")], 0));
         assert_eq!((one.landlock, two.landlock), (true, false));
+        assert_eq!((one.connect, two.connect), (Connect::Anywhere, Connect::Ports(vec![6379])));
+        assert_eq!((one.disk_bytes, two.disk_files), (1 << 20, 7));
+        assert_eq!((one.jit, two.jit, one.seccomp, two.seccomp), (true, false, true, false));
     }
 
     #[test]
     fn what_is_not_understood_is_refused_by_name() {
-        for bad in ["memory", "memory=x", "speed=1", "write=relative", "landlock=maybe", "V1:=1"] {
+        for bad in [
+            "memory",
+            "memory=x",
+            "speed=1",
+            "write=relative",
+            "landlock=maybe",
+            "connect=x",
+            "connect=70000",
+            "jit=1",
+            "V1:=1",
+        ] {
             let refused = rules(&[bad]).unwrap_err();
             assert!(refused.text().contains(bad) && refused.text().contains(Rules::SETTING), "{refused}");
         }

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::{confine::Confinement, credentials::Minting, environment::Filter, rules::Rules};
+use super::{confine::Confinement, credentials::Minting, environment::Filter, layers::Kernel, rules::Rules};
 use crate::claims::{KeyPair, Now};
 
 /// Time from the start to the first probe (`protocol/providers.md §7`).
@@ -56,8 +56,8 @@ pub struct Settings {
     pub confinement: Confinement,
     /// What single ones may.
     pub rules: Rules,
-    /// The kernel cannot confine them to their own files; found out when the room is opened.
-    pub landlock_missing: bool,
+    /// What this kernel can confine them by; found out when the room is opened.
+    pub kernel: Kernel,
     /// Where control groups for them may be made; found out when the room is opened.
     pub cgroup: Option<PathBuf>,
     /// Whether archives run whose token is expired or badly signed, as hosts before this one did.

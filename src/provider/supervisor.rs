@@ -3,7 +3,8 @@
 //! `latticed __supervise` reads its [`Orders`] from the socket that is its standard input, starts the provider, and waits for
 //! two things: the provider's end, which it reports, and the socket's end, which means that the host is gone, however that
 //! came about. After either it kills what is left: the provider's process group, and then, as everything orphaned below it
-//! becomes its own child, whatever has left that group. When it is killed itself, the kernel kills the provider.
+//! becomes its own child, whatever has left that group. When it is killed itself, the kernel kills the provider. Meanwhile it
+//! looks at what all of that uses ([`Watch`]), and ends it when that is too much.
 //!
 //! It is one thread that sleeps, holds no secret once the provider has read its host data, and never restarts anything.
 
@@ -30,6 +31,8 @@ use rustix::{
 use super::{
     cgroup, confine, descent,
     orders::{Command, MAX_LINE_BYTES, Orders, Report},
+    process_tree,
+    watch::Watch,
 };
 use crate::{
     curtain,
@@ -76,6 +79,10 @@ fn supervise(mut host: UnixStream) -> Result<()> {
     let orders = read_orders(&host)?;
     set_child_subreaper(Some(getpid())).map_err(|cause| Error::internal(format!("cannot adopt orphans: {cause}")))?;
     let group = orders.cgroup.clone();
+    let mut watch = Watch::new(orders.limits.clone(), &orders.directory);
+    if let Some(reason) = watch.over_on_disk() {
+        return report(&mut host, &Report::Failed { reason });
+    }
     let child = match start(orders) {
         Ok(child) => child,
         Err(error) => return report(&mut host, &Report::Failed { reason: error.text().to_owned() }),
@@ -83,8 +90,8 @@ fn supervise(mut host: UnixStream) -> Result<()> {
     let provider = Pid::from_child(&child);
     drop(child);
     report(&mut host, &Report::Started { process_id: provider.as_raw_nonzero().get() })?;
-    let ended = attend(&mut host, provider);
-    if ended.is_none() {
+    let ended = attend(&mut host, provider, &mut watch);
+    if !matches!(ended, Some(Report::Ended { .. })) {
         // Not collected yet, so the number is still its own.
         let _ = kill_process(provider, Signal::KILL);
         let _ = kill_process_group(provider, Signal::KILL);
@@ -139,12 +146,13 @@ fn start(orders: Orders) -> Result<Child> {
     Ok(child)
 }
 
-/// Waits until the provider ends, and tells how, or until the host is gone.
-fn attend(host: &mut UnixStream, provider: Pid) -> Option<Report> {
+/// Waits until the provider ends, and tells how, or uses more than it may, or until the host is gone.
+fn attend(host: &mut UnixStream, provider: Pid, watch: &mut Watch) -> Option<Report> {
     let pidfd: Option<OwnedFd> = pidfd_open(provider, PidfdFlags::empty()).ok();
     let patience = if pidfd.is_some() { COLLECT } else { LOOK };
-    let patience = Timespec::try_from(patience).ok();
     loop {
+        let patience = watch.wait().map_or(patience, |wait| wait.min(patience));
+        let patience = Timespec::try_from(patience).ok();
         let mut awaited = vec![PollFd::new(&*host, PollFlags::IN)];
         awaited.extend(pidfd.as_ref().map(|pidfd| PollFd::new(pidfd, PollFlags::IN)));
         if poll(&mut awaited, patience.as_ref()).is_err_and(|cause| cause != Errno::INTR) {
@@ -153,6 +161,9 @@ fn attend(host: &mut UnixStream, provider: Pid) -> Option<Report> {
         let spoken = !awaited[0].revents().is_empty();
         if let Some(ended) = collect(provider) {
             return Some(ended);
+        }
+        if let Some(reason) = watch.look() {
+            return Some(Report::Over { reason });
         }
         if spoken {
             let mut said = [0; 256];
@@ -199,9 +210,7 @@ fn sweep() {
                 Err(_) => return,
             }
         }
-        for child in descent::children() {
-            let _ = kill_process(child, Signal::KILL);
-        }
+        process_tree::kill(|| descent::children().into_iter().map(Pid::as_raw_pid).collect());
         if Instant::now() >= until {
             return;
         }

@@ -17,11 +17,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid};
+use rustix::process::{Pid, WaitOptions, getpid, set_child_subreaper, waitpid};
 
 use super::{
     cgroup,
     descent::{self, Sight},
+    process_tree,
 };
 use crate::{
     error::{Error, Result},
@@ -166,8 +167,8 @@ impl Supervisors {
             if left.is_empty() || Instant::now() >= until {
                 return;
             }
+            process_tree::kill(|| self.left().into_iter().map(Pid::as_raw_pid).collect());
             for process in left {
-                let _ = kill_process(process, Signal::KILL);
                 let _ = waitpid(Some(process), WaitOptions::NOHANG);
             }
             thread::sleep(SWEEP_ROUND);
@@ -203,7 +204,7 @@ impl Supervisors {
 /// Whose a process is that cannot be looked at. The command line of this program keeps others out too, so that it is hidden
 /// says nothing; but a provider never leaves the control group of its host.
 fn by_group(id: i32) -> Owner {
-    match cgroup::own().map(|own| cgroup::holds(&own, id)) {
+    match cgroup::service().map(|group| cgroup::holds(&group, id)) {
         Some(Ok(false)) => Owner::Nobody,
         _ => Owner::Unknown("/proc hides it from the host"),
     }

@@ -39,7 +39,8 @@ pub fn measure(program: &Path, effort: Effort, table: &mut Table) -> Result<(), 
     let (redis, server) = (RedisServer::in_memory(), NatsServer::start());
     let (sandbox, address) = (Sandbox::new(program), http::free_address());
     let archive = sandbox.write("kvredis.par.gz", provider::archive("kvredis", KEY_VALUE, &fs::read(&kvredis)?));
-    let host = nats::joined(&sandbox, server.port(), &[]);
+    let rules = redis.rule();
+    let host = nats::joined(&sandbox, server.port(), &[("WASMCLOUD_PROVIDER_RULES", &rules)]);
     let before = process::memory(host.pid())?;
     nats::block_on(command(&server, &host, &archive, &redis, address))?;
     http::wait_for_200(address, Duration::from_secs(60))?;

@@ -37,11 +37,14 @@ impl Sandbox {
 
     /// The same for hosts that are not root: of `nobody` where the test is root, else of the test's user.
     pub fn of_nobody(program: impl Into<PathBuf>) -> Self {
+        if rustix::process::geteuid().is_root() { Self::of_user(program, NOBODY) } else { Self::new(program) }
+    }
+
+    /// The same for hosts of the user `user`; only root can make it.
+    pub fn of_user(program: impl Into<PathBuf>, user: u32) -> Self {
         let mut sandbox = Self::new(program);
-        if rustix::process::geteuid().is_root() {
-            std::os::unix::fs::chown(sandbox.folder.path(), Some(NOBODY), Some(NOBODY)).expect("root may give away");
-            sandbox.user = Some(NOBODY);
-        }
+        std::os::unix::fs::chown(sandbox.folder.path(), Some(user), Some(user)).expect("root may give away");
+        sandbox.user = Some(user);
         sandbox
     }
 

@@ -24,3 +24,4 @@ pub mod provider;
 pub mod published;
 pub mod redis;
 pub mod registry;
+pub mod stage;

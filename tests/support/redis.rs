@@ -74,6 +74,11 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    /// The rule that lets providers connect to it.
+    pub fn rule(&self) -> String {
+        format!("connect={}", self.port)
+    }
+
     /// A connection of the test's own.
     pub fn connect(&self) -> redis::Connection {
         self.try_connect().expect("Redis answers")
