@@ -76,7 +76,8 @@ impl DeleteLink {
             [("actor_id", &delete.actor_id), ("contract_id", &delete.contract_id), ("link_name", &delete.link_name)]
         {
             not_empty(Self::REFUSAL, name, value)?;
-            name_limits::check(name, value, name_limits::MAX_PART_BYTES).map_err(|error| error.context(Self::REFUSAL))?;
+            name_limits::check(name, value, name_limits::MAX_PART_BYTES)
+                .map_err(|error| error.context(Self::REFUSAL))?;
         }
         Ok(delete)
     }
