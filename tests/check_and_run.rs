@@ -4,8 +4,9 @@
 mod support;
 
 use std::{
+    fs::Permissions,
     net::SocketAddr,
-    os::unix::net::UnixDatagram,
+    os::unix::{fs::PermissionsExt, net::UnixDatagram},
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{Mutex, PoisonError},
@@ -34,6 +35,8 @@ struct Case {
     settings: Vec<(&'static str, String)>,
     /// What is checked and run.
     target: &'static str,
+    /// Whether the user is one without rights, also where the tests run as root.
+    nobody: bool,
     good: bool,
 }
 
@@ -44,6 +47,7 @@ impl Case {
             files: vec![("app.yaml", manifest)],
             settings: Vec::new(),
             target: "app.yaml",
+            nobody: false,
             good: false,
         }
     }
@@ -318,6 +322,9 @@ fn settings(cases: &mut Vec<Case>) {
             .with("WASMCLOUD_PROVIDER_NATS_ACCOUNT_SEED", &account)
             .with("WASMCLOUD_PROVIDER_NATS_ACCOUNT", "AX"),
     );
+    let closed =
+        Case::bad("a state directory of somebody else", base()).with("WASMCLOUD_STATE_DIR", "{folder}/closed/state");
+    cases.push(Case { nobody: true, ..closed });
     cases.push(Case::bad("half a certificate", base()).with("WASMCLOUD_CTL_TLS_KEY_FILE", "/nowhere/key.pem"));
 }
 
@@ -374,16 +381,17 @@ struct Place {
 
 impl Place {
     fn new(case: &Case) -> Self {
-        let place = Self {
-            sandbox: Sandbox::new(env!("CARGO_BIN_EXE_latticed")),
-            address: free_address(),
-            other: free_address(),
-        };
+        let sandbox = if case.nobody { Sandbox::of_nobody } else { Sandbox::new };
+        let place =
+            Self { sandbox: sandbox(env!("CARGO_BIN_EXE_latticed")), address: free_address(), other: free_address() };
         for (name, content) in &case.files {
             let path = place.sandbox.path(name);
             std::fs::create_dir_all(path.parent().expect("a file of a folder")).expect("the folder is ours");
             place.sandbox.write(name, place.filled(content));
         }
+        let closed = place.sandbox.path("closed");
+        std::fs::create_dir(&closed).expect("the folder is ours");
+        std::fs::set_permissions(&closed, Permissions::from_mode(0o555)).expect("the folder is ours");
         std::fs::copy(guests::module_path("echo"), place.sandbox.path("copy.wasm")).expect("the guest is built");
         place
     }

@@ -6,7 +6,6 @@ mod support;
 use std::{
     io::{Read, Write},
     net::{Ipv4Addr, TcpListener},
-    process::Stdio,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},

@@ -144,7 +144,10 @@ async fn serve(config: Config, args: Args) -> Result<()> {
     let (sockets, probe_sockets) = HandedOver::sort(descriptors::take());
     let sockets = Arc::new(sockets);
     let settings = config.clone();
-    for warning in smol::unblock(move || preflight::settings(&settings)).await? {
+    let judged = smol::unblock(move || {
+        preflight::settings(&settings).and_then(|said| preflight::writable(&settings).map(|()| said))
+    });
+    for warning in judged.await? {
         log::warn!("{warning}");
     }
     let probes_at = config.probes.as_deref().map(Place::parse).transpose()?;

@@ -422,8 +422,6 @@ async fn serve(shared: &Arc<Shared>, socket: TcpStream, acceptor: Option<TlsAcce
     let result = http1::Builder::new()
         .max_header_size(HEADER_BYTES_MAX)
         .max_buf_size(BUFFER_BYTES_MAX)
-        // A client may end its side after its request and still wants the answer (RFC 9112 §9.6).
-        .half_close(true)
         // Bodies go out from where they are; TLS copies them anyway.
         .writev(plain)
         .serve_connection(FuturesIo::new(stream), answer)

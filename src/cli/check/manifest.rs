@@ -14,7 +14,12 @@ use super::{
 use crate::{
     artifact::{Limit, Reference, Remote, Requester, Source, file::read_blocking, image},
     claims::{Now, Policy, archive, builtin_provider_key, judge_provider},
-    cli::{Output, manifests::files, preflight::applications::Judge, table::printable},
+    cli::{
+        Output,
+        manifests::files,
+        preflight::{self, applications::Judge},
+        table::printable,
+    },
     config::{
         Config,
         manifest::{self, Actor, Application, Capability, Link},
@@ -64,6 +69,7 @@ struct ShownCapability {
 
 /// Shows the manifest at `path`.
 pub(super) fn check(path: &Path, config: &Config, output: &mut Output) -> Result<()> {
+    preflight::writable(config)?;
     let mut shown = Together::new(config).add(path)?;
     let mut warnings = super::carried(config, output);
     warnings.append(&mut shown.warnings);
@@ -83,6 +89,7 @@ pub(super) fn check_directory(path: &Path, config: &Config, output: &mut Output)
         applications: Vec<Shown>,
         warnings: Vec<String>,
     }
+    preflight::writable(config)?;
     let mut together = Together::new(config);
     let (mut applications, mut refused) = (Vec::new(), Vec::new());
     for file in files::list(path)? {

@@ -9,4 +9,4 @@
 pub mod applications;
 mod settings;
 
-pub use settings::settings;
+pub use settings::{settings, writable};

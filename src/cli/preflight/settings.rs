@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use rustix::fs::{Access, access};
+
 use crate::{
     artifact::Mirrors,
     certificate,
@@ -31,11 +33,13 @@ pub fn settings(config: &Config) -> Result<Vec<String>> {
 /// Where the host keeps and answers.
 fn places(config: &Config) -> Result<()> {
     let state = &config.state_directory;
-    if let Some(other) = state.ancestors().find(|path| path.exists()).filter(|path| !path.is_dir()) {
+    if let Some(there) = state.ancestors().find(|path| path.exists())
+        && !there.is_dir()
+    {
         return Err(Error::config(format!(
             "WASMCLOUD_STATE_DIR: {} cannot be a directory, because {} is a file",
             state.display(),
-            other.display()
+            there.display()
         )));
     }
     socket::check_path(&config.admin_socket)?;
@@ -66,6 +70,24 @@ fn places(config: &Config) -> Result<()> {
         Some(Place::Tcp(_)) | None => {}
     }
     Ok(())
+}
+
+/// Refuses a state directory that this user cannot write to. Not among the rest: who looks at the settings of a service is
+/// another user than the service.
+///
+/// # Errors
+/// `Storage`.
+pub fn writable(config: &Config) -> Result<()> {
+    let state = &config.state_directory;
+    let Some(there) = state.ancestors().find(|path| path.exists()) else { return Ok(()) };
+    access(there, Access::WRITE_OK | Access::EXEC_OK).map_err(|cause| {
+        Error::storage(format!(
+            "WASMCLOUD_STATE_DIR: user id {} cannot write to {}: {}; give it that directory, or name another",
+            rustix::process::geteuid().as_raw(),
+            there.display(),
+            std::io::Error::from(cause)
+        ))
+    })
 }
 
 /// The connections to NATS and whom the host believes there.

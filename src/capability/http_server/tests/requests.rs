@@ -56,16 +56,6 @@ fn a_header_value_beyond_ascii_arrives() {
 }
 
 #[test]
-fn a_client_that_ends_its_side_after_the_request_gets_its_answer() {
-    let server = echo();
-    let mut client = Client::connect(server.link(&[]));
-    client.send("GET /half HTTP/1.1\r\nhost: x\r\n\r\n");
-    client.socket.shutdown(std::net::Shutdown::Write).expect("it is connected");
-    assert_eq!(client.reply().expect("an answer").text(), "GET /half  ");
-    assert!(client.closed());
-}
-
-#[test]
 fn every_value_of_a_response_header_is_sent() {
     let server = Server::start(Settings::default(), |_, _| async move {
         let header = BTreeMap::from([
