@@ -132,7 +132,7 @@ pub async fn watch_for_ever(shared: Arc<Shared>) {
                 Err(error) if !passes(&error) => continue,
                 Err(_) => break,
             };
-            let answer = answer.map(|body| rmp_serde::from_slice::<Answer>(&body).is_ok_and(|answer| answer.healthy));
+            let answer = answer.map(|body| codec::read::<Answer>(&body).is_ok_and(|answer| answer.healthy));
             tell(&shared, &*uplink, name, contract_id, answer).await;
         }
     }

@@ -2,7 +2,10 @@
 
 use serde::Deserialize;
 
-use crate::{host::Probed, wire::text};
+use crate::{
+    host::Probed,
+    wire::{codec, text},
+};
 
 /// Longest message of a provider about its health that is kept, bytes.
 const MAX_MESSAGE_BYTES: usize = 300;
@@ -21,7 +24,7 @@ pub struct Answer {
 impl Answer {
     /// Reads an answer. One that cannot be read is none of a provider that is well.
     pub fn read(body: &[u8]) -> Self {
-        rmp_serde::from_slice(body).unwrap_or_else(|_| Self {
+        codec::read(body).unwrap_or_else(|_| Self {
             healthy: false,
             message: Some("it answers in a form that cannot be read".to_owned()),
         })

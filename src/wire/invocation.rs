@@ -61,7 +61,7 @@ impl Invocation<'_> {
                 bytes.len()
             )));
         }
-        rmp_serde::from_slice(bytes)
+        codec::read(bytes)
             .map_err(|cause| Error::invalid(format!("Failed to deserialize invocation: {cause}")))
     }
 
@@ -135,7 +135,7 @@ impl<'a> InvocationResponse<'a> {
                 bytes.len()
             )));
         }
-        rmp_serde::from_slice(bytes).map_err(|cause| Error::invalid(format!("cannot decode the answer: {cause}")))
+        codec::read(bytes).map_err(|cause| Error::invalid(format!("cannot decode the answer: {cause}")))
     }
 
     /// Writes the answer.

@@ -18,7 +18,10 @@ use serde::{
     de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    wire::codec,
+};
 
 /// Bytes of the fixed words of a request with their markers and lengths, at most.
 const FIXED_BYTES: usize = 96;
@@ -147,7 +150,7 @@ impl Answer {
     /// # Errors
     /// [`crate::error::Kind::Invalid`]: not an `HttpResponse`, or one that HTTP cannot carry; the text says what.
     pub fn decode(payload: Vec<u8>) -> Result<Self> {
-        let Response { status_code, header, body } = rmp_serde::from_slice(&payload)
+        let Response { status_code, header, body } = codec::read(&payload)
             .map_err(|cause| Error::invalid(format!("the actor's answer is not an HttpResponse: {cause}")))?;
         let status = StatusCode::from_u16(status_code).ok().filter(|status| (200..600).contains(&status.as_u16()));
         let Some(status) = status else {
