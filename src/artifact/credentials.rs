@@ -120,6 +120,12 @@ impl Credentials {
         configured.keys().cloned().collect()
     }
 
+    /// Whether the settings have a login for `registry`.
+    pub fn is_configured(&self, registry: &str) -> bool {
+        let configured = self.configured.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        configured.contains_key(&key(registry))
+    }
+
     /// Keeps `new`, over what was kept for the same registries; on disk when this returns.
     ///
     /// # Errors

@@ -22,6 +22,7 @@ mod manifests;
 pub mod output;
 mod output_file;
 pub mod payload;
+pub mod pending;
 mod preflight;
 mod providers;
 mod reload;
@@ -84,6 +85,7 @@ enum Command {
     Hosts(hosts::Args),
     Events(events::Args),
     Stop(stop::Args),
+    Pending(pending::Args),
     Check(check::Args),
     Keys(keys::Args),
     Claims(claims::Args),
@@ -102,6 +104,7 @@ impl Command {
             Command::Hosts(args) => hosts::run(args, output),
             Command::Events(args) => events::run(args, output),
             Command::Stop(args) => stop::run(args, output),
+            Command::Pending(args) => pending::run(args, output),
             Command::Check(args) => check::run(args, output),
             Command::Keys(args) => keys::run(args, output),
             Command::Claims(args) => claims::run(args, output),

@@ -23,7 +23,17 @@ pub fn of(status: &HostStatus, width: Option<usize>) -> String {
             push(&mut page, format_args!("  {}", shortened(&named(problem, status))));
         }
     }
+    if !status.differences.is_empty() {
+        page.push_str("\nOther than the manifests say\n");
+        for difference in &status.differences {
+            push(&mut page, format_args!("  {}", printable(difference)));
+        }
+    }
     downloads(&mut page, status);
+    if !status.pending.is_empty() {
+        page.push_str("\nPending commands\n");
+        page.push_str(&super::pending::table(&status.pending).render(width));
+    }
     section(&mut page, "No actors run.", status.actors.len(), actors(status), width);
     section(&mut page, "No providers run.", status.providers.len(), providers(status), width);
     section(&mut page, "There are no links.", status.links.len(), links(status), width);
@@ -239,7 +249,7 @@ fn push(page: &mut String, line: std::fmt::Arguments<'_>) {
 }
 
 /// The two largest units of a duration: `3 d 4 h`, `12 min 5 s`, `7 s`.
-fn duration(seconds: u64) -> String {
+pub(super) fn duration(seconds: u64) -> String {
     let (days, hours, minutes, rest) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{rest} s"),

@@ -106,6 +106,7 @@ pub fn rules(config: &Config) -> Rules {
         update_issuers: config.update_issuers.clone(),
         file_load: config.allow_file_load,
         strict_update: config.strict_update,
+        remote: config.remote,
     }
 }
 
@@ -122,6 +123,7 @@ pub(super) fn capabilities(
             payload_bytes,
             max_body_bytes: payload_bytes,
             drain: config.drain,
+            remote_listen: config.remote_listen.clone(),
             ..http_server::Settings::default()
         },
         http_client: http_client::Settings {

@@ -19,7 +19,7 @@ pub mod value;
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -37,7 +37,7 @@ use crate::{
     capability::key_value,
     claims::{AllowedIssuers, KeyPair, issuer},
     error::{Error, Result},
-    host::{Policy, health},
+    host::{Policy, health, remote},
     lattice, log, store,
 };
 
@@ -96,6 +96,10 @@ pub struct Config {
     pub artifacts: artifact::Settings,
     /// Whether live updates may not claim more than what runs.
     pub strict_update: bool,
+    /// What commands over the lattice may do.
+    pub remote: remote::Rule,
+    /// Where links that came over the lattice may listen beside loopback.
+    pub remote_listen: Vec<IpAddr>,
     /// Whether the lattice's configuration service is asked at the start.
     pub config_service: bool,
     /// Whose actors and providers may run.
@@ -238,6 +242,8 @@ impl Config {
             providers: Providers::read(&read),
             allow_file_load: read.flag("WASMCLOUD_ALLOW_FILE_LOAD"),
             strict_update: read.flag("WASMCLOUD_STRICT_UPDATE_CHECK"),
+            remote: remote::Rule::of(read.text(remote::SETTING)),
+            remote_listen: addresses("WASMCLOUD_REMOTE_LISTEN", &read.list("WASMCLOUD_REMOTE_LISTEN"))?,
             config_service: read.flag("WASMCLOUD_CONFIG_SERVICE"),
             registry,
             registry_logins: read.path("WASMCLOUD_OCI_AUTH_FILE"),
@@ -547,6 +553,18 @@ impl Values<'_> {
             ..plain
         })
     }
+}
+
+/// IP addresses of the setting `name`.
+fn addresses(name: &str, texts: &[String]) -> Result<Vec<IpAddr>> {
+    let address = |text: &String| {
+        text.parse::<IpAddr>().map_err(|_| {
+            Error::config(format!(
+                "{name} holds {text:?}, which is no IP address: write addresses such as 192.0.2.7 or ::1, without a port"
+            ))
+        })
+    };
+    texts.iter().map(address).collect()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::{
     artifact::{self, fetch_rules::ALLOW_SETTING},
     capability::key_value,
     claims::{Role, invocation, issuer},
-    host::{follow, health},
+    host::{follow, health, remote},
     lattice::{backoff, outbox, settings as lattice},
     provider::{confine, credentials, layers, rules::Rules, settings as provider, watch},
     store, task,
@@ -90,6 +90,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+const REMOTE_DEFAULT: &str = "`full`; as a service `login`";
 const SOCKET_DEFAULT: &str =
     "`$RUNTIME_DIRECTORY/admin.sock`, `$XDG_RUNTIME_DIR/latticed/admin.sock`, or as root `/run/latticed/admin.sock`";
 const STATE_DEFAULT: &str =
@@ -174,6 +175,21 @@ pub static SETTINGS: &[Setting] = &[
         Kind::Flag,
         OFF,
         "Let remote commands start actors and providers from files of this machine; a manifest given to `latticed run` always may",
+    ),
+    setting(
+        remote::SETTING,
+        "",
+        Kind::Choice(remote::Rule::WORDS),
+        Default::Derived(REMOTE_DEFAULT, Surroundings::remote),
+        "What commands over the lattice may do: all; change only what came over the lattice; only ask; nothing but be pinged; \
+         or `full` where NATS requires a login, else `own`",
+    ),
+    setting(
+        "WASMCLOUD_REMOTE_LISTEN",
+        "",
+        Kind::List,
+        UNSET,
+        "Addresses beside loopback on which links that came over the lattice may listen under `own`; `0.0.0.0` is all of IPv4",
     ),
     setting(
         "WASMCLOUD_STRICT_UPDATE_CHECK",

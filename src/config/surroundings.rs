@@ -64,6 +64,11 @@ impl Surroundings {
         if self.service { "named" } else { "any" }.to_owned()
     }
 
+    /// What commands over the lattice may do: a person who starts a host by hand has it do everything.
+    pub(super) fn remote(&self) -> String {
+        if self.service { "login" } else { "full" }.to_owned()
+    }
+
     /// Where the admin socket goes.
     pub(super) fn admin_socket(&self) -> String {
         socket::default_path(|name| self.variables.get(name).cloned()).to_string_lossy().into_owned()
@@ -87,6 +92,12 @@ mod tests {
         assert_eq!(user(&[("HOME", "/h"), ("XDG_STATE_HOME", "s")]).state_directory(), "/h/.local/state/latticed");
         assert_eq!(user(&[("STATE_DIRECTORY", "/var/lib/a:/var/lib/b")]).state_directory(), "/var/lib/a");
         assert_eq!(user(&[]).state_directory(), "");
+    }
+
+    #[test]
+    fn a_service_trusts_the_lattice_only_behind_a_login() {
+        assert_eq!(user(&[("HOME", "/home/ada")]).remote(), "full");
+        assert_eq!(Surroundings { service: true, ..user(&[]) }.remote(), "login");
     }
 
     #[test]

@@ -3,7 +3,12 @@
 //! Resolving fetches and checks every artifact first, so that an application either becomes desired state as a whole or
 //! leaves everything as it was.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use serde::Serialize;
 
 use crate::{
     artifact::{Fetched, Reference, Requester, Source},
@@ -11,6 +16,7 @@ use crate::{
     error::{Error, Kind, Result},
     host::{
         Host,
+        applied::Applied,
         change::Module,
         desired::{Desired, DesiredActor, DesiredLink, DesiredProvider, Group},
         health::Patient,
@@ -21,7 +27,7 @@ use crate::{
 };
 
 /// What a manifest asks for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Application {
     /// Its name: applying another one of the same name replaces it.
     pub name: String,
@@ -34,7 +40,7 @@ pub struct Application {
 }
 
 /// One actor of an application.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ActorComponent {
     /// Name inside the application.
     pub name: String,
@@ -49,7 +55,7 @@ pub struct ActorComponent {
 }
 
 /// One link of an actor of an application.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct LinkComponent {
     /// Name of the provider component.
     pub target: String,
@@ -58,7 +64,7 @@ pub struct LinkComponent {
 }
 
 /// One provider of an application.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ProviderComponent {
     /// Name inside the application.
     pub name: String,
@@ -84,30 +90,90 @@ pub enum Asking {
     ForUnknown,
 }
 
+/// What was found of an application's artifacts.
+#[derive(Clone, Debug)]
+pub enum Prepared {
+    /// Everything: its manifest is new here, or was changed.
+    Whole(Desired),
+    /// What runs as its unchanged manifest says; commands have stopped or replaced the rest.
+    Renewed(Desired),
+}
+
 impl Host {
     /// Makes `application` part of the desired state, in the place of the one with its name.
     ///
     /// Returns once the change is on disk; what runs follows (see [`Host::settle`]).
     ///
     /// # Errors
-    /// Those of [`Host::resolve`] and [`Host::adopt`]. Nothing was changed then.
+    /// Those of [`Host::prepare`] and [`Host::adopt`]. Nothing was changed then.
     pub async fn apply(&self, application: Application) -> Result<()> {
-        let part = self.resolve(&application, Asking::Always).await?;
-        self.adopt(&application.name, part).await
+        let prepared = self.prepare(&application, Asking::Always).await?;
+        self.adopt(&application, prepared).await
     }
 
-    /// Makes `part` the application `name` in the desired state; an empty one ends it.
+    /// Fetches and checks what `application` names, as far as its manifest decides what runs: where it is what it was when
+    /// it was last applied, commands given since stand, and what they stopped or replaced is not asked for. Changes nothing
+    /// but what is kept in the store, and may be given up at any point.
     ///
     /// # Errors
-    /// The disk failed. Nothing was changed then.
-    pub async fn adopt(&self, name: &str, part: Desired) -> Result<()> {
+    /// Those of [`Host::resolve`].
+    pub async fn prepare(&self, application: &Application, asking: Asking) -> Result<Prepared> {
+        let desired = self.desired();
+        let applied = desired.applied.get(&application.name).filter(|applied| applied.is_unchanged(application));
+        if applied.is_none_or(|applied| !applied.is_explained(&desired)) {
+            return Ok(Prepared::Whole(self.resolve(application, asking).await?));
+        }
+        let mut part = Desired::default();
+        for component in &application.providers {
+            let runs = |there: &&DesiredProvider| {
+                (&there.reference, &there.link_name) == (&component.reference, &component.link_name)
+            };
+            if !desired.providers.values().any(|there| runs(&there)) {
+                continue;
+            }
+            let provider = self.resolve_provider(component, asking).await?;
+            part.providers.insert((provider.public_key.clone(), provider.link_name.clone()), provider);
+        }
+        for component in &application.actors {
+            if !desired.actors.values().any(|there| there.reference == component.reference) {
+                continue;
+            }
+            let actor = self.resolve_actor(component, &application.name, asking).await;
+            let actor = actor.map_err(|error| error.context(&component.name))?;
+            part.actors.insert(actor.public_key.clone(), actor);
+        }
+        Ok(Prepared::Renewed(part))
+    }
+
+    /// Makes what was prepared of `application` desired state.
+    ///
+    /// # Errors
+    /// It contradicts another application, or the disk failed. Nothing was changed then.
+    pub async fn adopt(&self, application: &Application, prepared: Prepared) -> Result<()> {
+        let (Prepared::Whole(part) | Prepared::Renewed(part)) = &prepared;
         let actors = part.actors.keys().cloned().map(Patient::Actor);
         let providers = part.providers.keys().cloned().map(|(key, name)| Patient::Provider(key, name));
         let asked: Vec<Patient> = actors.chain(providers).collect();
-        self.change(|desired| desired.replace_application(name, part)).await?;
+        match prepared {
+            Prepared::Whole(part) => {
+                let applied = Applied::new(application, &part)?;
+                self.change(|desired| desired.replace_application(applied, part)).await?;
+            }
+            Prepared::Renewed(part) => {
+                self.change(|desired| Ok(desired.refresh_application(&application.name, &part))).await?;
+            }
+        }
         // Also where that changed nothing: whoever applies it again wants all of it to run.
         asked.iter().for_each(|patient| self.release(patient));
         Ok(())
+    }
+
+    /// Takes the application `name` away.
+    ///
+    /// # Errors
+    /// The disk failed. Nothing was changed then.
+    pub async fn leave_application(&self, name: &str) -> Result<()> {
+        self.change(|desired| Ok(desired.without_application(name))).await
     }
 
     /// What `application` asks for, with everything it names fetched and checked; sources are asked as `asking` says. Changes
@@ -147,7 +213,9 @@ impl Host {
                     contract_id: provider.contract_id.clone(),
                     values: link.values.clone(),
                 };
-                part.links.insert(link.id.clone(), DesiredLink { link, application: application.name.clone() });
+                let owner = application.name.clone();
+                part.links
+                    .insert(link.id.clone(), DesiredLink { link: Arc::new(link), application: owner, confined: false });
             }
             if component.max_concurrent == 0 {
                 continue;

@@ -63,6 +63,12 @@ pub trait Capability: Send + Sync + 'static {
     /// A link to this provider was made or replayed. A changed link arrives as `unlink`, then `link`.
     fn link(&self, link: Arc<LinkDefinition>) -> BoxFuture<'_, Result<()>>;
 
+    /// As [`Capability::link`], for a link that came over the lattice to a board that confines those: a server listens for it
+    /// on loopback, or where the settings allow more. The same for one that is no server.
+    fn link_confined(&self, link: Arc<LinkDefinition>) -> BoxFuture<'_, Result<()>> {
+        self.link(link)
+    }
+
     /// A link to this provider was removed. Work in flight for it may finish; no new work starts.
     fn unlink(&self, link: Arc<LinkDefinition>) -> BoxFuture<'_, ()>;
 

@@ -4,12 +4,15 @@
 //! Instances are counted in groups: those that were asked for with the same annotations. A start adds to its group, a
 //! scale sets it, a stop takes from all groups that carry the annotations it names (`protocol/lattice.md §4.1–4.3`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::{
     artifact::Requester,
     error::{Error, Result},
-    host::desired::{Desired, DesiredActor, DesiredLink, DesiredProvider, Group},
+    host::desired::{Desired, DesiredActor, DesiredLink, DesiredProvider, Group, check_length},
     store::Digest,
     wire::LinkDefinition,
 };
@@ -47,31 +50,43 @@ impl Desired {
     /// # Errors
     /// The actor runs from another reference, or there are too many.
     pub fn start_actor(&self, module: &Module, count: u16, annotations: &Annotations) -> Result<Self> {
-        self.with_group(module, annotations, |there| {
-            there.checked_add(count).ok_or_else(|| {
-                let total = u32::from(there) + u32::from(count);
+        self.with_groups(module, annotations, |own| {
+            let there = own.iter().position(|group| group.application.is_empty()).unwrap_or_else(|| {
+                own.push(Group { count: 0, annotations: annotations.clone(), application: String::new() });
+                own.len() - 1
+            });
+            own[there].count = own[there].count.checked_add(count).ok_or_else(|| {
+                let total = u32::from(own[there].count) + u32::from(count);
                 Error::limit(format!(
                     "{total} instances asked for of the actor {}, a host takes on {}: stop some first, or ask for fewer",
                     module.public_key,
                     u16::MAX
                 ))
-            })
+            })?;
+            Ok(())
         })
     }
 
-    /// Sets the instances of `module` under these annotations to `count`; 0 stops them.
+    /// Sets the instances of `module` under these annotations to `count`; 0 stops them. Those that a manifest asked for have
+    /// no annotations, and stay the manifest's when a command scales them.
     ///
     /// # Errors
     /// As [`Desired::start_actor`].
     pub fn scale_actor(&self, module: &Module, count: u16, annotations: &Annotations) -> Result<Self> {
-        self.with_group(module, annotations, |_| Ok(count))
+        self.with_groups(module, annotations, |own| {
+            let owner = own.iter().map(|group| &group.application).find(|name| !name.is_empty());
+            let application = owner.cloned().unwrap_or_default();
+            *own = vec![Group { count, annotations: annotations.clone(), application }];
+            Ok(())
+        })
     }
 
-    fn with_group(
+    /// Changes the groups of `module` that have exactly these annotations.
+    fn with_groups(
         &self,
         module: &Module,
         annotations: &Annotations,
-        count: impl FnOnce(u16) -> Result<u16>,
+        change: impl FnOnce(&mut Vec<Group>) -> Result<()>,
     ) -> Result<Self> {
         let mut next = self.clone();
         let actor = next.actors.entry(module.public_key.clone()).or_insert_with(|| DesiredActor {
@@ -90,13 +105,11 @@ impl Desired {
                 module.public_key, module.reference
             )));
         }
-        let own = |group: &Group| group.application.is_empty() && group.annotations == *annotations;
-        let there = actor.groups.iter().find(|group| own(group)).map_or(0, |group| group.count);
-        actor.groups.retain(|group| !own(group));
-        let count = count(there)?;
-        if count > 0 {
-            actor.groups.push(Group { count, annotations: annotations.clone(), application: String::new() });
-        }
+        let (mut own, others): (Vec<Group>, Vec<Group>) =
+            std::mem::take(&mut actor.groups).into_iter().partition(|group| group.annotations == *annotations);
+        change(&mut own)?;
+        actor.groups = others;
+        actor.groups.extend(own.into_iter().filter(|group| group.count > 0));
         if actor.groups.is_empty() {
             next.actors.remove(&module.public_key);
         }
@@ -166,13 +179,24 @@ impl Desired {
         next
     }
 
-    /// Adds a link, or replaces the one with its identity.
+    /// Adds a link, or replaces the one with its identity; one of a manifest stays the manifest's with other values.
     ///
     /// # Errors
     /// There are too many.
     pub fn put_link(&self, link: LinkDefinition) -> Result<Self> {
+        self.put_link_from_afar(link, false)
+    }
+
+    /// As [`Desired::put_link`]; `confined` is whether servers of this process may listen for it on loopback only.
+    ///
+    /// # Errors
+    /// As [`Desired::put_link`]; it is too long.
+    pub fn put_link_from_afar(&self, link: LinkDefinition, confined: bool) -> Result<Self> {
         let mut next = self.clone();
-        next.links.insert(link.id.clone(), DesiredLink { link, application: String::new() });
+        let application = self.manifest_of_link(&link.id).unwrap_or_default().to_owned();
+        let link = DesiredLink { link: Arc::new(link), application, confined };
+        check_length(&link)?;
+        next.links.insert(link.link.id.clone(), link);
         next.check_limits()?;
         Ok(next)
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     artifact::{Artifacts, Transfer},
     error::Result,
-    host::{BoxFuture, UplinkStatus},
+    host::{BoxFuture, UplinkStatus, uplink::PendingCommand},
     wire::LinkDefinition,
 };
 
@@ -51,6 +51,13 @@ pub struct HostStatus {
     pub names: BTreeMap<String, String>,
     /// What is not as desired, one sentence each; empty on a healthy host.
     pub problems: Vec<String>,
+    /// What is not as the manifests of this board say, because of a command, and what the lattice wants otherwise than they
+    /// say. No problem by itself.
+    #[serde(default)]
+    pub differences: Vec<String>,
+    /// Commands from the lattice that were accepted and are not carried out yet.
+    #[serde(default)]
+    pub pending: Vec<PendingCommand>,
 }
 
 /// Memory of this process in bytes, from `/proc/self/smaps_rollup` (0 where the kernel does not tell).
@@ -144,6 +151,15 @@ pub trait Control: Send + Sync + 'static {
     fn check_manager(&self, process_id: i32) -> BoxFuture<'static, Result<()>> {
         let _ = process_id;
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Removes the accepted command `id` of the status; whether it was there.
+    ///
+    /// # Errors
+    /// The disk failed.
+    fn remove_pending(&self, id: String) -> BoxFuture<'static, Result<bool>> {
+        let _ = id;
+        Box::pin(std::future::ready(Ok(false)))
     }
 
     /// Asks the host to drain and stop. Returns at once.

@@ -20,15 +20,19 @@ use crate::{
     host::{
         Processes, Router,
         builtin::Builtins,
-        desired::Desired,
+        desired::{Desired, Loaded},
         event::{Event, Events},
         health::{Health, Patient},
         pending::Pending,
         reconcile::Reconciler,
+        remote::{self, Rights},
     },
     log,
-    store::{self, Batch, Store},
+    store::{self, Batch, Store, Table},
 };
+
+/// Records removed in one write at most; their names have a hundred bytes each.
+const SURPLUS_AT_ONCE: usize = 1024;
 
 /// What may run here and who may say so; a reload changes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +45,8 @@ pub struct Rules {
     pub file_load: bool,
     /// Whether a live update may not claim more than the running revision.
     pub strict_update: bool,
+    /// What commands over the lattice may do.
+    pub remote: remote::Rule,
 }
 
 impl Default for Rules {
@@ -50,6 +56,7 @@ impl Default for Rules {
             update_issuers: claims::AllowedIssuers::none(),
             file_load: false,
             strict_update: false,
+            remote: remote::Rule::Always(Rights::Full),
         }
     }
 }
@@ -125,6 +132,8 @@ pub struct Host {
     labels: Mutex<BTreeMap<String, String>>,
     /// What could not be read at the start.
     pub(super) damage: Vec<String>,
+    /// Names of records that were beyond a limit at the start, until they are removed.
+    surplus: Mutex<Vec<Vec<u8>>>,
     events: Vec<Arc<dyn Events>>,
     clock: Box<dyn Clock>,
     desired: Mutex<Arc<Desired>>,
@@ -137,6 +146,8 @@ pub struct Host {
     pub(super) pending: Pending,
     /// Expired claims that were said.
     pub(super) expiry: super::expiry::Expiry,
+    /// What the lattice says otherwise than a manifest of this board, by link. Bounded by the links of manifests.
+    conflicts: Mutex<BTreeMap<String, String>>,
     /// Something that readiness depends on has changed.
     news: Signal,
     stopping: AtomicBool,
@@ -150,7 +161,7 @@ impl Host {
     /// # Errors
     /// The store cannot be read, or a built-in the host itself needs cannot start.
     pub fn new(settings: Settings, parts: Parts) -> Result<Arc<Self>> {
-        let (desired, damage) = Desired::load(&parts.store)?;
+        let Loaded { desired, problems: damage, surplus } = Desired::load(&parts.store)?;
         for problem in &damage {
             log::warn!("{problem}");
         }
@@ -170,6 +181,7 @@ impl Host {
             started: Instant::now(),
             labels: Mutex::new(labels),
             damage,
+            surplus: Mutex::new(surplus),
             events: parts.events,
             clock: parts.clock,
             desired: Mutex::new(Arc::new(desired)),
@@ -179,6 +191,7 @@ impl Host {
             health: Health::default(),
             pending: Pending::default(),
             expiry: super::expiry::Expiry::default(),
+            conflicts: Mutex::default(),
             news: Signal::new(),
             stopping: AtomicBool::new(false),
             configured: Mutex::new(configured),
@@ -235,6 +248,13 @@ impl Host {
     pub async fn run(self: &Arc<Self>) {
         self.tell(&Event::HostStarted { host_id: self.id(), friendly_name: self.settings.friendly_name.clone() });
         self.tidy_processes().await;
+        let surplus = std::mem::take(&mut *self.surplus.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+        for some in surplus.chunks(SURPLUS_AT_ONCE) {
+            let batch = some.iter().fold(Batch::new(), |batch, name| batch.delete(Table::Desired, name.as_slice()));
+            if let Err(error) = self.store.commit(batch).await {
+                log::warn!("links beyond the limit are still on disk: {error}");
+            }
+        }
         let reconciling = self.reconcile_for_ever();
         let stopped = async {
             // An error means that every sender is gone, which cannot be while the host itself holds one.
@@ -301,19 +321,27 @@ impl Host {
     /// # Errors
     /// Those of `change`, and the disk's; nothing was changed then.
     pub async fn change(&self, change: impl FnOnce(&Desired) -> Result<Desired>) -> Result<()> {
-        self.change_and(Batch::new(), change).await
+        self.change_and("this board", Batch::new(), change).await
     }
 
-    /// As [`Host::change`], with more that is written in the same step.
+    /// As [`Host::change`], with more that is written in the same step; `by` says who asks, where that makes a difference to
+    /// a manifest.
     ///
     /// # Errors
     /// As [`Host::change`].
-    pub async fn change_and(&self, also: Batch, change: impl FnOnce(&Desired) -> Result<Desired>) -> Result<()> {
+    pub async fn change_and(
+        &self,
+        by: &str,
+        also: Batch,
+        change: impl FnOnce(&Desired) -> Result<Desired>,
+    ) -> Result<()> {
         let _one_at_a_time = self.changing.lock().await;
         let before = self.desired();
         let mut after = change(&before)?;
         after.keep_previous(&before);
         after.keep_issuers();
+        let now = self.now();
+        after.note_changes(by, if now.is_trusted() { now.unix_seconds() } else { 0 });
         let batch = before.changes(&after)?.and(also);
         if !batch.is_empty() {
             self.store.commit(batch).await?;
@@ -364,6 +392,11 @@ impl Host {
     /// Labels given at run time.
     pub(super) fn given_labels(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
         self.labels.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// What the lattice says otherwise than a manifest of this board, by link.
+    pub fn conflicts(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.conflicts.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn lock_desired(&self) -> MutexGuard<'_, Arc<Desired>> {

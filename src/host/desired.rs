@@ -3,14 +3,22 @@
 //! Everything a command or a manifest asks for becomes records here first; what runs follows from them (`reconcile`),
 //! so a cold boot needs nothing but this table. Pure except for [`Desired::load`], which reads the store.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     artifact::Requester,
     error::{Error, Result},
-    host::{health::Patient, links::MAX_LINKS},
+    host::{
+        applied::Applied,
+        health::Patient,
+        links::{MAX_LATTICE_LINKS_BYTES, MAX_LINK_BYTES, MAX_LINKS},
+        remote::{self, Rights},
+    },
     store::{Batch, Digest, Store, Table},
     wire::LinkDefinition,
 };
@@ -63,6 +71,12 @@ impl DesiredActor {
     /// Whether a change from one to the other changes nothing that runs: who asked for its module and who signed it do not.
     pub fn runs_like(&self, other: &Self) -> bool {
         *self == Self { requester: self.requester, issuer: self.issuer.clone(), ..other.clone() }
+    }
+
+    /// Instances that were asked for without annotations: those of manifests and of people.
+    pub fn unannotated(&self) -> u16 {
+        let groups = self.groups.iter().filter(|group| group.annotations.is_empty());
+        groups.fold(0, |sum, group| sum.saturating_add(group.count))
     }
 
     /// Invocations that may run at once.
@@ -119,11 +133,35 @@ pub struct DesiredProvider {
 /// A link that should exist.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DesiredLink {
-    /// The link itself.
-    pub link: LinkDefinition,
+    /// The link itself: one copy in memory for all who look at it.
+    #[serde(with = "shared_link")]
+    pub link: Arc<LinkDefinition>,
     /// The application it belongs to, `""` for one put by itself.
     #[serde(default)]
     pub application: String,
+    /// It came over the lattice while commands could change only what came over it: servers of this process listen for it
+    /// on loopback, where no setting names more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub confined: bool,
+}
+
+impl DesiredLink {
+    /// Whether servers of this process listen for it on loopback only.
+    pub fn is_confined(&self, rule: remote::Rule) -> bool {
+        self.application.is_empty()
+            && match rule {
+                remote::Rule::Always(remote) => remote != Rights::Full,
+                remote::Rule::ByLogin => self.confined,
+            }
+    }
+
+    /// Bytes of its names and values.
+    pub fn bytes(&self) -> usize {
+        let link = &self.link;
+        let names = [&link.actor_id, &link.provider_id, &link.link_name, &link.contract_id];
+        let values = link.values.iter().map(|(name, value)| name.len() + value.len());
+        names.into_iter().map(String::len).sum::<usize>() + values.sum::<usize>()
+    }
 }
 
 /// Everything that should run here.
@@ -138,6 +176,8 @@ pub struct Desired {
     /// Who signed the actor or provider of this key, as long as it should run or has links here. Another issuer does not get
     /// its place and its links by a command.
     pub issuers: BTreeMap<String, String>,
+    /// Manifests as they were last applied, by the name of their application.
+    pub applied: BTreeMap<String, Applied>,
 }
 
 /// Record names: one letter for the kind, then the identity.
@@ -157,6 +197,10 @@ fn issuer_name(key: &str) -> Vec<u8> {
     format!("i/{key}").into_bytes()
 }
 
+fn applied_name(application: &str) -> Vec<u8> {
+    format!("m/{application}").into_bytes()
+}
+
 impl Desired {
     /// Whether `patient` should run.
     pub fn wants(&self, patient: &Patient) -> bool {
@@ -166,13 +210,14 @@ impl Desired {
         }
     }
 
-    /// Reads the table, and says in words what of it could not be read; such a record is left where it is.
+    /// Reads the table, and says in words what of it could not be read; such a record is left where it is. Links from the
+    /// lattice beyond what a host keeps are left out.
     ///
     /// # Errors
     /// The store cannot be read at all.
-    pub fn load(store: &Store) -> Result<(Self, Vec<String>)> {
+    pub fn load(store: &Store) -> Result<Loaded> {
         let mut desired = Self::default();
-        let mut problems = Vec::new();
+        let (mut problems, mut surplus, mut lattice_bytes) = (Vec::new(), Vec::new(), 0);
         for (name, value) in store.scan(Table::Desired, b"")? {
             let text = String::from_utf8_lossy(&name).into_owned();
             let read = match text.split_once('/').map(|(kind, _)| kind) {
@@ -183,7 +228,18 @@ impl Desired {
                     desired.providers.insert((provider.public_key.clone(), provider.link_name.clone()), provider);
                 }),
                 Some("l") => decode::<DesiredLink>(&value).map(|link| {
-                    desired.links.insert(link.link.id.clone(), link);
+                    if link.application.is_empty() {
+                        lattice_bytes += link.bytes();
+                    }
+                    if lattice_bytes > MAX_LATTICE_LINKS_BYTES && link.application.is_empty() {
+                        lattice_bytes -= link.bytes();
+                        surplus.push(name);
+                    } else {
+                        desired.links.insert(link.link.id.clone(), link);
+                    }
+                }),
+                Some("m") => decode::<Applied>(&value).map(|applied| {
+                    desired.applied.insert(applied.name.clone(), applied);
                 }),
                 Some("i") => decode::<String>(&value).map(|issuer| {
                     desired.issuers.insert(text["i/".len()..].to_owned(), issuer);
@@ -194,7 +250,14 @@ impl Desired {
                 problems.push(format!("desired state: the record {text} cannot be used and was left alone: {cause}"));
             }
         }
-        Ok((desired, problems))
+        if !surplus.is_empty() {
+            problems.push(format!(
+                "desired state: {} links from the lattice were dropped: together they have more than \
+                 {MAX_LATTICE_LINKS_BYTES} bytes",
+                surplus.len()
+            ));
+        }
+        Ok(Loaded { desired, problems, surplus })
     }
 
     /// The writes that turn `self` into `wanted` on disk, all or nothing.
@@ -202,7 +265,8 @@ impl Desired {
         let batch = difference(Batch::new(), &self.actors, &wanted.actors, |key| actor_name(key))?;
         let batch = difference(batch, &self.providers, &wanted.providers, provider_name)?;
         let batch = difference(batch, &self.links, &wanted.links, |id| link_name(id))?;
-        difference(batch, &self.issuers, &wanted.issuers, |key| issuer_name(key))
+        let batch = difference(batch, &self.issuers, &wanted.issuers, |key| issuer_name(key))?;
+        difference(batch, &self.applied, &wanted.applied, |name| applied_name(name))
     }
 
     /// Notes who signed what should run, and forgets who signed what is gone with all its links.
@@ -227,8 +291,20 @@ impl Desired {
         }
     }
 
+    /// Bytes of all links that came over the lattice.
+    pub fn lattice_link_bytes(&self) -> usize {
+        self.links.values().filter(|link| link.application.is_empty()).map(DesiredLink::bytes).sum()
+    }
+
     /// Refuses more than this host takes on.
     pub fn check_limits(&self) -> Result<()> {
+        let bytes = self.lattice_link_bytes();
+        if bytes > MAX_LATTICE_LINKS_BYTES {
+            return Err(Error::limit(format!(
+                "the links from the lattice would have {bytes} bytes together, a host keeps {MAX_LATTICE_LINKS_BYTES}: \
+                 remove some first"
+            )));
+        }
         for (what, count, limit) in [
             ("actors", self.actors.len(), MAX_ENTITIES),
             ("providers", self.providers.len(), MAX_ENTITIES),
@@ -260,11 +336,8 @@ impl Desired {
         Ok(())
     }
 
-    /// Replaces everything that belongs to the application `name` by what `new` holds.
-    ///
-    /// # Errors
-    /// Something of `new` belongs to another application already, or is there under another reference.
-    pub fn replace_application(&self, name: &str, new: Desired) -> Result<Self> {
+    /// Takes everything away that belongs to the application `name`.
+    pub fn without_application(&self, name: &str) -> Self {
         let mut next = self.clone();
         next.actors.retain(|_, actor| {
             actor.groups.retain(|group| group.application != name);
@@ -272,42 +345,70 @@ impl Desired {
         });
         next.providers.retain(|_, provider| !(provider.applications.remove(name) && provider.applications.is_empty()));
         next.links.retain(|_, link| link.application != name);
+        next.applied.remove(name);
+        next
+    }
+
+    /// Replaces everything that belongs to the application of `applied` by what `new` holds. What commands made of the same
+    /// actors, providers and links before gives way: a changed manifest is newer than they are.
+    ///
+    /// # Errors
+    /// Something of `new` belongs to another application already, or is there under another reference.
+    pub fn replace_application(&self, applied: Applied, new: Desired) -> Result<Self> {
+        let mut next = self.with_application(&applied.name, new)?;
+        next.applied.insert(applied.name.clone(), applied);
+        Ok(next)
+    }
+
+    /// As [`Desired::replace_application`], without a record of what the manifest said.
+    ///
+    /// # Errors
+    /// As [`Desired::replace_application`].
+    pub fn with_application(&self, name: &str, new: Desired) -> Result<Self> {
+        let mut next = self.without_application(name);
         for (key, actor) in new.actors {
-            match next.actors.get_mut(&key) {
-                None => drop(next.actors.insert(key, actor)),
-                Some(other) if other.reference == actor.reference => {
-                    other.digest = actor.digest;
-                    other.requester = actor.requester;
-                    other.issuer = actor.issuer;
-                    other.groups.extend(actor.groups);
-                }
-                Some(other) => {
+            let Some(other) = next.actors.get_mut(&key) else {
+                next.actors.insert(key, actor);
+                continue;
+            };
+            if other.reference != actor.reference {
+                if let Some(group) = other.groups.iter().find(|group| !group.application.is_empty()) {
                     return Err(Error::conflict(format!(
-                        "the actor {key} of {name} already runs from {}: stop it there first, or use that reference",
-                        other.reference
+                        "the actor {key} of {name} already runs from {}, as the application {} says: stop it there \
+                         first, or use that reference",
+                        other.reference, group.application
                     )));
                 }
+                other.reference = actor.reference;
             }
+            other.digest = actor.digest;
+            other.requester = actor.requester;
+            other.issuer = actor.issuer;
+            other.groups.extend(actor.groups);
         }
         for (key, provider) in new.providers {
-            let requester = provider.requester;
-            let reference = provider.reference.clone();
-            let kept = next.providers.entry(key).or_insert(provider);
-            if kept.reference == reference {
-                kept.requester = requester;
+            match next.providers.get_mut(&key) {
+                None => drop(next.providers.insert(key, provider)),
+                Some(other) if other.applications.iter().all(String::is_empty) => {
+                    let mut applications = std::mem::take(&mut other.applications);
+                    applications.insert(name.to_owned());
+                    *other = DesiredProvider { applications, annotations: other.annotations.clone(), ..provider };
+                }
+                Some(other) => {
+                    if other.reference == provider.reference {
+                        other.requester = provider.requester;
+                    }
+                    other.applications.insert(name.to_owned());
+                }
             }
-            kept.applications.insert(name.to_owned());
         }
         for (id, link) in new.links {
-            if let Some(other) = next.links.get(&id).filter(|other| other.link != link.link) {
-                let owner = match other.application.as_str() {
-                    "" => "a command".to_owned(),
-                    application => format!("the application {application}"),
-                };
+            let other = next.links.get(&id).filter(|other| !other.application.is_empty() && other.link != link.link);
+            if let Some(other) = other {
                 return Err(Error::conflict(format!(
-                    "{name} links the actor {} under {} with link name {}, which {owner} did with other values: \
-                     remove that link first",
-                    link.link.actor_id, link.link.contract_id, link.link.link_name
+                    "{name} links the actor {} under {} with link name {}, which the application {} did with other \
+                     values: remove that link first",
+                    link.link.actor_id, link.link.contract_id, link.link.link_name, other.application
                 )));
             }
             next.links.insert(id, link);
@@ -315,6 +416,50 @@ impl Desired {
         next.check_limits()?;
         Ok(next)
     }
+
+    /// Puts newer modules and archives of the application `name` in their places, where they run as its manifest says: the
+    /// manifest is the same, and what it names has moved on.
+    pub fn refresh_application(&self, name: &str, new: &Desired) -> Self {
+        let mut next = self.clone();
+        for (key, actor) in &new.actors {
+            let there = next.actors.get_mut(key).filter(|there| there.reference == actor.reference);
+            if let Some(there) = there.filter(|there| there.groups.iter().any(|group| group.application == name)) {
+                there.digest = actor.digest;
+                there.issuer.clone_from(&actor.issuer);
+                there.requester = actor.requester;
+            }
+        }
+        for (key, provider) in &new.providers {
+            let there = next.providers.get_mut(key).filter(|there| there.reference == provider.reference);
+            if let Some(there) = there.filter(|there| there.applications.contains(name)) {
+                there.token.clone_from(&provider.token);
+                there.contract_id.clone_from(&provider.contract_id);
+            }
+        }
+        next
+    }
+}
+
+/// Refuses a link that is too long.
+pub(super) fn check_length(link: &DesiredLink) -> Result<()> {
+    let bytes = link.bytes();
+    if bytes > MAX_LINK_BYTES {
+        return Err(Error::limit(format!(
+            "the link of actor {:.60} has {bytes} bytes of names and values, a link has at most {MAX_LINK_BYTES}",
+            link.link.actor_id
+        )));
+    }
+    Ok(())
+}
+
+/// The desired state as the store remembers it.
+pub struct Loaded {
+    /// What should run.
+    pub desired: Desired,
+    /// What could not be read, one sentence each.
+    pub problems: Vec<String>,
+    /// Names of records beyond what a host keeps: to be removed.
+    pub surplus: Vec<Vec<u8>>,
 }
 
 fn difference<K: Ord, V: PartialEq + Serialize>(
@@ -338,8 +483,25 @@ fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T, String> {
     serde_json::from_slice(value).map_err(|cause| cause.to_string())
 }
 
+/// A link that many look at, as the link itself.
+mod shared_link {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::wire::LinkDefinition;
+
+    pub fn serialize<S: Serializer>(link: &Arc<LinkDefinition>, serializer: S) -> Result<S::Ok, S::Error> {
+        link.as_ref().serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<LinkDefinition>, D::Error> {
+        LinkDefinition::deserialize(deserializer).map(Arc::new)
+    }
+}
+
 /// A digest as its hexadecimal text.
-mod digest_text {
+pub(super) mod digest_text {
     use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
 
     use crate::store::Digest;

@@ -56,6 +56,11 @@ impl Host {
         labels
     }
 
+    /// Whether the settings of this board have a label of this name.
+    pub fn is_configured_label(&self, key: &str) -> bool {
+        self.configured().labels.contains_key(key)
+    }
+
     /// Gives the host a label, on disk first.
     ///
     /// # Errors

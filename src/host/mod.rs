@@ -4,6 +4,7 @@
 //! starts an invocation holds an [`Invoke`], whoever manages the host speaks to [`Control`].
 
 pub mod application;
+pub mod applied;
 mod awaited;
 pub mod builtin;
 pub mod bus;
@@ -28,6 +29,7 @@ pub mod process;
 pub mod readiness;
 mod reconcile;
 mod reload;
+pub mod remote;
 mod restart;
 mod retry;
 pub mod router;

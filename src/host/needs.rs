@@ -7,7 +7,7 @@ use crate::{
     error::{Error, Result},
     host::{
         Host,
-        desired::{Desired, DesiredActor},
+        desired::{Desired, DesiredActor, Loaded},
     },
     log,
     store::Digest,
@@ -22,7 +22,7 @@ const RESTORE_PATIENCE: Duration = Duration::from_secs(60);
 /// # Errors
 /// The store cannot be read, or a record of it cannot: nobody knows then what that needs.
 pub fn of_stopped(artifacts: &Artifacts) -> Result<BTreeSet<Digest>> {
-    let (desired, problems) = Desired::load(artifacts.store())?;
+    let Loaded { desired, problems, .. } = Desired::load(artifacts.store())?;
     match problems.first() {
         Some(problem) => Err(Error::storage(problem.clone())),
         None => of_desired(&desired, artifacts),

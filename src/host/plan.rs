@@ -3,8 +3,14 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    host::desired::{Desired, DesiredActor, DesiredProvider},
-    wire::LinkDefinition,
+    host::{
+        desired::{Desired, DesiredActor, DesiredLink, DesiredProvider},
+        remote,
+    },
+    wire::{
+        LinkDefinition,
+        interface::{HTTP_SERVER, MESSAGING},
+    },
 };
 
 /// One step. The order of the variants is the order of execution: what goes away goes first, a provider is there before
@@ -23,15 +29,15 @@ pub enum Step {
     StartActor(DesiredActor),
     /// Let another number of invocations run at once.
     Scale(DesiredActor),
-    /// Give a link to its provider.
-    Link(Arc<LinkDefinition>),
+    /// Give a link to its provider; the flag says that a server of this process listens for it on loopback only.
+    Link(Arc<LinkDefinition>, bool),
 }
 
 impl Step {
     /// What the step is about, to remember its failures by.
     pub fn subject(&self) -> String {
         match self {
-            Step::Unlink(link) | Step::Link(link) => format!("link {}", link.id),
+            Step::Unlink(link) | Step::Link(link, _) => format!("link {}", link.id),
             Step::StopActor(key) => format!("actor {key}"),
             Step::StartActor(actor) | Step::Scale(actor) => format!("actor {}", actor.public_key),
             Step::StopProvider((key, link_name)) => format!("provider {key}/{link_name}"),
@@ -47,12 +53,28 @@ pub struct Running {
     pub actors: BTreeMap<String, DesiredActor>,
     /// By public key and link name.
     pub providers: BTreeMap<(String, String), DesiredProvider>,
-    /// Links their providers have taken, by identity.
-    pub links: BTreeMap<String, Arc<LinkDefinition>>,
+    /// Links their providers have taken, by identity, and whether each listens on loopback only.
+    pub links: BTreeMap<String, (Arc<LinkDefinition>, bool)>,
 }
 
-/// The steps from `running` to `desired`.
-pub fn plan(desired: &Desired, running: &Running) -> Vec<Step> {
+/// Whether the provider of `link` has it only for actors of this host: built-in servers and subscribers are on many boards
+/// under one key, and each would open the links of all boards.
+pub fn is_of_another_board(desired: &Desired, link: &LinkDefinition) -> bool {
+    let provider = desired.providers.get(&(link.provider_id.clone(), link.link_name.clone()));
+    let built_in = provider.is_some_and(|provider| provider.token.is_none());
+    built_in && !desired.actors.contains_key(&link.actor_id)
+}
+
+/// Whether this host gives `link` to its provider.
+fn is_given(desired: &Desired, link: &LinkDefinition) -> bool {
+    let opens = [HTTP_SERVER, MESSAGING].contains(&link.contract_id.as_str());
+    // A link to a provider that does not run here is for another host to deliver.
+    desired.providers.contains_key(&(link.provider_id.clone(), link.link_name.clone()))
+        && !(opens && is_of_another_board(desired, link))
+}
+
+/// The steps from `running` to `desired`, where commands over the lattice are under `rule`.
+pub fn plan(desired: &Desired, running: &Running, rule: remote::Rule) -> Vec<Step> {
     let mut steps = Vec::new();
     let restarts = |key: &(String, String)| match (desired.providers.get(key), running.providers.get(key)) {
         (Some(wanted), Some(there)) => {
@@ -63,8 +85,12 @@ pub fn plan(desired: &Desired, running: &Running) -> Vec<Step> {
     };
     let provider_of = |link: &LinkDefinition| (link.provider_id.clone(), link.link_name.clone());
 
-    for (id, link) in &running.links {
-        let wanted = desired.links.get(id).is_some_and(|wanted| wanted.link == **link);
+    let same = |wanted: &DesiredLink, there: &(Arc<LinkDefinition>, bool)| {
+        wanted.link == there.0 && wanted.is_confined(rule) == there.1
+    };
+    for (id, there) in &running.links {
+        let link = &there.0;
+        let wanted = desired.links.get(id).is_some_and(|wanted| same(wanted, there) && is_given(desired, link));
         if !wanted || restarts(&provider_of(link)) {
             steps.push(Step::Unlink(link.clone()));
         }
@@ -90,13 +116,12 @@ pub fn plan(desired: &Desired, running: &Running) -> Vec<Step> {
     }
     for (id, wanted) in &desired.links {
         let link = &wanted.link;
-        // A link to a provider that does not run here is for another host to deliver.
-        if !desired.providers.contains_key(&provider_of(link)) {
+        if !is_given(desired, link) {
             continue;
         }
-        let there = running.links.get(id).is_some_and(|there| **there == *link);
+        let there = running.links.get(id).is_some_and(|there| same(wanted, there));
         if !there || restarts(&provider_of(link)) {
-            steps.push(Step::Link(Arc::new(link.clone())));
+            steps.push(Step::Link(link.clone(), wanted.is_confined(rule)));
         }
     }
     steps
@@ -108,7 +133,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        host::desired::{DesiredLink, Group},
+        host::{desired::Group, remote::Rights},
         store::Digest,
         wire::link::link_id,
     };
@@ -161,9 +186,18 @@ mod tests {
             issuers: BTreeMap::new(),
             links: links
                 .iter()
-                .map(|link| (link.id.clone(), DesiredLink { link: link.clone(), application: "app".into() }))
+                .map(|link| {
+                    let wanted =
+                        DesiredLink { link: Arc::new(link.clone()), application: "app".into(), confined: false };
+                    (link.id.clone(), wanted)
+                })
                 .collect(),
+            ..Desired::default()
         }
+    }
+
+    fn plan(desired: &Desired, running: &Running) -> Vec<Step> {
+        super::plan(desired, running, remote::Rule::Always(Rights::Full))
     }
 
     /// Performs steps as the reconciler does when nothing fails.
@@ -179,7 +213,7 @@ mod tests {
                 Step::StartActor(actor) | Step::Scale(actor) => {
                     drop(running.actors.insert(actor.public_key.clone(), actor));
                 }
-                Step::Link(link) => drop(running.links.insert(link.id.clone(), link)),
+                Step::Link(link, confined) => drop(running.links.insert(link.id.clone(), (link, confined))),
             }
         }
     }
@@ -191,7 +225,7 @@ mod tests {
         let mut running = Running::default();
         let steps = plan(&wanted, &running);
         assert!(
-            matches!(steps[..], [Step::StartProvider(_), Step::StartActor(_), Step::Link(_)]),
+            matches!(steps[..], [Step::StartProvider(_), Step::StartActor(_), Step::Link(..)]),
             "unexpected order: {steps:?}"
         );
         perform(&mut running, &steps);
@@ -206,7 +240,7 @@ mod tests {
         perform(&mut running, &plan(&before, &Running::default()));
         let after = desired(&[actor("M1", b"one", 1)], std::slice::from_ref(&http), &[link("M1", &http, "9090")]);
         let steps = plan(&after, &running);
-        assert!(matches!(steps[..], [Step::Unlink(_), Step::Link(_)]), "unexpected steps: {steps:?}");
+        assert!(matches!(steps[..], [Step::Unlink(_), Step::Link(..)]), "unexpected steps: {steps:?}");
         perform(&mut running, &steps);
         assert_eq!(plan(&after, &running), []);
     }
@@ -234,9 +268,57 @@ mod tests {
         other.configuration = Some("{}".into());
         let steps = plan(&desired(&[], &[other], &links), &running);
         assert!(
-            matches!(steps[..], [Step::Unlink(_), Step::StopProvider(_), Step::StartProvider(_), Step::Link(_)]),
+            matches!(steps[..], [Step::Unlink(_), Step::StopProvider(_), Step::StartProvider(_), Step::Link(..)]),
             "unexpected steps: {steps:?}"
         );
+    }
+
+    #[test]
+    fn a_built_in_server_opens_links_of_actors_of_this_board_alone() {
+        let (http, store) = (provider("httpserver"), provider("keyvalue"));
+        let links = [link("M1", &http, "8080"), link("Melsewhere", &http, "8081"), link("Melsewhere", &store, "x")];
+        let providers = [http.clone(), store];
+        let wanted = desired(&[actor("M1", b"one", 1)], &providers, &links);
+        let given = |steps: &[Step]| -> Vec<String> {
+            let given = steps.iter().filter_map(|step| match step {
+                Step::Link(link, _) => Some(link.values["port"].clone()),
+                _ => None,
+            });
+            let mut given: Vec<String> = given.collect();
+            given.sort();
+            given
+        };
+        let mut running = Running::default();
+        let steps = plan(&wanted, &running);
+        // Calls of actors elsewhere reach the store over the lattice; a server would take a port for nobody.
+        assert_eq!(given(&steps), ["8080", "x"]);
+        perform(&mut running, &steps);
+        let left = desired(&[], &providers, &links);
+        assert!(plan(&left, &running).contains(&Step::Unlink(Arc::new(links[0].clone()))), "its actor has gone");
+        // A provider of an archive may stand for all boards.
+        let archive = DesiredProvider { token: Some("token".into()), ..http };
+        let elsewhere = desired(&[], &[archive], &links[..2]);
+        assert_eq!(given(&plan(&elsewhere, &Running::default())), ["8080", "8081"]);
+    }
+
+    #[test]
+    fn a_link_is_given_anew_when_it_may_listen_elsewhere() {
+        let http = provider("httpserver");
+        let mut wanted = desired(&[actor("M1", b"one", 1)], std::slice::from_ref(&http), &[link("M1", &http, "8080")]);
+        for link in wanted.links.values_mut() {
+            (link.application, link.confined) = (String::new(), true);
+        }
+        let flags = |rule, running: &Running| {
+            let steps = super::plan(&wanted, running, rule);
+            steps.iter().find_map(|step| if let Step::Link(_, confined) = step { Some(*confined) } else { None })
+        };
+        let mut running = Running::default();
+        assert_eq!(flags(remote::Rule::Always(Rights::Full), &running), Some(false));
+        assert_eq!(flags(remote::Rule::Always(Rights::Own), &running), Some(true));
+        assert_eq!(flags(remote::Rule::ByLogin, &running), Some(true));
+        perform(&mut running, &super::plan(&wanted, &Running::default(), remote::Rule::ByLogin));
+        assert_eq!(flags(remote::Rule::ByLogin, &running), None);
+        assert_eq!(flags(remote::Rule::Always(Rights::Full), &running), Some(false));
     }
 
     #[test]

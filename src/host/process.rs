@@ -318,7 +318,8 @@ impl Host {
 
     fn links_of(&self, desired: &Desired, name: &ProviderName) -> Vec<LinkDefinition> {
         let links = desired.links.values().map(|wanted| &wanted.link);
-        links.filter(|link| (&link.provider_id, &link.link_name) == (&name.0, &name.1)).cloned().collect()
+        let own = links.filter(|link| (&link.provider_id, &link.link_name) == (&name.0, &name.1));
+        own.map(|link| (**link).clone()).collect()
     }
 
     /// A process ended by itself: it is taken off the tables, and started again when that is wanted and worth it.

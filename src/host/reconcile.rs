@@ -23,7 +23,7 @@ use crate::{
         desired::{Desired, DesiredActor, DesiredProvider},
         event::Event,
         health::Patient,
-        plan::{Running, Step, plan},
+        plan::{Running, Step, is_of_another_board, plan},
         process::ProviderName,
         restart::Restarts,
         retry::Failures,
@@ -61,7 +61,7 @@ struct State {
     /// Changes asked for and changes seen to: equal when what runs has followed.
     asked: u64,
     done: u64,
-    links: BTreeMap<String, Arc<LinkDefinition>>,
+    links: BTreeMap<String, (Arc<LinkDefinition>, bool)>,
     failures: Failures,
     /// Questions whether the loop moves, and the last one answered.
     rounds: (u64, u64),
@@ -234,7 +234,7 @@ impl Reconciler {
 
     /// The links of the provider `name` are in force no longer.
     pub fn forget_links(&self, name: &ProviderName) {
-        self.state().links.retain(|_, link| (&link.provider_id, &link.link_name) != (&name.0, &name.1));
+        self.state().links.retain(|_, (link, _)| (&link.provider_id, &link.link_name) != (&name.0, &name.1));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -354,7 +354,7 @@ impl Host {
             let mut routes = self.router.routes_mut();
             routes.links.retain(|link| desired.links.contains_key(&link.id));
             for wanted in desired.links.values() {
-                routes.links.put(Arc::new(wanted.link.clone()));
+                routes.links.put(wanted.link.clone());
             }
         }
         {
@@ -366,7 +366,7 @@ impl Host {
             state.failures.retain_held(|subject| wanted.contains(subject));
             state.awaited.retain(|name| desired.providers.contains_key(name));
         }
-        let mut steps = plan(&desired, &self.running());
+        let mut steps = plan(&desired, &self.running(), self.rules().remote);
         if std::mem::take(&mut self.reconciler.state().renew) {
             let starts =
                 |key: &str| steps.iter().any(|step| matches!(step, Step::StartActor(one) if one.public_key == key));
@@ -379,7 +379,7 @@ impl Host {
         let mut gates = Vec::new();
         for step in steps {
             match &step {
-                Step::Link(link) if self.capability(link).is_some_and(|capability| capability.originates()) => {
+                Step::Link(link, _) if self.capability(link).is_some_and(|capability| capability.originates()) => {
                     gates.push(step);
                 }
                 _ => self.try_step(step).await,
@@ -396,7 +396,7 @@ impl Host {
             return;
         }
         // A link waits for a provider that is held back; its own attempt would only fail and wait longer.
-        if let Step::Link(link) = &step
+        if let Step::Link(link, _) = &step
             && self.is_held_back(link)
         {
             return;
@@ -406,6 +406,10 @@ impl Host {
             Ok(()) => self.reconciler.state().failures.succeeded(&subject),
             // It failed no more than it was tried: what it needs is on its way.
             Err(_) if matches!(&step, Step::StartProvider(one) if self.reconciler.awaited().has(one)) => {}
+            // Another board's mistake does not make this one unready.
+            Err(error) if matches!(&step, Step::Link(link, _) if is_of_another_board(&self.desired(), link)) => {
+                log::debug!("a link of an actor that does not run here was not taken: {error}"; link_id = subject);
+            }
             Err(error) => {
                 self.tell_failure(&step, &error);
                 self.reconciler.state().failures.failed(subject, error, Instant::now());
@@ -450,7 +454,7 @@ impl Host {
                 self.leave_process(key).await;
                 Ok(())
             }
-            Step::Link(link) => self.link(link).await,
+            Step::Link(link, confined) => self.link(link, *confined).await,
             Step::Unlink(link) => {
                 self.unlink(link).await;
                 Ok(())
@@ -625,14 +629,21 @@ impl Host {
         self.router.routes().provider(&link.provider_id, &link.link_name).map(|provider| provider.capability.clone())
     }
 
-    async fn link(&self, link: &Arc<LinkDefinition>) -> Result<()> {
+    async fn link(&self, link: &Arc<LinkDefinition>, confined: bool) -> Result<()> {
         let capability = self.capability(link).ok_or_else(|| {
             Error::unavailable(format!(
                 "the provider {} with link name {} does not run",
                 link.provider_id, link.link_name
             ))
         })?;
-        let outcome = patient(CAPABILITY_PATIENCE, capability.link(link.clone())).await.unwrap_or_else(|| {
+        let outcome = patient(CAPABILITY_PATIENCE, async {
+            match confined {
+                true => capability.link_confined(link.clone()).await,
+                false => capability.link(link.clone()).await,
+            }
+        })
+        .await
+        .unwrap_or_else(|| {
             Err(Error::timeout(format!(
                 "the provider did not take the link within {} s",
                 CAPABILITY_PATIENCE.as_secs()
@@ -642,7 +653,7 @@ impl Host {
         if let Some(actor) = self.router.routes().actor(&link.actor_id) {
             warn_of_unclaimed(&actor.claims, link);
         }
-        self.reconciler.state().links.insert(link.id.clone(), link.clone());
+        self.reconciler.state().links.insert(link.id.clone(), (link.clone(), confined));
         self.tell(&Event::LinkSet(link.clone()));
         Ok(())
     }
@@ -702,7 +713,7 @@ impl Host {
                 link_name: provider.link_name.clone(),
                 error,
             }),
-            Step::Link(link) => self.tell(&Event::LinkFailed(link.clone(), error)),
+            Step::Link(link, _) => self.tell(&Event::LinkFailed(link.clone(), error)),
             Step::Unlink(_) | Step::StopActor(_) | Step::StopProvider(_) => {}
         }
     }
@@ -713,7 +724,7 @@ fn desired_links<'a>(desired: &'a Desired, key: &'a str) -> impl Iterator<Item =
     let here = |link: &LinkDefinition| {
         desired.providers.keys().any(|(provider, name)| *provider == link.provider_id && *name == link.link_name)
     };
-    desired.links.values().map(|wanted| &wanted.link).filter(move |link| link.actor_id == key && here(link))
+    desired.links.values().map(|wanted| &*wanted.link).filter(move |link| link.actor_id == key && here(link))
 }
 
 /// Says that a link is of no use to an actor whose claims do not name its contract.

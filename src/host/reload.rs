@@ -30,6 +30,8 @@ impl Host {
     /// What may be started from now on. What runs is not judged again.
     pub fn follow_rules(&self, rules: Rules) {
         self.configured().rules = rules;
+        // Where links from the lattice listen depends on them.
+        self.reconciler.nudge();
     }
 
     /// Rules for what is fetched from now on.

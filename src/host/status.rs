@@ -11,6 +11,7 @@ use crate::{
     error::Result,
     host::{
         ActorStatus, BoxFuture, Call, Control, Host, HostStatus, Invoke, MemoryStatus, ProviderStatus,
+        applied::Applied,
         routes::{Routes, unclaimed},
     },
     task,
@@ -111,6 +112,8 @@ impl Control for Host {
             not_reloaded,
             names,
             problems,
+            differences: self.differences(),
+            pending: self.router.uplink().map(|uplink| uplink.pending_commands()).unwrap_or_default(),
         }
     }
 
@@ -136,12 +139,26 @@ impl Control for Host {
         })
     }
 
+    fn remove_pending(&self, id: String) -> BoxFuture<'static, Result<bool>> {
+        match self.router.uplink() {
+            Some(uplink) => uplink.remove_command(id),
+            None => Box::pin(std::future::ready(Ok(false))),
+        }
+    }
+
     fn request_stop(&self) {
         Host::request_stop(self);
     }
 }
 
 impl Host {
+    /// Where what should run differs from the manifests of this board, one sentence each.
+    fn differences(&self) -> Vec<String> {
+        let desired = self.desired();
+        let commanded = desired.applied.values().flat_map(Applied::sentences);
+        commanded.chain(self.conflicts().values().cloned()).collect()
+    }
+
     /// What people call what should run: names of claims where something runs, else what the reference ends in.
     fn names(&self, routes: &Routes) -> BTreeMap<String, String> {
         let desired = self.desired();

@@ -34,6 +34,25 @@ pub struct UplinkStatus {
     pub problems: Vec<String>,
 }
 
+/// A command from the lattice that was accepted and is not carried out yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingCommand {
+    /// Names it when it is to be removed.
+    pub id: String,
+    /// What it asks for, as its subject says: `la`, `scale`, `upd`, `lp`.
+    pub command: String,
+    /// The reference or key it is about.
+    pub about: String,
+    /// When it was accepted; 0 where the clock was not to be trusted.
+    pub accepted_unix_seconds: u64,
+    /// Attempts that failed.
+    pub attempts: u32,
+    /// Seconds until the next one, where one is planned.
+    pub next_try_seconds: Option<u64>,
+    /// Why the last one failed.
+    pub reason: String,
+}
+
 /// Reaches actors and providers that do not run on this host.
 pub trait Uplink: Send + Sync + 'static {
     /// Runs `call` wherever its target runs, until its deadline.
@@ -77,6 +96,20 @@ pub trait Uplink: Send + Sync + 'static {
     /// Providers elsewhere that actors of this host call, as far as they answer.
     fn remote_providers(&self) -> Vec<ProviderStatus> {
         Vec::new()
+    }
+
+    /// Commands that were accepted and are not carried out yet.
+    fn pending_commands(&self) -> Vec<PendingCommand> {
+        Vec::new()
+    }
+
+    /// Removes the accepted command `id`; whether it was there.
+    ///
+    /// # Errors
+    /// The disk failed.
+    fn remove_command(&self, id: String) -> BoxFuture<'static, Result<bool>> {
+        let _ = id;
+        Box::pin(std::future::ready(Ok(false)))
     }
 
     /// How it stands at this moment.

@@ -217,6 +217,10 @@ impl Known {
     fn put(&mut self, key: &str, value: &[u8]) -> bool {
         match Key::parse(key) {
             Some(Key::Claims(subject)) => match ClaimsRecord::parse(value) {
+                Ok(record) if record.subject != subject => {
+                    log::warn!("claims in the lattice's bucket stand under a wrong key"; key = key);
+                    false
+                }
                 Ok(record) if has_room(&self.claims, &subject) => {
                     self.aliases.put(&record);
                     self.claims.insert(subject, record);

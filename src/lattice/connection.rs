@@ -358,6 +358,11 @@ impl Connection {
         self.shared.changed.notify(usize::MAX);
     }
 
+    /// Whether the server lets nobody in without a login; no while there was no connection yet.
+    pub fn requires_login(&self) -> bool {
+        self.client.server_info().auth_required
+    }
+
     /// Largest message the server takes, bytes.
     pub fn max_payload(&self) -> usize {
         self.client.max_payload()

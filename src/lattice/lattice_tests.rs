@@ -588,6 +588,7 @@ fn no_long_body_is_left_in_the_object_store() {
             cache: shared.cache.clone(),
             invocations: shared.invocations.clone(),
             remotes: shared.remotes.clone(),
+            pending: shared.pending.clone(),
             timeout: Duration::from_secs(2),
         };
         let call = host::Call {

@@ -12,6 +12,7 @@ pub mod broker;
 pub mod bucket;
 pub mod cache;
 pub mod config_service;
+mod conflict;
 pub mod connection;
 pub mod control;
 pub mod credentials;
@@ -63,8 +64,10 @@ use crate::{
     artifact::Remote,
     claims::AntiForgery,
     error::{Error, Result},
-    host::{BoxFuture, Host},
-    log, task,
+    host::{BoxFuture, Host, desired::Desired, remote::Rights},
+    log,
+    store::Batch,
+    task,
     wire::{LinkDefinition, subject::Subjects},
 };
 
@@ -85,14 +88,34 @@ pub struct Shared {
     cache: Arc<cache::Cache>,
     heart: heartbeat::Heart,
     pings: control::pings::Pings,
-    pending: control::intention::Pending,
+    pending: Arc<control::pending::Pending>,
     entity_config: entity_config::EntityConfig,
     remotes: Arc<remote::Remotes>,
     /// Links as the lattice was told of them.
-    links: smol::lock::Mutex<BTreeMap<String, LinkDefinition>>,
+    links: smol::lock::Mutex<BTreeMap<String, Arc<LinkDefinition>>>,
 }
 
 impl Shared {
+    /// What commands over the lattice may do now.
+    fn remote(&self) -> Rights {
+        self.host.rules().remote.on(self.control.requires_login())
+    }
+
+    /// Changes what should run as a command over the lattice asks; `by` names the command, and `also` is written with it.
+    ///
+    /// # Errors
+    /// Those of `change`; `Denied` where it may not touch what it changes; the disk failed. Nothing was changed then.
+    async fn change(&self, by: &str, also: Batch, change: impl FnOnce(&Desired) -> Result<Desired>) -> Result<()> {
+        let remote = self.remote();
+        remote.check_change()?;
+        let allowed = |before: &Desired| {
+            let after = change(before)?;
+            remote.check(before, &after)?;
+            Ok(after)
+        };
+        self.host.change_and(by, also, allowed).await
+    }
+
     /// Whether a command from afar may read `reference`.
     fn may_fetch(&self, reference: &str) -> Result<()> {
         self.may_load("actor", reference)
@@ -163,6 +186,7 @@ impl Lattice {
         let invocations = rpc::InvocationEvents::new(control.clone(), &subjects, &host_id);
         events.attach(&host, &control);
         let remotes = Arc::<remote::Remotes>::default();
+        let pending = Arc::new(control::pending::Pending::new(host.store().clone()));
         host.router().set_uplink(Arc::new(rpc::RpcUplink {
             connection: rpc.clone(),
             control: control.clone(),
@@ -174,6 +198,7 @@ impl Lattice {
             cache: cache.clone(),
             invocations: invocations.clone(),
             remotes: remotes.clone(),
+            pending: pending.clone(),
             timeout: settings.rpc_timeout,
         }));
         let objects = objects::ObjectStore::new(control.clone(), settings.js_domain.as_deref());
@@ -198,7 +223,7 @@ impl Lattice {
             heart: heartbeat::Heart::default(),
             remotes,
             pings: control::pings::Pings::default(),
-            pending: control::intention::Pending::default(),
+            pending,
             entity_config,
             links: smol::lock::Mutex::new(links),
         });

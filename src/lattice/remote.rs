@@ -180,7 +180,7 @@ fn is_of(link: &LinkDefinition, name: &Name) -> bool {
 }
 
 /// Links to providers that this host does not run.
-fn elsewhere(shared: &Shared) -> Vec<LinkDefinition> {
+fn elsewhere(shared: &Shared) -> Vec<Arc<LinkDefinition>> {
     let desired = shared.host.desired();
     let links = desired.links.values().map(|wanted| &wanted.link);
     links
@@ -194,7 +194,7 @@ fn watched(shared: &Shared) -> BTreeMap<Name, String> {
     let routes = shared.host.router().routes();
     let called = elsewhere(shared).into_iter().filter(|link| routes.actor(&link.actor_id).is_some());
     let named: BTreeMap<Name, String> =
-        called.map(|link| ((link.provider_id, link.link_name), link.contract_id)).collect();
+        called.map(|link| ((link.provider_id.clone(), link.link_name.clone()), link.contract_id.clone())).collect();
     named.into_iter().take(MAX_WATCHED).collect()
 }
 
@@ -204,7 +204,7 @@ async fn say(uplink: &dyn Uplink, topic: ProviderTopic, link: &LinkDefinition) -
 
 /// Says links to providers elsewhere whenever they change, for ever.
 pub async fn say_links_for_ever(shared: Arc<Shared>) {
-    let mut said: BTreeMap<String, LinkDefinition> = BTreeMap::new();
+    let mut said: BTreeMap<String, Arc<LinkDefinition>> = BTreeMap::new();
     loop {
         let changed = shared.host.desired_changed();
         shared.rpc.connected().await;
@@ -219,11 +219,16 @@ pub async fn say_links_for_ever(shared: Arc<Shared>) {
     }
 }
 
-async fn say_links(shared: &Shared, uplink: &dyn Uplink, said: &mut BTreeMap<String, LinkDefinition>) -> Result<()> {
-    let wanted: BTreeMap<String, LinkDefinition> =
+async fn say_links(
+    shared: &Shared,
+    uplink: &dyn Uplink,
+    said: &mut BTreeMap<String, Arc<LinkDefinition>>,
+) -> Result<()> {
+    let wanted: BTreeMap<String, Arc<LinkDefinition>> =
         elsewhere(shared).into_iter().map(|link| (link.id.clone(), link)).collect();
     let desired = shared.host.desired();
-    let gone: Vec<LinkDefinition> = said.values().filter(|link| wanted.get(&link.id) != Some(link)).cloned().collect();
+    let gone: Vec<Arc<LinkDefinition>> =
+        said.values().filter(|link| wanted.get(&link.id) != Some(link)).cloned().collect();
     for link in gone {
         // One whose provider runs here by now is that provider's own business.
         let name = (link.provider_id.clone(), link.link_name.clone());
@@ -232,7 +237,7 @@ async fn say_links(shared: &Shared, uplink: &dyn Uplink, said: &mut BTreeMap<Str
         }
         said.remove(&link.id);
     }
-    let news: Vec<LinkDefinition> = wanted.into_values().filter(|link| !said.contains_key(&link.id)).collect();
+    let news: Vec<Arc<LinkDefinition>> = wanted.into_values().filter(|link| !said.contains_key(&link.id)).collect();
     for link in news {
         say_or_leave(uplink, ProviderTopic::LinkPut, &link).await?;
         said.insert(link.id.clone(), link);

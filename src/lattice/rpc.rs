@@ -19,6 +19,7 @@ use super::{
     bodies::Bodies,
     cache::Cache,
     connection::{Answer, Background, Connection, Standing},
+    control::pending::Pending,
     events::{LatticeEvents, random_id, unix_micros},
     gate::Gate,
     remote::Remotes,
@@ -26,7 +27,7 @@ use super::{
 use crate::{
     claims::{AntiForgery, Now},
     error::{Error, Kind, Result},
-    host::{BoxFuture, Call, ProviderStatus, Uplink, UplinkStatus},
+    host::{BoxFuture, Call, ProviderStatus, Uplink, UplinkStatus, uplink::PendingCommand},
     log,
     wire::{
         Entity, Invocation, InvocationResponse, Trace, chunk, codec,
@@ -378,6 +379,7 @@ pub struct RpcUplink {
     pub(super) cache: Arc<Cache>,
     pub(super) invocations: InvocationEvents,
     pub(super) remotes: Arc<Remotes>,
+    pub(super) pending: Arc<Pending>,
     pub(super) timeout: Duration,
 }
 
@@ -475,6 +477,15 @@ impl Uplink for RpcUplink {
 
     fn is_connected(&self) -> bool {
         self.connection.is_connected()
+    }
+
+    fn pending_commands(&self) -> Vec<PendingCommand> {
+        self.pending.list()
+    }
+
+    fn remove_command(&self, id: String) -> BoxFuture<'static, Result<bool>> {
+        let pending = self.pending.clone();
+        Box::pin(async move { pending.remove(&id).await })
     }
 
     fn remote_providers(&self) -> Vec<ProviderStatus> {

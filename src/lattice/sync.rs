@@ -16,12 +16,15 @@ use super::{
     bucket::{Bucket, Content, Entry},
 };
 use crate::{
+    claims::{AllowedIssuers, PublicKey, Role},
     error::{Kind, Result},
     host::{
         desired::{Desired, DesiredLink},
-        links::MAX_LINKS,
+        links::{MAX_LATTICE_LINKS_BYTES, MAX_LINK_BYTES, MAX_LINKS},
+        remote::Rights,
     },
     log,
+    store::Batch,
     wire::{
         LinkDefinition,
         cache::{ClaimsRecord, Key, ReferenceRecord, encode_link, parse_link},
@@ -132,6 +135,10 @@ fn newest(entries: Vec<Entry>, own: &mut BTreeMap<String, u64>) -> Vec<Entry> {
     newest
 }
 
+fn is_known(desired: &Desired, link: &LinkDefinition) -> bool {
+    desired.links.get(&link.id).is_some_and(|there| *there.link == *link)
+}
+
 /// A link of the bucket; `None` for what stands under a wrong key.
 fn read_link(id: &str, value: &[u8]) -> Option<LinkDefinition> {
     match parse_link(value) {
@@ -169,34 +176,52 @@ async fn take_over(shared: &Arc<Shared>, content: Vec<Entry>) -> Result<()> {
     shared.cache.remember(&others).await?;
     let mut told = shared.links.lock().await;
     let desired = shared.host.desired();
-    let known = |link: &LinkDefinition| desired.links.get(&link.id).is_some_and(|there| there.link == *link);
-    put.retain(|_, link| !known(link));
-    gone.retain(|id| desired.links.contains_key(id));
+    for id in put.iter().filter(|(_, link)| is_known(&desired, link)).map(|(id, _)| id) {
+        shared.host.conflicts().remove(id);
+    }
+    put.retain(|id, link| !is_known(&desired, link) && !shared.is_kept(&desired, id, Some(link)));
+    gone.retain(|id| desired.links.contains_key(id) && !shared.is_kept(&desired, id, None));
     if put.is_empty() && gone.is_empty() {
         return Ok(());
     }
-    shared.host.change(|desired| Ok(with_links(desired, &put, &gone))).await?;
+    let confined = shared.remote() == Rights::Own;
+    shared.host.change(|desired| Ok(with_links(desired, &put, &gone, confined))).await?;
     for id in &gone {
         told.remove(id);
     }
-    told.extend(put);
+    let desired = shared.host.desired();
+    let taken = put.keys().filter_map(|id| Some((id.clone(), desired.links.get(id)?.link.clone())));
+    told.extend(taken);
     Ok(())
 }
 
 /// `desired` with the links of the bucket.
-fn with_links(desired: &Desired, put: &BTreeMap<String, LinkDefinition>, gone: &BTreeSet<String>) -> Desired {
+fn with_links(
+    desired: &Desired,
+    put: &BTreeMap<String, LinkDefinition>,
+    gone: &BTreeSet<String>,
+    confined: bool,
+) -> Desired {
     let mut next = desired.clone();
     next.links.retain(|id, _| !gone.contains(id));
-    let mut left_out = 0;
+    let (mut left_out, mut bytes) = (0, next.lattice_link_bytes());
     for (id, link) in put {
-        if next.links.len() < MAX_LINKS || next.links.contains_key(id) {
-            next.links.insert(id.clone(), DesiredLink { link: link.clone(), application: String::new() });
+        let link = DesiredLink { link: Arc::new(link.clone()), application: String::new(), confined };
+        let before = next.links.get(id).map(DesiredLink::bytes);
+        let after = bytes - before.unwrap_or_default() + link.bytes();
+        let room = next.links.len() < MAX_LINKS || before.is_some();
+        if room && link.bytes() <= MAX_LINK_BYTES && after <= MAX_LATTICE_LINKS_BYTES {
+            bytes = after;
+            next.links.insert(id.clone(), link);
         } else {
             left_out += 1;
         }
     }
     if left_out > 0 {
-        log::warn!("the lattice has more links than a host takes on: {left_out} were left out");
+        log::warn!(
+            "the lattice has more or longer links than a host takes on: {left_out} were left out; it takes {MAX_LINKS} \
+             links, {MAX_LINK_BYTES} bytes for one, {MAX_LATTICE_LINKS_BYTES} bytes for all that come over the lattice"
+        );
     }
     next
 }
@@ -228,19 +253,23 @@ async fn take_changes(shared: &Arc<Shared>, entries: Vec<Entry>) {
 
 async fn put_link(shared: &Arc<Shared>, link: LinkDefinition) -> Result<()> {
     let mut told = shared.links.lock().await;
-    let known = shared.host.desired().links.get(&link.id).is_some_and(|there| there.link == link);
-    if !known {
-        shared.host.change(|desired| desired.put_link(link.clone())).await?;
+    let desired = shared.host.desired();
+    if is_known(&desired, &link) {
+        shared.host.conflicts().remove(&link.id);
+    } else if !shared.is_kept(&desired, &link.id, Some(&link)) {
+        let confined = shared.remote() == Rights::Own;
+        shared.host.change(|desired| desired.put_link_from_afar(link.clone(), confined)).await?;
         shared.events.emit(&LinkSet(&link));
-        told.insert(link.id.clone(), link);
+        told.insert(link.id.clone(), Arc::new(link));
     }
     Ok(())
 }
 
 async fn delete_link(shared: &Arc<Shared>, id: &str) -> Result<()> {
     let mut told = shared.links.lock().await;
-    let there = shared.host.desired().links.get(id).map(|there| there.link.clone());
-    if let Some(link) = there {
+    let desired = shared.host.desired();
+    let there = desired.links.get(id).map(|there| there.link.clone());
+    if let Some(link) = there.filter(|_| !shared.is_kept(&desired, id, None)) {
         shared.host.change(|desired| Ok(desired.delete_link(id))).await?;
         shared.events.emit(&LinkDeleted(&link));
         told.remove(id);
@@ -263,25 +292,28 @@ pub async fn tell_links(shared: &Shared) -> Result<()> {
 ///
 /// # Errors
 /// Those of `change`; the disk failed.
-pub async fn change_links(shared: &Shared, change: impl FnOnce(&Desired) -> Result<Desired>) -> Result<()> {
+pub async fn change_links(shared: &Shared, by: &str, change: impl FnOnce(&Desired) -> Result<Desired>) -> Result<()> {
     let mut told = shared.links.lock().await;
-    shared.host.change(change).await?;
+    shared.change(by, Batch::new(), change).await?;
     tell(shared, &mut told).await
 }
 
-async fn tell(shared: &Shared, told: &mut BTreeMap<String, LinkDefinition>) -> Result<()> {
+async fn tell(shared: &Shared, told: &mut BTreeMap<String, Arc<LinkDefinition>>) -> Result<()> {
     let desired = shared.host.desired();
-    let gone: Vec<LinkDefinition> =
+    let gone: Vec<Arc<LinkDefinition>> =
         told.values().filter(|link| !desired.links.contains_key(&link.id)).cloned().collect();
     for link in gone {
         shared.events.emit(&LinkDeleted(&link));
         shared.cache.write(&Key::Link(link.id.clone()), None).await?;
         told.remove(&link.id);
     }
+    shared.host.conflicts().retain(|id, _| desired.manifest_of_link(id).is_some());
     for wanted in desired.links.values() {
         if told.get(&wanted.link.id) == Some(&wanted.link) {
             continue;
         }
+        // From now on the bucket says what this board says.
+        shared.host.conflicts().remove(&wanted.link.id);
         shared.events.emit(&LinkSet(&wanted.link));
         shared.cache.write(&Key::Link(wanted.link.id.clone()), Some(encode_link(&wanted.link)?)).await?;
         told.insert(wanted.link.id.clone(), wanted.link.clone());
@@ -385,6 +417,29 @@ fn running(shared: &Shared) -> Vec<(ClaimsRecord, String)> {
     records
 }
 
+/// Claims as they are told to whoever asks. The bucket's records carry no token, so anybody who may write to it may write
+/// any: what runs here is told from its module or archive, whatever the bucket says; of the rest only what can be true is
+/// told, with keys that are keys, and issuers that may sign what runs on this board.
+pub fn told_claims(shared: &Shared) -> Vec<ClaimsRecord> {
+    let issuers = shared.host.rules().issuers;
+    let from_bucket = shared.cache.claims().into_iter().filter(|record| can_be_true(record, &issuers));
+    let mut told: BTreeMap<String, ClaimsRecord> = from_bucket.map(|record| (record.subject.clone(), record)).collect();
+    told.extend(running(shared).into_iter().map(|(record, _)| (record.subject.clone(), record)));
+    told.into_values().collect()
+}
+
+fn can_be_true(record: &ClaimsRecord, issuers: &AllowedIssuers) -> bool {
+    let Ok(subject) = record.subject.parse::<PublicKey>() else { return false };
+    let issuer = record.issuer.parse::<PublicKey>().ok().filter(|issuer| issuer.role() == Role::Account);
+    match (subject.role(), issuer) {
+        (Role::Module, Some(issuer)) => issuers.check(&issuer, &record.subject).is_ok(),
+        (Role::Service, Some(_)) => true,
+        // A provider inside a host has no token, and so no issuer.
+        (Role::Service, None) => record.issuer.is_empty(),
+        _ => false,
+    }
+}
+
 /// Writes claims of what runs whenever that changes, for ever.
 pub async fn publish_for_ever(shared: Arc<Shared>) {
     loop {
@@ -420,6 +475,25 @@ mod tests {
 
     fn entry(key: &str, number: u64) -> Entry {
         Entry { key: key.into(), value: None, number }
+    }
+
+    #[test]
+    fn claims_that_cannot_be_true_are_not_told() {
+        let key = |role| crate::claims::KeyPair::from_name(role, "one of the bucket").public_key();
+        let record = |subject: String, issuer: String| ClaimsRecord { subject, issuer, ..ClaimsRecord::default() };
+        let (module, account) = (key(Role::Module).to_string(), key(Role::Account).to_string());
+        let (any, only) = (AllowedIssuers::any(), AllowedIssuers::only([key(Role::Account)]));
+        assert!(can_be_true(&record(module.clone(), account.clone()), &any));
+        assert!(can_be_true(&record(module.clone(), account), &only));
+        let other = crate::claims::KeyPair::from_name(Role::Account, "somebody").public_key().to_string();
+        assert!(can_be_true(&record(module.clone(), other.clone()), &any));
+        assert!(!can_be_true(&record(module.clone(), other), &only), "nothing of that issuer runs on this board");
+        for (subject, issuer) in
+            [("M1", "A1"), (&*module, ""), (&*module, &*module), (&*key(Role::User).to_string(), "")]
+        {
+            assert!(!can_be_true(&record(subject.to_owned(), issuer.to_owned()), &any), "{subject} {issuer}");
+        }
+        assert!(can_be_true(&record(key(Role::Service).to_string(), String::new()), &any));
     }
 
     #[test]

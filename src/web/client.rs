@@ -133,6 +133,15 @@ impl Client {
         Ok(Stopping { path: self.path.clone(), process })
     }
 
+    /// Removes the accepted command `id` of the status.
+    ///
+    /// # Errors
+    /// As [`Client::status`]; `NotFound` where there is none of that name.
+    pub async fn remove_pending(&self, id: &str) -> Result<()> {
+        let path = format!("/v1/pending/{}", utf8_percent_encode(id, SEGMENT));
+        self.ask(Method::DELETE, &path, Vec::new(), ANSWER_TIMEOUT).await.map(drop)
+    }
+
     /// One request and the body of its answer, within `timeout`.
     ///
     /// # Errors

@@ -40,6 +40,7 @@ enum Route {
     Status,
     Call { actor: String, operation: String, timeout: Option<Duration> },
     Stop,
+    RemovePending(String),
 }
 
 /// Why a request is not served: an error, and the methods that would be, if it was the method.
@@ -88,6 +89,13 @@ where
             let answer = future::or(call, deadline).await?;
             Ok(respond(StatusCode::OK, PAYLOAD_TYPE, Bytes::from(answer)))
         }
+        Route::RemovePending(id) => match control.remove_pending(id.clone()).await? {
+            true => Ok(json(StatusCode::OK, &serde_json::json!({ "removed": id }))?),
+            false => Err(Error::not_found(format!(
+                "there is no pending command {id}: it has ended meanwhile, or has another name in `latticed pending`"
+            ))
+            .into()),
+        },
         Route::Stop => {
             control.request_stop();
             Ok(json(StatusCode::ACCEPTED, &serde_json::json!({ "stopping": true }))?)
@@ -95,17 +103,23 @@ where
     }
 }
 
+/// Beginning of the path of an accepted command.
+const PENDING: &str = "/v1/pending/";
+
 /// Reads method, path and query. Actor names may hold slashes, plain or encoded: call aliases do.
 fn route(method: &Method, path: &str, query: Option<&str>) -> Result<Route, Refusal> {
     let (allowed, route) = match path {
         "/v1/status" => (Method::GET, Route::Status),
         "/v1/stop" => (Method::POST, Route::Stop),
+        _ if path.starts_with(PENDING) => {
+            (Method::DELETE, Route::RemovePending(decode(&path[PENDING.len()..], "command")?))
+        }
         _ => match path.strip_prefix("/v1/call/") {
             Some(rest) => (Method::POST, call(rest, query)?),
             None => {
                 return Err(Error::not_found(
-                    "there is no such path; the admin API has GET /v1/status, POST /v1/call/ACTOR/OPERATION and POST \
-                     /v1/stop",
+                    "there is no such path; the admin API has GET /v1/status, POST /v1/call/ACTOR/OPERATION, POST /v1/stop \
+                     and DELETE /v1/pending/ID",
                 )
                 .into());
             }
@@ -114,7 +128,11 @@ fn route(method: &Method, path: &str, query: Option<&str>) -> Result<Route, Refu
     if *method == allowed {
         return Ok(route);
     }
-    let allow = if allowed == Method::GET { "GET" } else { "POST" };
+    let allow = match allowed {
+        Method::GET => "GET",
+        Method::DELETE => "DELETE",
+        _ => "POST",
+    };
     Err(Refusal {
         error: Error::usage(format!("this path answers {allow} only")),
         status: StatusCode::METHOD_NOT_ALLOWED,

@@ -29,6 +29,7 @@ mod values;
 
 use std::{
     collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -100,14 +101,18 @@ impl HttpServer {
         }
     }
 
-    async fn open(&self, link: Arc<LinkDefinition>) -> Result<()> {
+    async fn open(&self, link: Arc<LinkDefinition>, confined: bool) -> Result<()> {
         let key = key(&link);
         if self.listeners().get(&key).is_some_and(|listener| listener.link().values == link.values) {
             return Ok(());
         }
         let settings = Arc::clone(&self.settings);
         let read = Arc::clone(&link);
-        let (options, warnings, acceptor) = smol::unblock(move || prepare(&settings, &read))
+        let prepare = move || match confined {
+            true => prepare_confined(&settings, &read),
+            false => prepare(&settings, &read),
+        };
+        let (options, warnings, acceptor) = smol::unblock(prepare)
             .await
             .map_err(|error| error.context(format_args!("the HTTP server link of actor {}", link.actor_id)))?;
         for warning in warnings {
@@ -158,7 +163,11 @@ impl Capability for HttpServer {
     }
 
     fn link(&self, link: Arc<LinkDefinition>) -> BoxFuture<'_, Result<()>> {
-        Box::pin(self.open(link))
+        Box::pin(self.open(link, false))
+    }
+
+    fn link_confined(&self, link: Arc<LinkDefinition>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.open(link, true))
     }
 
     fn unlink(&self, link: Arc<LinkDefinition>) -> BoxFuture<'_, ()> {
@@ -226,11 +235,50 @@ fn url(listener: &Listener) -> String {
     format!("{scheme}://{}", listener.bound)
 }
 
+/// Options of a link, what was not understood in it, and its certificate.
+type Prepared = (Options, Vec<String>, Option<futures_rustls::TlsAcceptor>);
+
+/// The options of a link that came over the lattice to a board that confines those. It reads no file of the board.
+fn prepare_confined(settings: &Settings, link: &LinkDefinition) -> Result<Prepared> {
+    const CLOSED: &str = "a link that came over the lattice may not name files of this board: set WASMCLOUD_REMOTE=full \
+                          there, or put the link into a manifest of the board";
+    if link.value("config_file").is_some() {
+        return Err(Error::denied(format!("`config_file`: {CLOSED}")));
+    }
+    let (mut options, mut warnings) = Options::from_link(settings, link, None)?;
+    if options.tls.is_some() {
+        return Err(Error::denied(format!("`tls`: {CLOSED}")));
+    }
+    let (asked, address) = (options.address, confine(options.address, &settings.remote_listen)?);
+    if address != asked {
+        warnings.push(format!(
+            "the link came over the lattice, so it listens on {address} instead of {asked}: set WASMCLOUD_REMOTE_LISTEN \
+             to the addresses it may listen on, or WASMCLOUD_REMOTE=full"
+        ));
+    }
+    options.address = address;
+    Ok((options, warnings, None))
+}
+
+/// Where a link from the lattice listens that asks for `asked`: on loopback, or on an address that is `allowed`.
+fn confine(asked: SocketAddr, allowed: &[IpAddr]) -> Result<SocketAddr> {
+    let ip = asked.ip().to_canonical();
+    let every = |other: &IpAddr| other.is_unspecified() && other.is_ipv4() == ip.is_ipv4();
+    if ip.is_loopback() || allowed.iter().any(|other| *other == ip || every(other)) {
+        return Ok(asked);
+    }
+    match ip {
+        IpAddr::V4(address) if address.is_unspecified() => Ok((Ipv4Addr::LOCALHOST, asked.port()).into()),
+        IpAddr::V6(address) if address.is_unspecified() => Ok((Ipv6Addr::LOCALHOST, asked.port()).into()),
+        _ => Err(Error::denied(format!(
+            "the link came over the lattice, and may not listen on {ip}: add {ip} to WASMCLOUD_REMOTE_LISTEN on this board, \
+             or set WASMCLOUD_REMOTE=full there"
+        ))),
+    }
+}
+
 /// Everything about a link that needs files. Runs on a blocking thread.
-fn prepare(
-    settings: &Settings,
-    link: &LinkDefinition,
-) -> Result<(Options, Vec<String>, Option<futures_rustls::TlsAcceptor>)> {
+fn prepare(settings: &Settings, link: &LinkDefinition) -> Result<Prepared> {
     let file = link.value("config_file").map(read_config).transpose()?;
     let (options, warnings) = Options::from_link(settings, link, file.as_deref())?;
     let acceptor = options.tls.as_ref().map(acceptor_of).transpose()?;

@@ -2,7 +2,7 @@
 //!
 //! `config` builds a [`Settings`]; link values (`link_values.rs`) choose among what it allows. No I/O here.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 /// How long a request may take where the link says nothing: the time-out of every call in the lattice
 /// (`protocol/config.md`, `WASMCLOUD_RPC_TIMEOUT_MS`). The client then reads 504.
@@ -86,6 +86,9 @@ pub struct Settings {
     pub stall_timeout: Duration,
     /// Slowest average speed; see [`DEFAULT_SLOWEST_BYTES_PER_SECOND`].
     pub slowest_bytes_per_second: u64,
+    /// Addresses beside loopback on which links that came over the lattice may listen, where those are confined; an
+    /// unspecified one stands for all of its family.
+    pub remote_listen: Vec<IpAddr>,
     /// Time for requests in flight on unlink and stop; see [`DEFAULT_DRAIN`].
     pub drain: Duration,
     /// Time for a request of a client that is connected when the host stops; see [`DEFAULT_LATE_REQUEST`].
@@ -105,6 +108,7 @@ impl Default for Settings {
             keep_alive: DEFAULT_KEEP_ALIVE,
             stall_timeout: DEFAULT_STALL_TIMEOUT,
             slowest_bytes_per_second: DEFAULT_SLOWEST_BYTES_PER_SECOND,
+            remote_listen: Vec::new(),
             drain: DEFAULT_DRAIN,
             late_request: DEFAULT_LATE_REQUEST,
         }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use serde::Serialize;
@@ -193,7 +194,8 @@ impl<'a> Together<'a> {
                 if let Some(provider) = providers.get(link.target.as_str()) {
                     let link = definition(&key, provider, link);
                     let application = application.name.clone();
-                    part.links.insert(link.id.clone(), DesiredLink { link, application });
+                    let wanted = DesiredLink { link: Arc::new(link), application, confined: false };
+                    part.links.insert(wanted.link.id.clone(), wanted);
                 }
             }
             let count = actor.max_concurrent.unwrap_or(config.actor.max_concurrent);
@@ -218,8 +220,7 @@ impl<'a> Together<'a> {
             }
             actors.push(shown(actor, Some(checked), config));
         }
-        self.desired =
-            self.desired.replace_application(&application.name, part).map_err(|error| error.context(&file))?;
+        self.desired = self.desired.with_application(&application.name, part).map_err(|error| error.context(&file))?;
         let capabilities = application.capabilities.iter().map(|capability| ShownCapability {
             name: capability.name.clone(),
             reference: capability.reference.text().to_owned(),

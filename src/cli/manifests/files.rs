@@ -1,7 +1,6 @@
-//! Manifests on disk: which there are, what they say, and which applications came from their directory.
+//! Manifests on disk: which there are, and what they say.
 
 use std::{
-    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -10,18 +9,14 @@ use crate::{
     config::{Config, manifest},
     error::{Error, Result},
     host::{
-        Application, Host,
+        Application,
         application::{ActorComponent, LinkComponent, ProviderComponent},
     },
     log,
-    store::{Batch, Table},
 };
 
 /// Manifests in one directory at most; the same bound as on actors.
 const MAX_FILES: usize = 1024;
-
-/// Name of the record of what came from a directory.
-const RECORD: &str = "manifests";
 
 /// The manifests in `directory`, by name.
 ///
@@ -48,31 +43,6 @@ pub fn list(directory: &Path) -> Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
-}
-
-/// Names of the applications that came from a directory.
-///
-/// # Errors
-/// `Storage`.
-pub fn recorded(host: &Host) -> Result<BTreeSet<String>> {
-    let Some(bytes) = host.store().get(Table::Host, RECORD.as_bytes())? else { return Ok(BTreeSet::new()) };
-    Ok(serde_json::from_slice(&bytes).unwrap_or_else(|cause| {
-        log::warn!("what came from the manifest directory is not known any more ({cause}); nothing is taken away");
-        BTreeSet::new()
-    }))
-}
-
-/// Remembers that `applied` came from a directory, where `before` did.
-///
-/// # Errors
-/// `Storage`.
-pub async fn record(host: &Host, applied: &BTreeSet<String>, before: &BTreeSet<String>) -> Result<()> {
-    if applied == before {
-        return Ok(());
-    }
-    let text = serde_json::to_vec(applied)
-        .map_err(|cause| Error::internal(format!("cannot write the names of applications: {cause}")))?;
-    host.store().commit(Batch::new().put(Table::Host, RECORD, text)).await
 }
 
 /// Reads the manifest and says what this board cannot honour.

@@ -17,7 +17,7 @@ use crate::{
     cli::{artifact::watch, preflight::applications::Judge},
     config::{Config, manifest},
     error::{Error, Kind, Result},
-    host::{Application, Host, application::Asking, desired::Desired},
+    host::{Application, Host, application::Asking},
     log,
 };
 
@@ -167,11 +167,6 @@ impl Worker {
         if everything {
             self.unread = unread;
         }
-        let before = match folder {
-            // Before any of it is applied: what came from here is to go with its manifest, whatever happens meanwhile.
-            true => self.note(&names).await?,
-            false => BTreeSet::new(),
-        };
         let this = &*self;
         let applied = read.into_iter().map(|(file, application)| async move {
             let outcome = this.apply(&application).await?;
@@ -190,7 +185,7 @@ impl Worker {
             outcomes
         };
         let farewells = async {
-            if !(folder && everything) {
+            if !everything {
                 return Ok(());
             }
             // Closed when nothing is on its way any more.
@@ -201,7 +196,7 @@ impl Worker {
                 Timer::after(FAREWELL).await;
             };
             future::or(all, late).await;
-            this.bid_farewell(&names, &before).await
+            this.bid_farewell(&names).await
         };
         let (outcomes, gone) = future::zip(arrivals, farewells).await;
         for outcome in outcomes {
@@ -246,7 +241,7 @@ impl Worker {
 
     /// Makes `application` desired state; `None` when another round was asked for while its artifacts were looked for.
     async fn apply(&self, application: &Application) -> Option<Result<()>> {
-        let resolved = async { Some(self.host.resolve(application, self.asking).await) };
+        let prepared = async { Some(self.host.prepare(application, self.asking).await) };
         let interrupted = async {
             loop {
                 let requested = self.shared.requested.listen();
@@ -256,9 +251,9 @@ impl Worker {
                 requested.await;
             }
         };
-        Some(match future::or(resolved, interrupted).await? {
+        Some(match future::or(prepared, interrupted).await? {
             // Not to be left halfway: disk and memory would differ.
-            Ok(part) => self.host.adopt(&application.name, part).await,
+            Ok(prepared) => self.host.adopt(application, prepared).await,
             Err(error) => Err(error),
         })
     }
@@ -286,16 +281,9 @@ impl Worker {
         }
     }
 
-    /// Remembers that `names` come from the directory; answers which have so far.
-    async fn note(&self, names: &BTreeSet<String>) -> Result<BTreeSet<String>> {
-        let before = files::recorded(&self.host)?;
-        files::record(&self.host, &before.union(names).cloned().collect(), &before).await?;
-        Ok(before)
-    }
-
-    /// Has those of `before` go whose manifest did: they are not among `names`.
-    async fn bid_farewell(&self, names: &BTreeSet<String>, before: &BTreeSet<String>) -> Result<()> {
-        let gone: Vec<String> = before.difference(names).cloned().collect();
+    /// Has applications go that an earlier manifest brought and no manifest names now: `names` are all there are.
+    async fn bid_farewell(&self, names: &BTreeSet<String>) -> Result<()> {
+        let gone: Vec<String> = self.host.desired().applications().difference(names).cloned().collect();
         if gone.is_empty() {
             return Ok(());
         }
@@ -305,10 +293,13 @@ impl Worker {
             return Ok(());
         }
         for name in gone {
-            log::info!("the application {name} is removed, because its manifest is gone");
-            self.host.adopt(&name, Desired::default()).await?;
+            log::info!(
+                "the application {name} is removed, because its manifest is gone: nothing in {} names it",
+                self.path.display()
+            );
+            self.host.leave_application(&name).await?;
         }
-        files::record(&self.host, names, &before.union(names).cloned().collect()).await
+        Ok(())
     }
 }
 

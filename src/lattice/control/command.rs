@@ -35,7 +35,10 @@ pub async fn run(shared: &Arc<Shared>, ticket: &Ticket, verb: Verb, body: &[u8])
         Verb::LaunchProvider => launch_provider(shared, ticket, LaunchProvider::parse(body)?).await,
         Verb::StopProvider => stop_provider(shared, ticket, StopProvider::parse(body)?).await,
         // The answer goes out first; the caller of this then asks the host to end.
-        Verb::StopHost => StopHost::parse(body).map(drop),
+        Verb::StopHost => {
+            StopHost::parse(body)?;
+            shared.remote().check_operators("the operator of this board started this host")
+        }
     }
 }
 
@@ -76,9 +79,7 @@ async fn launch_actor(shared: &Arc<Shared>, ticket: &Ticket, launch: LaunchActor
     let LaunchActor { actor_ref, count, annotations } = launch;
     let started = async {
         let (module, _) = fetch(shared, &actor_ref).await?;
-        ticket
-            .change_of(&module.public_key, &shared.host, |desired| desired.start_actor(&module, count, &annotations))
-            .await
+        ticket.change_of(&module.public_key, shared, |desired| desired.start_actor(&module, count, &annotations)).await
     };
     let outcome = started.await;
     report_start(shared, ticket, None, &actor_ref, &annotations, count, outcome)
@@ -96,7 +97,7 @@ async fn scale_actor(shared: &Arc<Shared>, ticket: &Ticket, scale: ScaleActor) -
                     return Ok(());
                 }
                 let all = Annotations::new();
-                return ticket.change(&shared.host, |desired| Ok(desired.stop_actor(&actor_id, None, &all).0)).await;
+                return ticket.change(shared, |desired| Ok(desired.stop_actor(&actor_id, None, &all).0)).await;
             }
             let running = shared.host.desired().actors.get(&actor_id).map(|actor| actor.reference.clone());
             let Some(reference) = actor_ref.or(running) else {
@@ -125,7 +126,7 @@ async fn scale_actor(shared: &Arc<Shared>, ticket: &Ticket, scale: ScaleActor) -
             (before, after) = (total(desired), total(&next));
             Ok(next)
         };
-        ticket.change_of(&module.public_key, &shared.host, scaled).await?;
+        ticket.change_of(&module.public_key, shared, scaled).await?;
         // A client that starts an actor by scaling it waits for the event of a single start, even when nothing has to be
         // started. The events that count instances come from what changes, and from nothing else.
         if unchanged && count > 0 && before == after {
@@ -187,7 +188,7 @@ async fn stop_actor(shared: &Shared, ticket: &Ticket, stop: StopActor) -> Result
         }
         Ok(next)
     };
-    ticket.change(&shared.host, stopped).await
+    ticket.change(shared, stopped).await
 }
 
 async fn update_actor(shared: &Arc<Shared>, ticket: &Ticket, update: UpdateActor) -> Result<()> {
@@ -213,6 +214,10 @@ async fn try_update(
     {
         return Err(Error::not_found(format!("the actor {key} is not running on this host")));
     }
+    if let Some(key) = &update.actor_id {
+        // Before anything is fetched for it.
+        shared.remote().check_actor(&shared.host.desired(), key)?;
+    }
     shared.may_fetch(reference)?;
     let (module, claims) = shared.host.fetch_module(reference, Requester::Lattice).await?;
     if let Some(key) = update.actor_id.as_ref().filter(|key| **key != module.public_key) {
@@ -223,7 +228,7 @@ async fn try_update(
     }
     *about = (Some(module.public_key.clone()), claims.revision);
     shared.host.check_update(&module, &claims).await?;
-    ticket.change(&shared.host, |desired| desired.update_actor(&module)).await
+    ticket.change(shared, |desired| desired.update_actor(&module)).await
 }
 
 async fn launch_provider(shared: &Shared, ticket: &Ticket, launch: LaunchProvider) -> Result<()> {
@@ -245,7 +250,7 @@ async fn launch_provider(shared: &Shared, ticket: &Ticket, launch: LaunchProvide
         let found = shared.host.find_provider(&provider_ref, &link_name, Requester::Lattice).await?;
         let provider = DesiredProvider { configuration, annotations, ..found };
         let key = provider.public_key.clone();
-        ticket.change_of(&key, &shared.host, |desired| desired.start_provider(provider)).await
+        ticket.change_of(&key, shared, |desired| desired.start_provider(provider)).await
     };
     started.await.inspect_err(|error| {
         if ticket.goes_on_after(error) {
@@ -276,5 +281,5 @@ async fn stop_provider(shared: &Shared, ticket: &Ticket, stop: StopProvider) -> 
         }
         Ok(desired.stop_provider(&provider_ref, &link_name))
     };
-    ticket.change(&shared.host, stopped).await
+    ticket.change(shared, stopped).await
 }

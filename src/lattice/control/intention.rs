@@ -7,52 +7,73 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use smol::{Task, lock};
+use smol::lock;
 
-use super::{Shared, command};
+use super::{
+    Shared, command,
+    pending::{MAX_AGE, Pursued, is_too_old},
+};
 use crate::{
+    claims::Now,
     error::{Error, Kind, Result},
     host::{Host, desired::Desired, health::Patient},
     lattice::events::random_id,
     log,
     store::{Batch, Table},
     task,
-    wire::{event::event_id, subject::Verb},
+    wire::{
+        event::{event_id, provider::ProviderStartFailed},
+        subject::Verb,
+    },
 };
 
 /// Beginning of an intention's record name.
-const RECORD: &str = "intention/";
-
-/// Intentions kept at most. A board has a handful of actors to fetch; one more command that takes its time is refused.
-pub const MAX_INTENTIONS: usize = 256;
+pub(super) const RECORD: &str = "intention/";
 
 /// Keys that one command remembers as stopped while it is under way; a board runs fewer entities.
 const MAX_STOPPED: usize = 256;
 
 /// First and longest wait before what was left from before the boot is tried again, doubling between: a board whose
-/// registry is out of reach for a day asks a few hundred times.
+/// registry is out of reach for a week asks some forty times. Whoever wants it sooner sends the command again.
 const FIRST_RETRY: Duration = Duration::from_secs(2);
-const LONGEST_RETRY: Duration = Duration::from_secs(300);
+const LONGEST_RETRY: Duration = Duration::from_secs(6 * 3600);
 
 /// One command being carried out, and the record of it, if there is one.
 pub struct Ticket {
     /// Name of its record.
     name: String,
-    state: lock::Mutex<State>,
+    /// What the command asks for, for whoever reads what it changed.
+    verb: Verb,
+    pub(super) state: lock::Mutex<State>,
     /// It was accepted before this host's start: a failure that time may cure is not its end.
-    resumed: bool,
+    pub(super) resumed: bool,
     /// Other commands were on their way when this one came, and nobody knows yet what they start.
     others: bool,
     /// Keys of what was stopped while this command was under way and nobody knew yet what it starts.
     stopped: Mutex<BTreeSet<String>>,
+    /// When it was accepted, seconds since 1970; 0 where the clock was not to be trusted.
+    pub(super) accepted: u64,
+    /// What came of it so far.
+    pub(super) progress: Mutex<Progress>,
+}
+
+/// What came of a command so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Progress {
+    /// Attempts that failed.
+    pub attempts: u32,
+    /// When the next one is.
+    pub next: Option<Instant>,
+    /// Why the last one failed.
+    pub reason: String,
 }
 
 /// How far a command is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     /// Only this process knows of it.
     Open,
     /// It is on disk.
@@ -63,14 +84,20 @@ enum State {
 
 impl Ticket {
     /// A command that has just come in.
-    fn new(others: bool) -> Arc<Self> {
+    pub(super) fn new(verb: Verb, now: Now, others: bool) -> Arc<Self> {
         let name = format!("{RECORD}{}", event_id(random_id()));
-        Arc::new(Self { name, state: lock::Mutex::new(State::Open), resumed: false, others, stopped: Mutex::default() })
+        let accepted = if now.is_trusted() { now.unix_seconds() } else { 0 };
+        Arc::new(Self { others, ..Self::made(name, verb, State::Open, accepted) })
     }
 
-    fn resumed(name: String) -> Arc<Self> {
-        let state = lock::Mutex::new(State::Kept);
-        Arc::new(Self { name, state, resumed: true, others: true, stopped: Mutex::default() })
+    fn resumed(name: String, verb: Verb, accepted: u64) -> Arc<Self> {
+        Arc::new(Self { resumed: true, others: true, ..Self::made(name, verb, State::Kept, accepted) })
+    }
+
+    fn made(name: String, verb: Verb, state: State, accepted: u64) -> Self {
+        let (stopped, progress) = (Mutex::default(), Mutex::default());
+        let state = lock::Mutex::new(state);
+        Self { name, verb, state, resumed: false, others: false, stopped, accepted, progress }
     }
 
     /// Whether this command may be about something that does not run yet: what a command before it starts.
@@ -78,17 +105,26 @@ impl Ticket {
         self.others
     }
 
+    /// What the command asks for.
+    pub(super) fn verb(&self) -> Verb {
+        self.verb
+    }
+
+    pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
     /// Changes what should run as the command wants it, and ends its intention with that.
     ///
     /// # Errors
-    /// As [`Host::change`].
-    pub async fn change(&self, host: &Host, change: impl FnOnce(&Desired) -> Result<Desired>) -> Result<()> {
+    /// As [`Shared::change`].
+    pub async fn change(&self, shared: &Shared, change: impl FnOnce(&Desired) -> Result<Desired>) -> Result<()> {
         let mut state = self.state.lock().await;
         let also = match *state {
             State::Kept => Batch::new().delete(Table::Host, self.name.as_bytes()),
             State::Open | State::Done => Batch::new(),
         };
-        host.change_and(also, change).await?;
+        shared.change(&format!("the lattice ({})", self.verb.token()), also, change).await?;
         *state = State::Done;
         Ok(())
     }
@@ -96,20 +132,20 @@ impl Ticket {
     /// As [`Ticket::change`], for a command that starts the entity `key`, which was not known when it came.
     ///
     /// # Errors
-    /// As [`Host::change`]; `Conflict` when it was stopped meanwhile.
+    /// As [`Shared::change`]; `Conflict` when it was stopped meanwhile.
     pub async fn change_of(
         &self,
         key: &str,
-        host: &Host,
+        shared: &Shared,
         change: impl FnOnce(&Desired) -> Result<Desired>,
     ) -> Result<()> {
         let stopped = |desired: &Desired| match self.stopped().contains(key) {
             true => Err(Error::conflict(format!("{key} was stopped by a command that came later"))),
             false => change(desired),
         };
-        self.change(host, stopped).await?;
+        self.change(shared, stopped).await?;
         // Also where that changed nothing: it is asked for by name.
-        host.release(&Patient::Actor(key.to_owned()));
+        shared.host.release(&Patient::Actor(key.to_owned()));
         Ok(())
     }
 
@@ -129,12 +165,7 @@ impl Ticket {
             return Ok(());
         }
         let store = host.store();
-        if store.scan(Table::Host, RECORD.as_bytes())?.len() >= MAX_INTENTIONS {
-            return Err(Error::limit(format!(
-                "this host has accepted {MAX_INTENTIONS} commands that are not carried out yet; try again later"
-            )));
-        }
-        let record = [verb.token().as_bytes(), b"\n", body].concat();
+        let record = [format!("{} {}\n", verb.token(), self.accepted).as_bytes(), body].concat();
         store.commit(Batch::new().put(Table::Host, self.name.as_bytes(), record)).await?;
         *state = State::Kept;
         Ok(())
@@ -171,6 +202,22 @@ pub struct Subject {
 }
 
 impl Subject {
+    /// Where its artifact comes from; nothing for a command that names a key alone.
+    pub fn reference(&self) -> Option<&str> {
+        match &self.artifact {
+            Artifact::Reference(reference) => Some(reference),
+            Artifact::Key(_) => None,
+        }
+    }
+
+    /// Whose commands it is counted among: all that wait for one registry or server.
+    pub fn source(&self) -> String {
+        let reference = self.reference().unwrap_or_default();
+        let (scheme, rest) = reference.split_once("://").unwrap_or(("", reference));
+        let host = rest.split('/').next().unwrap_or_default();
+        if host.is_empty() { scheme } else { host }.to_ascii_lowercase()
+    }
+
     /// A start of what `reference` brings.
     pub fn of(reference: String) -> Self {
         Self { artifact: Artifact::Reference(reference), link_name: None, ends: false }
@@ -186,35 +233,9 @@ pub enum Artifact {
     Key(String),
 }
 
-/// Commands that were accepted and are still being carried out, by record name.
-#[derive(Default)]
-pub struct Pending(Mutex<BTreeMap<String, Pursued>>);
-
-struct Pursued {
-    subject: Subject,
-    ticket: Arc<Ticket>,
-    task: Task<()>,
-}
-
-impl Pursued {
-    /// Where its artifact comes from; nothing for a command that names a key alone.
-    fn reference(&self) -> Option<&str> {
-        match &self.subject.artifact {
-            Artifact::Reference(reference) => Some(reference),
-            Artifact::Key(_) => None,
-        }
-    }
-}
-
-impl Pending {
-    fn tasks(&self) -> MutexGuard<'_, BTreeMap<String, Pursued>> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-}
-
 /// Whether an accepted command about the artifact `reference` is still being carried out.
 pub fn is_pursued(shared: &Shared, reference: &str) -> bool {
-    shared.pending.tasks().values().any(|pursued| pursued.reference() == Some(reference))
+    shared.pending.has(reference)
 }
 
 /// Gives up accepted commands whose place one about `subject` takes: what is stopped is not started later, and what was left
@@ -242,18 +263,21 @@ async fn supersede(shared: &Shared, subject: &Subject) {
         tasks.iter().filter(|(_, pursued)| gives_way(pursued)).map(|(name, _)| name.clone()).collect()
     };
     for name in names {
-        let Some(pursued) = shared.pending.tasks().remove(&name) else { continue };
-        let reference = pursued.reference().unwrap_or_default().to_owned();
-        let Pursued { ticket, task, .. } = pursued;
-        // A change that is on its way to the disk comes to its end first.
-        let mut state = ticket.state.lock().await;
-        task.cancel().await;
-        log::info!("an accepted command gives way to a newer one"; image_ref = reference);
-        if std::mem::replace(&mut *state, State::Done) == State::Kept
-            && let Err(error) = shared.host.store().commit(Batch::new().delete(Table::Host, name)).await
-        {
-            log::warn!("{error}");
-        }
+        shared.pending.give_up(&name, "it gives way to a newer one").await;
+    }
+}
+
+/// Tells by events that the command about `subject` is not carried out any more: whoever sent it may wait for one.
+pub(super) fn tell_given_up(shared: &Shared, subject: &Subject, why: &str) {
+    let Artifact::Reference(reference) = &subject.artifact else { return };
+    match &subject.link_name {
+        Some(link_name) => shared.events.emit(&ProviderStartFailed {
+            provider_ref: reference,
+            link_name,
+            host_id: &shared.host_id,
+            error: why,
+        }),
+        None => shared.events.tell_start_failed(None, reference, &BTreeMap::new(), 0, why),
     }
 }
 
@@ -268,7 +292,7 @@ pub async fn carry_out(shared: &Arc<Shared>, verb: Verb, body: &[u8], patience: 
     if let Some(subject) = &subject {
         supersede(shared, subject).await;
     }
-    let ticket = Ticket::new(others);
+    let ticket = Ticket::new(verb, shared.host.now(), others);
     let (sender, receiver) = smol::channel::bounded(1);
     let working = {
         let (shared, ticket, body) = (shared.clone(), ticket.clone(), body.to_vec());
@@ -292,6 +316,9 @@ pub async fn carry_out(shared: &Arc<Shared>, verb: Verb, body: &[u8], patience: 
         working.detach();
         return Ok(());
     };
+    for given_up in shared.pending.make_room(&subject.source()).await {
+        tell_given_up(shared, &given_up, "the command was given up: too many others came after it");
+    }
     if let Err(error) = ticket.keep(&shared.host, verb, body).await {
         // A change that is on its way to the disk comes to its end first; else the work ends here.
         let _no_change_under_way = ticket.state.lock().await;
@@ -305,8 +332,7 @@ pub async fn carry_out(shared: &Arc<Shared>, verb: Verb, body: &[u8], patience: 
         working.detach();
         return receiver.recv().await.unwrap_or(Ok(()));
     }
-    let pursued = Pursued { subject, ticket: ticket.clone(), task: working };
-    shared.pending.tasks().insert(ticket.name.clone(), pursued);
+    shared.pending.insert(ticket.name.clone(), Pursued::new(subject, ticket.clone(), working));
     Ok(())
 }
 
@@ -314,10 +340,7 @@ pub async fn carry_out(shared: &Arc<Shared>, verb: Verb, body: &[u8], patience: 
 async fn ended(shared: &Shared, ticket: &Ticket) {
     ticket.forget(&shared.host).await;
     // The last step: dropping the own task's handle ends it here.
-    let own = shared.pending.tasks().remove(&ticket.name);
-    if let Some(pursued) = own {
-        pursued.task.detach();
-    }
+    shared.pending.ended(&ticket.name);
 }
 
 /// Takes up again what was accepted before the boot and not carried out.
@@ -325,20 +348,24 @@ pub fn resume(shared: &Arc<Shared>) -> Result<()> {
     for (name, record) in shared.host.store().scan(Table::Host, RECORD.as_bytes())? {
         let name = String::from_utf8_lossy(&name).into_owned();
         let read = record.iter().position(|byte| *byte == b'\n').and_then(|end| {
-            let token = std::str::from_utf8(&record[..end]).ok()?;
+            let head = std::str::from_utf8(&record[..end]).ok()?;
+            // Older versions wrote no time; it counts from now.
+            let (token, accepted) = head.split_once(' ').unwrap_or((head, ""));
             let verb = Verb::ALL.into_iter().find(|verb| verb.token() == token)?;
-            Some((verb, record[end + 1..].to_vec()))
+            Some((verb, accepted.parse::<u64>().ok(), record[end + 1..].to_vec()))
         });
-        let Some((verb, body)) = read else {
+        let Some((verb, accepted, body)) = read else {
             log::warn!("an accepted command on disk cannot be read and was left alone"; record = name);
             continue;
         };
         // One whose body cannot be read is about nothing, and ends with its first attempt.
         let subject = command::subject(verb, &body).unwrap_or_else(|| Subject::of(String::new()));
-        let ticket = Ticket::resumed(name.clone());
+        let now = shared.host.now();
+        let accepted = accepted.unwrap_or(if now.is_trusted() { now.unix_seconds() } else { 0 });
+        let ticket = Ticket::resumed(name.clone(), verb, accepted);
         let mut tasks = shared.pending.tasks();
-        let task = task::spawn(pursue(shared.clone(), ticket.clone(), verb, body));
-        let pursued = Pursued { subject, ticket, task };
+        let task = task::spawn(pursue(shared.clone(), ticket.clone(), verb, body, subject.clone()));
+        let pursued = Pursued::new(subject, ticket, task);
         log::info!(
             "going on with a command from before the start";
             image_ref = pursued.reference().unwrap_or_default(), command = verb.token()
@@ -348,16 +375,30 @@ pub fn resume(shared: &Arc<Shared>) -> Result<()> {
     Ok(())
 }
 
-async fn pursue(shared: Arc<Shared>, ticket: Arc<Ticket>, verb: Verb, body: Vec<u8>) {
+async fn pursue(shared: Arc<Shared>, ticket: Arc<Ticket>, verb: Verb, body: Vec<u8>, subject: Subject) {
     // An update needs the actor that it updates.
     shared.host.settle().await;
     let mut wait = FIRST_RETRY;
     loop {
         match command::run(&shared, &ticket, verb, &body).await {
-            Err(error) if ticket.goes_on_after(&error) => log::warn!(
-                "a command from before the start cannot be carried out yet: {error}; trying again within {} s",
-                wait.as_secs(); command = verb.token()
-            ),
+            Err(error) if ticket.goes_on_after(&error) && is_too_old(shared.host.now(), ticket.accepted) => {
+                log::warn!(
+                    "a command is given up, {} days after it was accepted: {error}", MAX_AGE.as_secs() / 86_400;
+                    command = verb.token()
+                );
+                tell_given_up(&shared, &subject, error.text());
+                break;
+            }
+            Err(error) if ticket.goes_on_after(&error) => {
+                log::warn!(
+                    "a command from before the start cannot be carried out yet: {error}; trying again within {} s",
+                    wait.as_secs(); command = verb.token()
+                );
+                let mut progress = ticket.progress();
+                progress.attempts += 1;
+                progress.next = Instant::now().checked_add(wait);
+                error.text().clone_into(&mut progress.reason);
+            }
             Err(error) => {
                 log::warn!("a command from before the start is given up: {error}"; command = verb.token());
                 break;

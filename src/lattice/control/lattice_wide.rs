@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{Shared, query::send};
 use crate::{
     error::Result,
+    host::{desired::Desired, remote::Rights},
     lattice::sync,
     log,
     wire::{
@@ -23,24 +24,33 @@ use crate::{
 };
 
 pub async fn put_link(shared: &Shared, body: &[u8]) -> Result<()> {
-    let link = parse_put(body)?;
-    sync::change_links(shared, |desired| desired.put_link(link)).await
+    let (link, confined) = (parse_put(body)?, shared.remote() == Rights::Own);
+    let put = |desired: &Desired| desired.put_link_from_afar(link, confined);
+    sync::change_links(shared, "the lattice (put link)", put).await
 }
 
 /// A link nobody knows is deleted too: the bucket may hold it.
 pub async fn delete_link(shared: &Shared, body: &[u8]) -> Result<()> {
     let id = DeleteLink::parse(body)?.id();
     let known = shared.host.desired().links.contains_key(&id);
-    sync::change_links(shared, |desired| Ok(desired.delete_link(&id))).await?;
+    sync::change_links(shared, "the lattice (delete link)", |desired| Ok(desired.delete_link(&id))).await?;
     if known { Ok(()) } else { shared.cache.write(&Key::Link(id), None).await }
 }
 
 pub async fn put_registries(shared: &Shared, body: &[u8]) -> Result<()> {
-    shared.host.artifacts().credentials().put(registry::parse(body)?).await
+    let (credentials, new) = (shared.host.artifacts().credentials(), registry::parse(body)?);
+    for registry in new.keys().filter(|registry| credentials.is_configured(registry)) {
+        let what = format!("the login for {registry} comes from this host's settings");
+        shared.remote().check_operators(&what)?;
+    }
+    credentials.put(new).await
 }
 
 pub async fn put_label(shared: &Shared, body: &[u8]) -> Result<()> {
     let put = PutLabel::parse(body)?;
+    if shared.host.is_configured_label(&put.key) {
+        shared.remote().check_operators(&format!("the label {} comes from this host's settings", put.key))?;
+    }
     shared.host.put_label(put.key, put.value).await
 }
 

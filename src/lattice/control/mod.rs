@@ -7,6 +7,7 @@
 mod command;
 pub mod intention;
 mod lattice_wide;
+pub mod pending;
 pub mod pings;
 mod query;
 
@@ -97,6 +98,23 @@ async fn reply(shared: &Shared, message: &Message, body: &[u8]) {
 
 async fn handle(shared: &Arc<Shared>, topic: Topic<'_>, message: &Message) {
     let body = &message.payload;
+    let remote = shared.remote();
+    let allowed = match topic {
+        Topic::PingHosts => true,
+        // There is no way to refuse a question but silence.
+        Topic::GetClaims | Topic::GetLinks | Topic::GetInventory { .. } | Topic::GetConfig { .. } => remote.may_ask(),
+        // A bid is a promise to start.
+        Topic::AuctionActor | Topic::AuctionProvider => remote.may_change(),
+        _ => {
+            if let Err(error) = remote.check_change() {
+                return acknowledge(shared, message, &Err(error)).await;
+            }
+            true
+        }
+    };
+    if !allowed {
+        return;
+    }
     match topic {
         // Those never come this far.
         Topic::PingHosts => {}

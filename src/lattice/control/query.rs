@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{Shared, reply};
 use crate::{
     host::desired::MAX_GROUPS,
-    lattice::actor_events::actor_instance_id,
+    lattice::{actor_events::actor_instance_id, sync},
     log,
     wire::control::{
         claims::ClaimsList,
@@ -87,11 +87,11 @@ fn written(shared: &Shared, most: usize) -> Inventory {
 }
 
 pub async fn claims(shared: &Shared, message: &Message) {
-    send_list(shared, message, &shared.cache.claims(), |claims| serde_json::to_vec(&ClaimsList { claims })).await;
+    send_list(shared, message, &sync::told_claims(shared), |claims| serde_json::to_vec(&ClaimsList { claims })).await;
 }
 
 pub async fn links(shared: &Shared, message: &Message) {
-    let links: Vec<_> = shared.host.desired().links.values().map(|wanted| wanted.link.clone()).collect();
+    let links: Vec<_> = shared.host.desired().links.values().map(|wanted| (*wanted.link).clone()).collect();
     send_list(shared, message, &links, |links| serde_json::to_vec(&Links { links })).await;
 }
 
