@@ -103,8 +103,9 @@ fn what_an_older_version_kept_beyond_that_is_dropped_at_the_start() {
     drop(store);
     let host = sandbox.run_again(&alone);
     let dropped = |why: &String| why.contains("links from the lattice were dropped");
-    support::nats::eventually("it says what it dropped", || {
-        latticed::task::block_on(host.client().status()).is_ok_and(|status| status.problems.iter().any(dropped))
+    support::nats::eventually("it says what it dropped, and has the rest in force", || {
+        latticed::task::block_on(host.client().status())
+            .is_ok_and(|status| status.problems.iter().any(dropped) && !status.links.is_empty())
     });
     let status = host.status();
     println!("idle {idle}, started with 1500 links of 20 KB {} bytes", status.memory.rss_bytes);

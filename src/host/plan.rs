@@ -262,11 +262,11 @@ mod tests {
     #[test]
     fn a_provider_with_a_new_configuration_restarts_with_its_links() {
         let (http, mut other) = (provider("httpserver"), provider("httpserver"));
-        let links = [link("M1", &http, "8080")];
+        let (links, actors) = ([link("M1", &http, "8080")], [actor("M1", b"one", 1)]);
         let mut running = Running::default();
-        perform(&mut running, &plan(&desired(&[], std::slice::from_ref(&http), &links), &Running::default()));
+        perform(&mut running, &plan(&desired(&actors, std::slice::from_ref(&http), &links), &Running::default()));
         other.configuration = Some("{}".into());
-        let steps = plan(&desired(&[], &[other], &links), &running);
+        let steps = plan(&desired(&actors, &[other], &links), &running);
         assert!(
             matches!(steps[..], [Step::Unlink(_), Step::StopProvider(_), Step::StartProvider(_), Step::Link(..)]),
             "unexpected steps: {steps:?}"

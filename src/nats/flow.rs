@@ -19,13 +19,13 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 /// Bytes that may wait on one connection. A board of 512 MB has no more for what nobody has looked at.
-pub const MAX_WAITING_BYTES: usize = 4 << 20;
+pub const MAX_WAITING_BYTES: usize = 2 << 20;
 
 /// Of them those of one subscription.
-const MAX_SUBSCRIPTION_BYTES: usize = 2 << 20;
+const MAX_SUBSCRIPTION_BYTES: usize = 1 << 20;
 
 /// Of them those of one source.
-const MAX_SOURCE_BYTES: usize = 512 << 10;
+const MAX_SOURCE_BYTES: usize = 256 << 10;
 
 /// Those of one source while the connection falls behind: only what its readers take at once.
 const PRESSED_SOURCE_BYTES: usize = 64 << 10;
@@ -42,7 +42,7 @@ const SOURCES: usize = 64;
 
 /// Longest body that is copied when it is taken, bytes. The library's bodies share the memory of all that was read with them,
 /// some 16 KiB: a small one that is kept for a while would keep that.
-const COPIED_BYTES: usize = 16 * 1024;
+const COPIED_BYTES: usize = 64 * 1024;
 
 /// What a message takes in the library beside its text, bytes.
 const MESSAGE_OVERHEAD_BYTES: usize = 512;

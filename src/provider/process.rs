@@ -75,8 +75,8 @@ const LINK_PAUSE: Duration = Duration::from_millis(100);
 /// The port of a NATS server whose URL names none.
 const NATS_PORT: u16 = 4222;
 
-/// Most threads of the host that a provider's filter names, where the kernel does not confine signals otherwise: each takes
-/// some of the 4096 instructions of a filter. The host has a dozen; its own number comes first.
+/// Most threads of the host that a provider's filters name, where the kernel does not confine signals otherwise: each makes every
+/// signal of the provider a little slower. The host has a dozen; its own number comes first.
 const MAX_PROTECTED: usize = 100;
 
 /// A probe's body, as the most widely used host sends it; providers ignore it.

@@ -61,8 +61,7 @@ impl Invocation<'_> {
                 bytes.len()
             )));
         }
-        codec::read(bytes)
-            .map_err(|cause| Error::invalid(format!("Failed to deserialize invocation: {cause}")))
+        codec::read(bytes).map_err(|cause| Error::invalid(format!("Failed to deserialize invocation: {cause}")))
     }
 
     /// Writes the envelope, every member present.
