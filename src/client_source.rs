@@ -29,8 +29,12 @@ pub enum Source {
 impl Source {
     /// The source of a connection from `ip`.
     pub fn of(ip: IpAddr) -> Self {
+        if ip.to_canonical().is_loopback() { Self::ThisMachine } else { Self::by_address(ip) }
+    }
+
+    /// As [`Source::of`], where each address of this machine counts for itself: for a server that keeps it no places.
+    pub fn by_address(ip: IpAddr) -> Self {
         match ip.to_canonical() {
-            ip if ip.is_loopback() => Self::ThisMachine,
             IpAddr::V4(ip) => Self::Address(ip),
             IpAddr::V6(ip) => {
                 let [a, b, c, d, e, f, g, h, ..] = ip.octets();

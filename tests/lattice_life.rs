@@ -194,7 +194,8 @@ fn a_command_that_was_accepted_while_its_artifact_was_on_its_way_outlives_a_powe
     block_on(async {
         let Site { sandbox, board, nats, id, files, reference, server } = Site::start().await;
         let port = server.port().to_string();
-        let settings = [("NATS_HOST", "127.0.0.1"), ("NATS_PORT", &*port)];
+        let allow = ("WASMCLOUD_REMOTE_FETCH_ALLOW", "127.0.0.1");
+        let settings = [("NATS_HOST", "127.0.0.1"), ("NATS_PORT", &*port), allow];
         let launch = json!({"actor_ref": reference, "count": 3, "annotations": {"by": "test"}});
         let ack = ask(&nats, format!("wasmbus.ctl.default.cmd.{id}.la"), launch).await;
         assert_eq!(ack, json!({"accepted": true, "error": ""}));
@@ -222,7 +223,8 @@ fn a_command_from_before_a_power_cut_gives_way_to_a_newer_one() {
     block_on(async {
         let Site { sandbox, board, nats, id, files, reference, server } = Site::start().await;
         let port = server.port().to_string();
-        let settings = [("NATS_HOST", "127.0.0.1"), ("NATS_PORT", &*port)];
+        let allow = ("WASMCLOUD_REMOTE_FETCH_ALLOW", "127.0.0.1");
+        let settings = [("NATS_HOST", "127.0.0.1"), ("NATS_PORT", &*port), allow];
         let subject = format!("wasmbus.ctl.default.cmd.{id}.scale");
         let ack = ask(&nats, subject.clone(), json!({"actor_ref": reference, "count": 3})).await;
         assert_eq!(ack["accepted"], true, "{ack}");

@@ -207,7 +207,8 @@ fn footprint(module_bytes: usize, outline: &Outline, lazy: bool) -> usize {
 
 fn refused_by_the_engine(cause: &wasmi::Error) -> Error {
     match cause.kind() {
-        ErrorKind::ImplementationLimits(_) | ErrorKind::UserLimits(_) => {
+        // A translation fails only where a function has more of something than the interpreter's code can name.
+        ErrorKind::ImplementationLimits(_) | ErrorKind::UserLimits(_) | ErrorKind::Translation(_) => {
             Error::limit(format!("the module is refused: {cause}"))
         }
         _ => Error::invalid(format!("not a valid WebAssembly module: {cause}")),

@@ -145,7 +145,8 @@ fn an_inventory_that_does_not_fit_a_message_lists_fewer_groups() {
             })
             .await
             .unwrap();
-        eventually("it runs", || client.events("actor_scaled").len() >= MAX_GROUPS).await;
+        // Not by its events: so many at once are more than the outbox of events keeps.
+        eventually("it runs", || !crate::host::Control::status(&*board.host).actors.is_empty()).await;
         let inventory = client.ask(&format!("get.{id}.inv"), Value::Null).await;
         let listed = inventory["actors"][0]["instances"].as_array().unwrap().len();
         assert!((MAX_GROUPS / 8..MAX_GROUPS).contains(&listed), "{listed}");

@@ -56,6 +56,10 @@ const LIVE_BOUND: Duration = Duration::from_secs(5);
 /// (`client_source`). Where there is no place for one more, the oldest connection that has asked nothing yet is hung up on.
 const MAX_CONNECTIONS: usize = 16;
 
+/// Connections that may be there at once with those that were hung up on and end in a moment. A burst of silent ones comes in
+/// faster than they end, and a probe behind it must not be closed for it.
+const MAX_ACCEPTED: usize = 16 * MAX_CONNECTIONS;
+
 /// Longest time for a whole probe, its client's slowness included.
 const CONNECTION_PATIENCE: Duration = Duration::from_secs(15);
 
@@ -152,7 +156,7 @@ impl Probes {
                 let socket = Async::new(socket).map_err(failed)?;
                 task::spawn(async move {
                     let next = || async { socket.accept().await.map(|(stream, _)| (stream, Source::ThisMachine)) };
-                    accept::for_ever("the probes", 2 * MAX_CONNECTIONS, next, serve(&probed)).await;
+                    accept::for_ever("the probes", MAX_ACCEPTED, next, serve(&probed)).await;
                 })
             }
         };
@@ -190,12 +194,12 @@ async fn take_in(socket: Async<TcpListener>, probed: Arc<Probed>) {
     let address = socket.get_ref().local_addr().map(|address| address.to_string()).unwrap_or_default();
     log::info!("probes are answered on http://{address}/livez and /readyz");
     let next = || async { socket.accept().await.map(|(stream, from)| (stream, Source::of(from.ip()))) };
-    accept::for_ever("the probes", 2 * MAX_CONNECTIONS, next, serve(&probed)).await;
+    accept::for_ever("the probes", MAX_ACCEPTED, next, serve(&probed)).await;
 }
 
 /// How a connection is served.
 ///
-/// One that is hung up on to make room ends in a moment; until then it counts in `accept`, which lets twice as many in.
+/// One that is hung up on to make room ends in a moment; until then it counts in `accept`, which lets [`MAX_ACCEPTED`] in.
 fn serve<S>(probed: &Arc<Probed>) -> impl Fn((S, Source), accept::Place) -> BoxFuture<'static, ()> + use<S>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,

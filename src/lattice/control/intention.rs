@@ -316,6 +316,7 @@ pub async fn carry_out(shared: &Arc<Shared>, verb: Verb, body: &[u8], patience: 
         working.detach();
         return Ok(());
     };
+    let entering = shared.pending.enter().await;
     for given_up in shared.pending.make_room(&subject.source()).await {
         tell_given_up(shared, &given_up, "the command was given up: too many others came after it");
     }
@@ -328,7 +329,7 @@ pub async fn carry_out(shared: &Arc<Shared>, verb: Verb, body: &[u8], patience: 
     let state = ticket.state.lock().await;
     // It may have come to its end while the disk was busy.
     if *state == State::Done {
-        drop(state);
+        drop((state, entering));
         working.detach();
         return receiver.recv().await.unwrap_or(Ok(()));
     }

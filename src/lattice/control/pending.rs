@@ -44,6 +44,8 @@ pub(super) fn is_too_old(now: Now, accepted: u64) -> bool {
 /// Commands that were accepted and are still being carried out, by record name.
 pub struct Pending {
     tasks: Mutex<BTreeMap<String, Pursued>>,
+    /// Held from [`Pending::make_room`] to [`Pending::insert`]: commands that come at once must not all find the same room.
+    entering: smol::lock::Mutex<()>,
     store: Store,
 }
 
@@ -77,7 +79,7 @@ impl Pursued {
 impl Pending {
     /// None yet; their records are in `store`.
     pub fn new(store: Store) -> Self {
-        Self { tasks: Mutex::default(), store }
+        Self { tasks: Mutex::default(), entering: smol::lock::Mutex::new(()), store }
     }
 
     pub(super) fn tasks(&self) -> MutexGuard<'_, BTreeMap<String, Pursued>> {
@@ -99,6 +101,11 @@ impl Pending {
         if let Some(pursued) = own {
             pursued.task.detach();
         }
+    }
+
+    /// The right to make room and to take it.
+    pub(super) async fn enter(&self) -> smol::lock::MutexGuard<'_, ()> {
+        self.entering.lock().await
     }
 
     /// Gives up the oldest where one more of `source` would be too many; answers what those were about.
@@ -187,7 +194,7 @@ mod tests {
     }
 
     fn command(pending: &Pending, reference: &str, accepted: u64) -> Vec<Subject> {
-        smol::block_on(async {
+        crate::task::block_on(async {
             let subject = Subject::of(reference.to_owned());
             let given_up = pending.make_room(&subject.source()).await;
             let ticket = Ticket::new(Verb::LaunchActor, Now::Trusted(accepted), false);
@@ -213,8 +220,8 @@ mod tests {
         assert!(!pending.has("other.example/b:1"), "the oldest of all went");
         assert!(pending.has(&format!("host{}.example/c:1", 2 * MAX_PENDING - 1)));
         let id = pending.list()[0].id.clone();
-        assert!(smol::block_on(pending.remove(&id)).unwrap());
-        assert!(!smol::block_on(pending.remove(&id)).unwrap());
+        assert!(crate::task::block_on(pending.remove(&id)).unwrap());
+        assert!(!crate::task::block_on(pending.remove(&id)).unwrap());
         assert_eq!(pending.list().len(), MAX_PENDING - 1);
     }
 
