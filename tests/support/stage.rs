@@ -86,7 +86,7 @@ impl Stage {
 
     /// Puts an archive of the mannered provider where the host may load it; its reference.
     pub fn archive(&self, name: &str) -> String {
-        let binary = std::fs::read(provider::mannered()).expect("it is built");
+        let binary = provider::stripped(provider::mannered());
         let path = self.sandbox.write(&format!("{name}.par.gz"), provider::archive(name, KEY_VALUE, &binary));
         format!("file://{}", path.display())
     }
