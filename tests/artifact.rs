@@ -565,7 +565,7 @@ fn an_actor_started_from_afar_by_its_image_runs_again_after_a_power_cut_with_nob
             ("OCI_REGISTRY_PASSWORD", PASSWORD),
         ];
         let mut board = sandbox.run_again(&settings);
-        board.wait_for("connected to NATS");
+        board.wait_for("listening for commands");
         let nats = nats::connect(&server).await;
         let client = control_client(&nats).await;
         let id = board.status().host_id;
@@ -694,7 +694,7 @@ fn a_large_actor_arrives_over_a_slow_link_that_is_cut_again_and_again() {
             ("WASMCLOUD_OCI_ALLOWED_INSECURE", &*name),
         ];
         let mut board = sandbox.run_again(&settings);
-        board.wait_for("connected to NATS");
+        board.wait_for("listening for commands");
         let nats = nats::connect(&server).await;
         let client = control_client(&nats).await;
         let id = board.status().host_id;

@@ -103,7 +103,7 @@ fn events_are_waited_for_and_actors_are_called_over_nats() {
         .expect("the program can be started");
     wait_for(&sandbox, "SUB wasmbus.evt.default.*");
     let mut host = sandbox.run(&sandbox.write("test.yaml", manifest()), &settings);
-    host.wait_for("connected to NATS");
+    host.wait_for("listening for commands");
     let until = until.wait_with_output().expect("it ends");
     assert!(until.status.success(), "{until:?}");
     let shown = String::from_utf8(until.stdout).expect("UTF-8");

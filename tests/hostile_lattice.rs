@@ -266,7 +266,7 @@ fn host(sandbox: &Sandbox, address: std::net::SocketAddr, settings: &[(&str, &st
     let mut all = vec![("NATS_HOST", "127.0.0.1"), ("WASMCLOUD_CLUSTER_SEED", seed.as_str())];
     all.extend_from_slice(settings);
     let mut host = sandbox.run(&manifest, &all);
-    host.wait_for("connected to NATS for control");
+    host.wait_for("listening for commands");
     wait_for_200(address, PATIENCE).expect("the actor is served");
     host
 }

@@ -225,7 +225,7 @@ fn a_board_behind_a_leaf_is_managed_from_the_hub_through_all_failures() {
         let mut board = sandbox.run(&manifest, &settings);
         wait_for_200(address, PATIENCE).expect("it serves");
         let local = HttpLoad::start(address, b"", LOCAL_PER_SECOND, 2);
-        board.wait_for("connected to NATS");
+        board.wait_for("listening for commands");
         board.wait_for("the lattice's bucket is followed");
 
         // Managed from the hub. The bucket is in the leaf's domain and nowhere else.

@@ -153,7 +153,7 @@ impl Site {
             ("WASMCLOUD_REMOTE_FETCH_ALLOW", "127.0.0.1"),
         ];
         let mut board = sandbox.run_again(&settings);
-        board.wait_for("connected to NATS");
+        board.wait_for("listening for commands");
         let nats = nats::connect(&server).await;
         control_client(&nats).await;
         let id = board.status().host_id;
@@ -204,13 +204,13 @@ fn a_command_that_was_accepted_while_its_artifact_was_on_its_way_outlives_a_powe
 
         files.serves.store(true, SeqCst);
         let mut board = sandbox.run_again(&settings);
-        board.wait_for("connected to NATS");
+        board.wait_for("listening for commands");
         eventually("the accepted command is carried out", || {
             board.status().actors.iter().any(|actor| actor.image_ref == reference && actor.max_concurrent == 3)
         });
         board.kill();
         let mut board = sandbox.run_again(&settings);
-        board.wait_for("connected to NATS");
+        board.wait_for("listening for commands");
         eventually("it runs again", || !board.status().actors.is_empty());
         thread::sleep(Duration::from_millis(500));
         assert_eq!(board.status().actors[0].max_concurrent, 3, "it was carried out once");
@@ -232,7 +232,7 @@ fn a_command_from_before_a_power_cut_gives_way_to_a_newer_one() {
 
         let mut board = sandbox.run_again(&settings);
         board.wait_for("going on with a command from before the start");
-        board.wait_for("connected to NATS");
+        board.wait_for("listening for commands");
         eventually("it asks again", || files.asked.load(SeqCst) > 1);
         files.serves.store(true, SeqCst);
         let until = std::time::Instant::now() + PATIENCE;
@@ -247,7 +247,7 @@ fn a_command_from_before_a_power_cut_gives_way_to_a_newer_one() {
         eventually("the newer one holds", || board.status().actors.iter().any(|actor| actor.max_concurrent == 1));
         board.kill();
         let mut board = sandbox.run_again(&settings);
-        board.wait_for("connected to NATS");
+        board.wait_for("listening for commands");
         eventually("and after a boot", || board.status().actors.iter().any(|actor| actor.max_concurrent == 1));
         assert!(!board.output().contains("from before the start"), "{}", board.output());
     });
@@ -289,7 +289,7 @@ fn a_strict_host_updates_to_no_revision_that_claims_more() {
             ("WASMCLOUD_STRICT_UPDATE_CHECK", "true"),
         ];
         let mut board = sandbox.run_again(&settings);
-        board.wait_for("connected to NATS");
+        board.wait_for("listening for commands");
         let nats = nats::connect(&server).await;
         control_client(&nats).await;
         let mut events = nats.subscribe("wasmbus.evt.default.actor_update_failed".into()).await.expect("it can listen");
@@ -320,7 +320,7 @@ fn a_strict_host_updates_to_no_revision_that_claims_more() {
 
         settings.pop();
         let mut board = sandbox.run_again(&settings);
-        board.wait_for("connected to NATS");
+        board.wait_for("listening for commands");
         let last = revision(5, &[HTTP_SERVER, KEY_VALUE, HTTP_CLIENT]);
         eventually("it runs", || runs(&board, &less));
         let until = std::time::Instant::now() + PATIENCE;
@@ -400,7 +400,7 @@ fn a_live_update_that_was_accepted_outlives_a_power_cut() {
             ("WASMCLOUD_REMOTE_FETCH_ALLOW", "127.0.0.1"),
         ];
         let mut board = sandbox.run_again(&settings);
-        board.wait_for("connected to NATS");
+        board.wait_for("listening for commands");
         let nats = nats::connect(&server).await;
         control_client(&nats).await;
         let command = format!("wasmbus.ctl.default.cmd.{}", board.status().host_id);
@@ -418,7 +418,7 @@ fn a_live_update_that_was_accepted_outlives_a_power_cut() {
 
         files.serves.store(true, SeqCst);
         let mut board = sandbox.run_again(&settings);
-        board.wait_for("connected to NATS");
+        board.wait_for("listening for commands");
         eventually("the accepted update is carried out", || runs(&board, &second));
     });
 }

@@ -139,7 +139,7 @@ fn what_was_commanded_from_afar_is_back_after_a_power_cut_without_network() {
             ("WASMCLOUD_ALLOW_FILE_LOAD", "true"),
         ];
         let mut board = sandbox.run_again(&settings);
-        board.wait_for("connected to NATS");
+        board.wait_for("listening for commands");
         let nats = nats::connect(&server).await;
         let client = control_client(&nats).await;
         let id = board.status().host_id;

@@ -93,7 +93,7 @@ fn a_live_update_fails_no_request_and_a_broken_one_changes_nothing() {
         ];
         let mut board = sandbox.run(&manifest, &settings);
         wait_for_200(address, PATIENCE).expect("it serves");
-        board.wait_for("connected to NATS");
+        board.wait_for("listening for commands");
         let nats = nats::connect(&server).await;
         let client = control_client(&nats).await;
         let (id, key) = (board.status().host_id, guests::key("echo"));

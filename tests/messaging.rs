@@ -350,7 +350,7 @@ fn what_is_published_while_the_line_is_down_is_in_the_stream_exactly_once_after_
         let settings = settings(&server);
         let values = [("outbox_stream", "READINGS"), ("outbox_messages", "150")];
         let mut host = run(&sandbox, &values, &settings);
-        host.wait_for("connected to NATS");
+        host.wait_for("listening for commands");
         let nats = nats::connect(&server).await;
         stream(&nats).await;
         drop(nats);
@@ -399,7 +399,7 @@ fn an_outbox_may_give_up_its_oldest_and_waits_for_a_stream() {
         let (sandbox, server) = (sandbox(), NatsServer::start());
         let values = [("outbox", "on"), ("outbox_messages", "3"), ("outbox_full", "drop-oldest")];
         let mut host = run(&sandbox, &values, &settings(&server));
-        host.wait_for("connected to NATS");
+        host.wait_for("listening for commands");
         // Connected, but no stream takes it: it is kept, and the reason is told.
         for number in 1..=5 {
             assert_eq!(post(&host, "/publish", "readings.a", &number.to_string()), (200, String::new()));
@@ -424,7 +424,7 @@ fn one_message_that_no_stream_takes_neither_holds_up_nor_repeats_others() {
         let (sandbox, server) = (sandbox(), NatsServer::start());
         let settings = settings(&server);
         let mut host = run(&sandbox, &[("outbox", "on"), ("SUBSCRIPTION", "box.>")], &settings);
-        host.wait_for("connected to NATS");
+        host.wait_for("listening for commands");
         let nats = nats::connect(&server).await;
         const WINDOW: Duration = Duration::from_millis(500);
         let stream_of = |name: &str, subject: &str| {

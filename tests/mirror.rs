@@ -157,7 +157,7 @@ fn an_object_store_behind_leaf_and_hub_serves_as_registry() {
         assert_eq!(code(&["list", "actors"]).0, 2);
 
         let mut board = sandbox.run_again(&settings);
-        board.wait_for("connected to NATS");
+        board.wait_for("listening for commands");
         let control = control_client(&client).await;
         let id = board.status().host_id;
         for (guest, reference) in [("echo", &*pinned), ("counter", "nats://actors/site/counter")] {

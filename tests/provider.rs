@@ -319,7 +319,7 @@ fn a_provider_that_starts_slowly_is_asked_again_soon_though_a_monitor_hears_ever
         let mut asked: Vec<std::time::Instant> = Vec::new();
         let gather = async {
             while let Some(message) = monitor.next().await {
-                if message.subject.to_string() == probes {
+                if message.subject == probes {
                     asked.push(std::time::Instant::now());
                 }
             }
@@ -681,7 +681,7 @@ spec:
         .expect("encoded");
         for boot in 0..2 {
             let mut host = if boot == 0 { sandbox.run(&manifest, &settings) } else { sandbox.run_again(&settings) };
-            host.wait_for("connected to NATS");
+            host.wait_for("listening for commands");
             eventually("the provider runs", || {
                 host.status().providers.iter().any(|there| there.state.starts_with("running"))
                     && !host.status().actors.is_empty()

@@ -6,13 +6,16 @@ mod support;
 use std::{
     io::Write,
     net::TcpListener,
-    os::{linux::net::SocketAddrExt, unix::net::UnixListener},
+    os::{
+        linux::net::SocketAddrExt,
+        unix::{fs::PermissionsExt, net::UnixListener},
+    },
     process::{Child, Command, Stdio},
 };
 
 use serde_json::{Value, json};
 use support::{
-    nats::block_on,
+    nats::{block_on, eventually},
     provider,
     stage::{Stage, lives},
 };
@@ -176,11 +179,54 @@ fn where_nothing_may_be_missing_a_provider_runs_with_all_of_it() {
     });
 }
 
+/// A host that runs as root, as in many containers.
+#[test]
+fn a_provider_of_root_has_no_power_of_root_but_to_listen_on_low_ports() {
+    block_on(async {
+        let mut stage = Stage::start(&[]).await;
+        stage.linked("rooted").await;
+        let said =
+            shell(&stage, "rooted", "grep -E '^Cap(Prm|Eff|Bnd|Amb)' /proc/self/status | cut -f 2 | sort -u").await;
+        assert_eq!(said, "0000000000000000\n0000000000000400\n");
+        assert_eq!(stage.increment("rooted").await, Ok(1));
+    });
+}
+
+#[test]
+fn a_rule_gives_a_provider_a_user_of_its_own() {
+    const USER: u32 = 61_234;
+    block_on(async {
+        let rules = format!("{}:user={USER}", provider::key("apart"));
+        let mut stage = Stage::start(&[("WASMCLOUD_PROVIDER_RULES", &rules)]).await;
+        stage.linked("beside").await;
+        assert_eq!(shell(&stage, "beside", "id -u; id -g").await, "0\n0\n");
+
+        // A folder of the operator that nobody else may pass through: said, and not changed.
+        let mode = |mode| std::fs::set_permissions(stage.sandbox.path(""), std::fs::Permissions::from_mode(mode));
+        mode(0o700).expect("it is ours");
+        stage.put_link("apart", json!({})).await;
+        stage.launch("apart", json!({})).await;
+        let refused = format!("user {USER} of this provider cannot pass through");
+        eventually("it is refused", || stage.host().output().contains(&refused));
+        mode(0o711).expect("it is ours");
+        stage.stop("apart").await;
+        stage.launch("apart", json!({})).await;
+        stage.place_where("apart", |place| place["link"].is_object()).await;
+        assert_eq!(shell(&stage, "apart", "id -u; id -g; id -G").await, format!("{USER}\n{USER}\n{USER}\n"));
+        assert_eq!(shell(&stage, "apart", "touch mine && stat -c %u mine").await, format!("{USER}\n"));
+        let capabilities = shell(&stage, "apart", "grep -E '^CapEff' /proc/self/status | cut -f 2").await;
+        assert_eq!(capabilities, "0000000000000000\n");
+        let providers = stage.host().status().providers;
+        assert!(providers.iter().any(|one| one.detail.contains(&format!("user {USER}"))), "{providers:?}");
+        assert_eq!(stage.increment("apart").await, Ok(1));
+    });
+}
+
 /// Runs `script` as a provider on a kernel that has `layers` only.
 fn on_an_older_kernel(layers: &Value, protected: &[u32], script: &str) -> String {
     let folder = tempfile::tempdir().expect("the temporary folder is writable");
     let task = json!({
-        "confinement": { "memory_bytes": 0, "files": 0, "processes": 0, "mode": "best", "landlock": true,
+        "confinement": { "memory_bytes": 0, "files": 0, "processes": 0, "disk_bytes": 0, "disk_files": 0, "mode": "best", "landlock": true,
             "seccomp": true, "jit": false, "connect": "anywhere", "read": [], "write": [] },
         "supervisor": std::process::id(), "directory": folder.path(), "cgroup": null, "layers": layers,
         "protected": protected,

@@ -76,7 +76,7 @@ async fn counts_through_a_power_cut(
     let rules = redis.rule();
     let settings = &[settings, &[("WASMCLOUD_PROVIDER_RULES", &*rules)]].concat()[..];
     let mut board = sandbox.run_again(settings);
-    board.wait_for("connected to NATS");
+    board.wait_for("listening for commands");
     let control = control_client(nats).await;
     let id = board.status().host_id;
     let said = |board: &Host| board.output();

@@ -41,7 +41,7 @@ impl Board {
         ];
         settings.extend_from_slice(more);
         let mut host = sandbox.run(&manifest, &settings);
-        host.wait_for("connected to NATS");
+        host.wait_for("listening for commands");
         eventually("it serves", || TcpStream::connect(address).is_ok());
         eventually("it listens to the lattice", || {
             host.status().uplink.is_some_and(|uplink| uplink.connected && uplink.listening)

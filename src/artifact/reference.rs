@@ -413,7 +413,7 @@ mod tests {
 
         #[test]
         fn every_path_can_be_written(path in "[^\\p{Cc} ]([^\\p{Cc}]{0,40}[^\\p{Cc} ])?") {
-            prop_assume!(path.trim() == path);
+            prop_assume!(path.trim() == path && !path.starts_with("~/"));
             prop_assert_eq!(parsed(&format!("file://{path}")), Source::File(path.into()));
         }
 

@@ -1,15 +1,21 @@
 //! nkeys: Ed25519 keys with a role (`protocol/claims.md §1`).
 //!
 //! Used wherever an entity is named, signs or is verified. A [`KeyPair`] never shows its seed except through
-//! [`KeyPair::seed`]; the secret is overwritten when the pair is dropped.
+//! [`KeyPair::seed`]. Its clones share one place in memory, which is overwritten when the last of them is dropped.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use ed25519_compact as ed25519;
 use sha2::{Digest, Sha256};
 
-use super::nkey;
+use zeroize::Zeroize;
+
+use super::{nkey, resident};
 use crate::error::{Error, Result};
+
+/// How deep below its caller [`wipe_stack`] overwrites, bytes: a little more than the reading of the configuration uses, which
+/// was seen to reach 122 KiB without optimisation. Less would leave seeds there; more costs as much memory.
+const WIPED_STACK_BYTES: usize = 160 << 10;
 
 /// What a key stands for; the first letter of its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -187,11 +193,22 @@ impl FromStr for PublicKey {
     }
 }
 
+/// Overwrites what calls that have returned left on the stack of this thread, to [`WIPED_STACK_BYTES`] below the caller: a seed
+/// that was moved by value leaves its bytes there. Called once the keys of a process are made.
+pub fn wipe_stack() {
+    #[inline(never)]
+    fn fill() {
+        let mut room = [0u8; WIPED_STACK_BYTES];
+        std::hint::black_box(&mut room).zeroize();
+    }
+    fill();
+}
+
 /// A key that can sign.
 #[derive(Clone)]
 pub struct KeyPair {
     role: Role,
-    pair: ed25519::KeyPair,
+    pair: Arc<ed25519::KeyPair>,
 }
 
 impl KeyPair {
@@ -224,7 +241,7 @@ impl KeyPair {
     /// # Errors
     /// [`Kind::Invalid`](crate::error::Kind::Invalid): all bytes are zero, as a wiped or unwritten file gives.
     pub fn from_raw_seed(role: Role, mut raw: [u8; nkey::KEY_BYTES]) -> Result<Self> {
-        let pair = ed25519::KeyPair::try_from_seed(ed25519::Seed::new(raw));
+        let pair = ed25519::KeyPair::try_from_seed(ed25519::Seed::new(raw)).map(Arc::new);
         nkey::wipe(&mut raw);
         match pair {
             Ok(pair) => Ok(Self { role, pair }),
@@ -239,6 +256,12 @@ impl KeyPair {
     pub fn from_name(role: Role, name: &str) -> Self {
         Self::from_raw_seed(role, Sha256::digest(name.as_bytes()).into())
             .expect("no known text has an all-zero SHA-256 digest")
+    }
+
+    /// Keeps the secret part out of swap space, for as long as this process runs; for the few keys that live as long as
+    /// it does. Best effort: where the kernel refuses (`RLIMIT_MEMLOCK` is used up), the key works all the same.
+    pub fn keep_in_memory(&self) {
+        let _ = resident::keep(&*self.pair);
     }
 
     /// What the key stands for.

@@ -15,6 +15,7 @@ pub mod keys;
 pub mod module;
 mod nkey;
 mod nuid;
+mod resident;
 mod section;
 mod seen;
 pub mod time;

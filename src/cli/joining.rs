@@ -25,11 +25,13 @@ pub struct Cluster {
 
 /// The cluster's key; nothing for a host by itself with no seed set.
 pub fn cluster(config: &Config) -> Result<Option<Cluster>> {
-    Ok(match config.cluster_key()? {
-        Some(key) => Some(Cluster { key, ad_hoc: false }),
-        None if config.joins() => Some(Cluster { key: KeyPair::generate(Role::Cluster)?, ad_hoc: true }),
-        None => None,
-    })
+    let cluster = match config.cluster_key() {
+        Some(key) => Cluster { key, ad_hoc: false },
+        None if config.joins() => Cluster { key: KeyPair::generate(Role::Cluster)?, ad_hoc: true },
+        None => return Ok(None),
+    };
+    cluster.key.keep_in_memory();
+    Ok(Some(cluster))
 }
 
 /// A place in the lattice that is not taken yet; nothing for a host by itself.
@@ -107,7 +109,7 @@ impl Joined {
 /// # Errors
 /// `Config` when no cluster seed is set: no host would believe a key made up here.
 pub fn signer(config: &Config) -> Result<AntiForgery> {
-    let key = config.cluster_key()?.ok_or_else(|| {
+    let key = config.cluster_key().ok_or_else(|| {
         Error::config("calls over the lattice must be signed: set WASMCLOUD_CLUSTER_SEED to the seed its hosts have")
     })?;
     AntiForgery::new(key, config.cluster_issuers.iter().cloned())

@@ -10,6 +10,7 @@ use std::{
 };
 
 use smol::future;
+use zeroize::Zeroizing;
 
 use super::{
     Output,
@@ -23,7 +24,7 @@ use super::{
 use crate::{
     actor::Engine,
     capability::{self, http_client, http_server, messaging},
-    claims::{KeyPair, Role},
+    claims::{KeyPair, Role, keys::wipe_stack},
     config::{Config, friendly_name, host_config, is_host_name, machine_name},
     curtain,
     error::{Context, Kind, Result},
@@ -167,14 +168,16 @@ async fn serve(config: Config, args: Args) -> Result<()> {
     for found in &damage {
         log::warn!("{found}");
     }
-    let key = match config.host_key()? {
+    let key = match config.host_key() {
         Some(key) => key,
         None => {
             let usable = |seed: &str| KeyPair::from_seed(seed).is_ok();
             let make = || KeyPair::generate(Role::Server).map(|key| key.seed().expose().to_owned());
-            KeyPair::from_seed(&store.host_seed(usable, make).await?)?
+            KeyPair::from_seed(&Zeroizing::new(store.host_seed(usable, make).await?))?
         }
     };
+    key.keep_in_memory();
+    wipe_stack();
     let engine = Engine::new(config.actor.clone())?;
     engine.when_idle(heap::give_back);
     let friendly_name = match config.host_name.clone().or_else(machine_name) {

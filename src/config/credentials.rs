@@ -14,6 +14,8 @@ use super::{
     settings::Setting,
     value::{Kind, MAX_VALUE_BYTES},
 };
+use zeroize::Zeroize;
+
 use crate::{
     error::{Error, Result},
     private,
@@ -74,6 +76,11 @@ impl Credentials {
             found.push(Credential { name, path, content });
         }
         Ok(Self(found))
+    }
+
+    /// Overwrites them.
+    pub(super) fn wipe(&mut self) {
+        self.0.iter_mut().for_each(|found| found.content.zeroize());
     }
 
     /// What sets `setting`: the credential's name and the value.

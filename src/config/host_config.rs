@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-use super::{Config, Secret, value::Kind};
+use super::{Config, value::Kind};
 use crate::{
     claims::KeyPair,
     error::{Error, Result},
@@ -37,15 +37,16 @@ pub fn content(config: &Config, cluster: Option<&KeyPair>) -> Value {
                 found.value.parse::<u64>().map_or(Value::Null, Value::from)
             }
             Kind::List | Kind::Keys(_) => found.value.split(',').filter(|item| !item.is_empty()).collect(),
-            // Readers insist on text here, "" where there is none.
-            Kind::Secret | Kind::Seed(_) => json!(found.value),
+            // Readers insist on text here, "" where there is none; the one seed of this file comes below.
+            Kind::Seed(_) => json!(""),
+            Kind::Secret => json!(found.value),
             _ if found.value.is_empty() => Value::Null,
             _ => json!(found.value),
         };
         members.insert(setting.json.to_owned(), value);
     }
     if let Some(cluster) = cluster {
-        members.insert("cluster_seed".into(), json!(Secret::new(cluster.seed().expose()).expose()));
+        members.insert("cluster_seed".into(), json!(cluster.seed().expose()));
         members.insert("cluster_key".into(), json!(cluster.public_key().to_string()));
     }
     Value::Object(members)

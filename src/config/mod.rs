@@ -35,7 +35,7 @@ use crate::{
     allowed_hosts::AllowedHosts,
     artifact::{self, fetch_rules::ALLOW_SETTING},
     capability::key_value,
-    claims::{AllowedIssuers, KeyPair, issuer},
+    claims::{AllowedIssuers, KeyPair, issuer, keys::wipe_stack},
     error::{Error, Result},
     host::{Policy, health, remote},
     lattice, log, store,
@@ -49,9 +49,9 @@ pub struct Config {
     /// Name of this host for people, where one is set.
     pub host_name: Option<String>,
     /// Seed of this host's key, already checked; without one the host keeps a key of its own.
-    host_seed: Option<Secret>,
+    host_key: Option<KeyPair>,
     /// Seed of the cluster key, already checked.
-    cluster_seed: Option<Secret>,
+    cluster_key: Option<KeyPair>,
     /// `C…` keys whose invocations are accepted, beside our own.
     pub cluster_issuers: Vec<String>,
     /// How far the moment an invocation was signed at may be from our clock; zero allows any.
@@ -192,7 +192,11 @@ impl Config {
     /// # Errors
     /// `Config`: a file or value cannot be used; `NotFound`: a `host_config` that was asked for does not exist.
     pub fn load(host_config: Option<&Path>, given: Vec<Given>, labels: &[(String, String)]) -> Result<Self> {
-        Self::from_sources(&Sources::gather(Path::new("."), host_config, given)?, labels)
+        let mut sources = Sources::gather(Path::new("."), host_config, given)?;
+        let config = Self::from_sources(&sources, labels);
+        sources.wipe();
+        wipe_stack();
+        config
     }
 
     /// As [`Config::load`], with the settings in `env_file` just weaker than the environment.
@@ -204,7 +208,10 @@ impl Config {
         if let Some(path) = env_file {
             sources.add_env_file(path)?;
         }
-        Self::from_sources(&sources, &[])
+        let config = Self::from_sources(&sources, &[]);
+        sources.wipe();
+        wipe_stack();
+        config
     }
 
     /// The configuration that `sources` and `labels` of the command line come to.
@@ -219,11 +226,11 @@ impl Config {
         warnings.extend(more);
         let (registry, incomplete) = read.registry();
         warnings.extend(incomplete);
-        Ok(Self {
+        let mut config = Self {
             lattice: read.text("WASMCLOUD_LATTICE_PREFIX").to_owned(),
             host_name: Some(read.text("WASMCLOUD_HOST_NAME").to_owned()).filter(|name| !name.is_empty()),
-            host_seed: read.secret("WASMCLOUD_HOST_SEED"),
-            cluster_seed: read.secret("WASMCLOUD_CLUSTER_SEED"),
+            host_key: read.key("WASMCLOUD_HOST_SEED")?,
+            cluster_key: read.key("WASMCLOUD_CLUSTER_SEED")?,
             cluster_issuers: read.list("WASMCLOUD_CLUSTER_ISSUERS"),
             invocation_max_age: read.millis("WASMCLOUD_INVOCATION_MAX_AGE_MS"),
             rpc: read.own_nats("WASMCLOUD_RPC")?,
@@ -290,7 +297,12 @@ impl Config {
             warnings,
             service: sources.surroundings.service,
             values,
-        })
+        };
+        // The keys are read; whose they are is all that is asked of these later.
+        for value in &mut config.values {
+            value.forget_seed();
+        }
+        Ok(config)
     }
 
     /// Every setting with its value and origin, in the order of the table.
@@ -336,19 +348,13 @@ impl Config {
     }
 
     /// The host key that was set, if any.
-    ///
-    /// # Errors
-    /// Never in practice: seeds are checked when they are read.
-    pub fn host_key(&self) -> Result<Option<KeyPair>> {
-        self.host_seed.as_ref().map(|seed| KeyPair::from_seed(seed.expose())).transpose()
+    pub fn host_key(&self) -> Option<KeyPair> {
+        self.host_key.clone()
     }
 
     /// The cluster key that was set, if any.
-    ///
-    /// # Errors
-    /// Never in practice: seeds are checked when they are read.
-    pub fn cluster_key(&self) -> Result<Option<KeyPair>> {
-        self.cluster_seed.as_ref().map(|seed| KeyPair::from_seed(seed.expose())).transpose()
+    pub fn cluster_key(&self) -> Option<KeyPair> {
+        self.cluster_key.clone()
     }
 }
 
@@ -398,6 +404,10 @@ impl Values<'_> {
 
     fn secret(&self, name: &str) -> Option<Secret> {
         Some(self.text(name)).filter(|text| !text.is_empty()).map(Secret::new)
+    }
+
+    fn key(&self, name: &str) -> Result<Option<KeyPair>> {
+        Some(self.text(name)).filter(|text| !text.is_empty()).map(KeyPair::from_seed).transpose()
     }
 
     fn list(&self, name: &str) -> Vec<String> {
@@ -701,7 +711,7 @@ mod tests {
             ("WASMCLOUD_KV_KEYS", "7"),
         ])
         .expect("good settings");
-        assert_eq!(config.host_key().expect("checked").map(|key| key.public_key()), Some(host.public_key()));
+        assert_eq!(config.host_key().map(|key| key.public_key()), Some(host.public_key()));
         assert_eq!(config.rpc.seed.as_ref().map(Secret::expose), Some("SUABC"));
         assert_eq!(config.cluster_issuers, issuers);
         assert_eq!(config.log, log::Settings { level: log::Level::Warn, structured: true });

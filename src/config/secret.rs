@@ -1,10 +1,13 @@
 //! A value that must not be seen.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
-/// A seed, token or password. Neither `Debug` nor `Display` shows it.
+use zeroize::Zeroizing;
+
+/// A seed, token or password. Neither `Debug` nor `Display` shows it. Clones share one place in memory, which is wiped when
+/// the last of them goes.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret(Arc<Zeroizing<String>>);
 
 impl Secret {
     /// What stands for every secret.
@@ -12,7 +15,7 @@ impl Secret {
 
     /// Hides `text`.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self(Arc::new(Zeroizing::new(text.into())))
     }
 
     /// The value, for the one place that needs it.

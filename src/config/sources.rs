@@ -10,6 +10,7 @@ use std::{
 };
 
 use serde_json::Value;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::{
     credentials::{self, Credentials},
@@ -20,6 +21,7 @@ use super::{
 };
 use crate::{
     artifact::file::is_loop,
+    claims::KeyPair,
     error::{Error, Result},
     private,
     suggest::hint,
@@ -115,7 +117,24 @@ impl PartialEq for Setting {
 }
 impl Eq for Setting {}
 
+impl Drop for Effective {
+    fn drop(&mut self) {
+        if self.setting.kind.is_secret() {
+            self.value.zeroize();
+        }
+    }
+}
+
 impl Effective {
+    /// Replaces a seed by the public key that it makes: enough to see whether two are the same, and no secret.
+    pub(super) fn forget_seed(&mut self) {
+        if matches!(self.setting.kind, Kind::Seed(_)) && !self.value.is_empty() {
+            let public = KeyPair::from_seed(&self.value).map(|key| key.public_key().to_string());
+            self.value.zeroize();
+            self.value = public.unwrap_or_default();
+        }
+    }
+
     /// The value as people may see it.
     pub fn shown(&self) -> String {
         match () {
@@ -127,6 +146,20 @@ impl Effective {
 }
 
 impl Sources {
+    /// Overwrites what may be a secret: every value of the environment and of files, and every credential.
+    pub(super) fn wipe(&mut self) {
+        self.environment.iter_mut().for_each(|(_, value)| value.zeroize());
+        let assignments = self.dotenv.iter_mut().flat_map(|(_, assignments)| assignments);
+        assignments.for_each(|assignment| assignment.value.zeroize());
+        self.given.iter_mut().for_each(|given| given.value.zeroize());
+        self.credentials.wipe();
+        for value in self.host_config.iter_mut().flat_map(|(_, members)| members.values_mut()) {
+            if let Value::String(text) = value {
+                text.zeroize();
+            }
+        }
+    }
+
     /// Reads all sources: `directory` is the current one; `host_config` another file than the one in it.
     ///
     /// # Errors
@@ -210,7 +243,8 @@ impl Sources {
                 None => default(),
                 Some(mut found) => match judge(&found, &mut warnings)? {
                     Some(value) => {
-                        found.value = self.expanded(&found, value)?;
+                        let value = self.expanded(&found, value)?;
+                        std::mem::replace(&mut found.value, value).zeroize();
                         found
                     }
                     None => default(),
@@ -275,7 +309,7 @@ impl Sources {
             return Ok(Some(effective(&given.value, Origin::Flag(given.flag), None)));
         }
         if let Some((name, value)) = self.credentials.find(setting) {
-            return Ok(Some(effective(&value, Origin::Credential(name), None)));
+            return Ok(Some(effective(&Zeroizing::new(value), Origin::Credential(name), None)));
         }
         for name in names(setting) {
             if self.not_text.iter().any(|broken| broken == name) {
@@ -479,7 +513,7 @@ mod tests {
     fn value(sources: &Sources, name: &str) -> (String, String) {
         let (values, _) = sources.resolve().expect("good settings");
         let found = values.into_iter().find(|found| found.setting.name == name).expect("a setting of the table");
-        (found.value, found.origin.to_string())
+        (found.value.clone(), found.origin.to_string())
     }
 
     fn error(sources: &Sources) -> String {

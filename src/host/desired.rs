@@ -155,6 +155,11 @@ impl DesiredLink {
             }
     }
 
+    /// What it counts against the bytes of links from the lattice: nothing where a manifest of this board brought it.
+    pub fn lattice_bytes(&self) -> usize {
+        if self.application.is_empty() { self.bytes() } else { 0 }
+    }
+
     /// Bytes of its names and values.
     pub fn bytes(&self) -> usize {
         let link = &self.link;
@@ -228,13 +233,11 @@ impl Desired {
                     desired.providers.insert((provider.public_key.clone(), provider.link_name.clone()), provider);
                 }),
                 Some("l") => decode::<DesiredLink>(&value).map(|link| {
-                    if link.application.is_empty() {
-                        lattice_bytes += link.bytes();
-                    }
-                    if lattice_bytes > MAX_LATTICE_LINKS_BYTES && link.application.is_empty() {
-                        lattice_bytes -= link.bytes();
+                    let bytes = link.lattice_bytes();
+                    if bytes > 0 && lattice_bytes + bytes > MAX_LATTICE_LINKS_BYTES {
                         surplus.push(name);
                     } else {
+                        lattice_bytes += bytes;
                         desired.links.insert(link.link.id.clone(), link);
                     }
                 }),
@@ -293,7 +296,7 @@ impl Desired {
 
     /// Bytes of all links that came over the lattice.
     pub fn lattice_link_bytes(&self) -> usize {
-        self.links.values().filter(|link| link.application.is_empty()).map(DesiredLink::bytes).sum()
+        self.links.values().map(DesiredLink::lattice_bytes).sum()
     }
 
     /// Refuses more than this host takes on.

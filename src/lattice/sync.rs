@@ -175,17 +175,27 @@ async fn take_over(shared: &Arc<Shared>, content: Vec<Entry>) -> Result<()> {
     }
     shared.cache.remember(&others).await?;
     let mut told = shared.links.lock().await;
+    // Links may have been told while this waited for its turn.
+    let waits = |id: &String| shared.cache.waits(&Key::Link(id.clone()).text());
+    put.retain(|id, _| !waits(id));
+    gone.retain(|id| !waits(id));
     let desired = shared.host.desired();
     for id in put.iter().filter(|(_, link)| is_known(&desired, link)).map(|(id, _)| id) {
         shared.host.conflicts().remove(id);
     }
-    put.retain(|id, link| !is_known(&desired, link) && !shared.is_kept(&desired, id, Some(link)));
-    gone.retain(|id| desired.links.contains_key(id) && !shared.is_kept(&desired, id, None));
+    put.retain(|_, link| !is_known(&desired, link));
+    gone.retain(|id| desired.links.contains_key(id));
     if put.is_empty() && gone.is_empty() {
         return Ok(());
     }
     let confined = shared.remote() == Rights::Own;
-    shared.host.change(|desired| Ok(with_links(desired, &put, &gone, confined))).await?;
+    // What is kept is decided within the change: a manifest that is taken on meanwhile counts.
+    let change = |desired: &Desired| {
+        put.retain(|id, link| !shared.is_kept(desired, id, Some(link)));
+        gone.retain(|id| !shared.is_kept(desired, id, None));
+        Ok(with_links(desired, &put, &gone, confined))
+    };
+    shared.host.change(change).await?;
     for id in &gone {
         told.remove(id);
     }
@@ -207,8 +217,8 @@ fn with_links(
     let (mut left_out, mut bytes) = (0, next.lattice_link_bytes());
     for (id, link) in put {
         let link = DesiredLink { link: Arc::new(link.clone()), application: String::new(), confined };
-        let before = next.links.get(id).map(DesiredLink::bytes);
-        let after = bytes - before.unwrap_or_default() + link.bytes();
+        let before = next.links.get(id);
+        let after = bytes - before.map_or(0, DesiredLink::lattice_bytes) + link.bytes();
         let room = next.links.len() < MAX_LINKS || before.is_some();
         if room && link.bytes() <= MAX_LINK_BYTES && after <= MAX_LATTICE_LINKS_BYTES {
             bytes = after;
@@ -253,12 +263,21 @@ async fn take_changes(shared: &Arc<Shared>, entries: Vec<Entry>) {
 
 async fn put_link(shared: &Arc<Shared>, link: LinkDefinition) -> Result<()> {
     let mut told = shared.links.lock().await;
+    if shared.cache.waits(&Key::Link(link.id.clone()).text()) {
+        return Ok(());
+    }
     let desired = shared.host.desired();
     if is_known(&desired, &link) {
         shared.host.conflicts().remove(&link.id);
-    } else if !shared.is_kept(&desired, &link.id, Some(&link)) {
-        let confined = shared.remote() == Rights::Own;
-        shared.host.change(|desired| desired.put_link_from_afar(link.clone(), confined)).await?;
+        return Ok(());
+    }
+    let (confined, mut kept) = (shared.remote() == Rights::Own, false);
+    let change = |desired: &Desired| {
+        kept = shared.is_kept(desired, &link.id, Some(&link));
+        if kept { Ok(desired.clone()) } else { desired.put_link_from_afar(link.clone(), confined) }
+    };
+    shared.host.change(change).await?;
+    if !kept {
         shared.events.emit(&LinkSet(&link));
         told.insert(link.id.clone(), Arc::new(link));
     }
@@ -267,10 +286,18 @@ async fn put_link(shared: &Arc<Shared>, link: LinkDefinition) -> Result<()> {
 
 async fn delete_link(shared: &Arc<Shared>, id: &str) -> Result<()> {
     let mut told = shared.links.lock().await;
+    if shared.cache.waits(&Key::Link(id.to_owned()).text()) {
+        return Ok(());
+    }
     let desired = shared.host.desired();
-    let there = desired.links.get(id).map(|there| there.link.clone());
-    if let Some(link) = there.filter(|_| !shared.is_kept(&desired, id, None)) {
-        shared.host.change(|desired| Ok(desired.delete_link(id))).await?;
+    let Some(link) = desired.links.get(id).map(|there| there.link.clone()) else { return Ok(()) };
+    let mut kept = false;
+    let change = |desired: &Desired| {
+        kept = shared.is_kept(desired, id, None);
+        Ok(if kept { desired.clone() } else { desired.delete_link(id) })
+    };
+    shared.host.change(change).await?;
+    if !kept {
         shared.events.emit(&LinkDeleted(&link));
         told.remove(id);
     }

@@ -16,7 +16,9 @@ use std::{
 
 use rustix::{
     io::Errno,
-    process::{Pid, Resource, Rlimit, Signal, getpid, getppid, set_parent_process_death_signal, setrlimit, setsid},
+    process::{
+        Pid, Resource, Rlimit, Signal, getpid, getppid, getuid, set_parent_process_death_signal, setrlimit, setsid,
+    },
     thread::set_no_new_privs,
 };
 use serde::{Deserialize, Serialize};
@@ -28,7 +30,9 @@ use super::{
     new_code,
     orders::Orders,
     seccomp::{self, Wanted},
-    tasks, watch,
+    tasks,
+    user::{self, User},
+    watch,
 };
 use crate::error::{Error, Result};
 
@@ -89,6 +93,9 @@ pub struct Confinement {
     pub read: Vec<PathBuf>,
     /// What it may read and write besides.
     pub write: Vec<PathBuf>,
+    /// The user it runs as; the host's where there is none.
+    #[serde(default)]
+    pub user: Option<User>,
 }
 
 /// Where a provider may connect to over TCP.
@@ -127,6 +134,7 @@ impl Default for Confinement {
             connect: Connect::Ports(Vec::new()),
             read: Vec::new(),
             write: Vec::new(),
+            user: None,
         }
     }
 }
@@ -142,6 +150,7 @@ impl Confinement {
             limit("processes", self.processes)
         ) + &if self.disk_bytes == 0 { String::new() } else { format!(", {} MiB on disk", self.disk_bytes >> 20) }
             + &limit("files on disk", self.disk_files)
+            + &self.user.map_or_else(String::new, |user| format!(", user {}", user.id))
     }
 }
 
@@ -182,9 +191,11 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
         [task, binary] => (task, binary),
         _ => return complain(CANNOT_CONFINE, "this command is for the host's own use"),
     };
-    let task: Task = match task.to_str().and_then(|text| serde_json::from_str(text).ok()) {
-        Some(task) => task,
-        None => return complain(CANNOT_CONFINE, "this command is for the host's own use"),
+    let task: Task = match serde_json::from_str(&task.to_string_lossy()) {
+        Ok(task) => task,
+        Err(cause) => {
+            return complain(CANNOT_CONFINE, &format!("this command is for the host's own use: its task: {cause}"));
+        }
     };
     if let Err(error) = confine(&task, Path::new(binary)) {
         return complain(CANNOT_CONFINE, error.text());
@@ -201,19 +212,15 @@ fn complain(status: i32, text: &str) -> ExitCode {
 fn confine(task: &Task, binary: &Path) -> Result<()> {
     let failed = |what: &'static str| move |cause: Errno| Error::internal(format!("cannot {what}: {cause}"));
     setsid().map_err(failed("begin a session of its own"))?;
-    set_parent_process_death_signal(Some(Signal::KILL)).map_err(failed("ask to be ended with the host"))?;
-    // It may have ended before the line above; then nobody would ever tell.
-    if getppid() != Pid::from_raw(task.supervisor) {
-        return Err(Error::unavailable("the supervisor is gone"));
-    }
     go_first_when_memory_is_short()
         .map_err(|cause| Error::internal(format!("cannot be marked to go first: {cause}")))?;
-    let Confinement { memory_bytes, files, processes, ref connect, ref read, ref write, .. } = task.confinement;
+    let Confinement { memory_bytes, files, processes, user, ref connect, ref read, ref write, .. } = task.confinement;
+    let user_id = user.map_or_else(|| getuid().as_raw(), |user| user.id);
     for (resource, limit, what) in [
         (Resource::Data, memory_bytes, "limit its memory"),
         (Resource::Nofile, files, "limit its open files"),
         // The kernel counts all of the user's, the host's own included.
-        (Resource::Nproc, tasks::user_limit(processes), "limit its processes"),
+        (Resource::Nproc, tasks::user_limit(user_id, processes), "limit its processes"),
     ] {
         if limit > 0 {
             limit_to(resource, limit).map_err(failed(what))?;
@@ -236,6 +243,17 @@ fn confine(task: &Task, binary: &Path) -> Result<()> {
         .map_err(|cause| Error::internal(format!("cannot confine it with Landlock: {cause}")))?;
     if layers.code_by_switch {
         new_code::forbid().map_err(|cause| Error::internal(format!("cannot forbid it to write code: {cause}")))?;
+    }
+    // What needs root is done.
+    user::drop_capabilities().map_err(failed("give up capabilities"))?;
+    if let Some(user) = user {
+        user.become_it().map_err(failed("become the user of its rule"))?;
+    }
+    // Behind the change of the user, which would undo it.
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(failed("ask to be ended with the host"))?;
+    // It may have ended before the line above; then nobody would ever tell.
+    if getppid() != Pid::from_raw(task.supervisor) {
+        return Err(Error::unavailable("the supervisor is gone"));
     }
     if layers.syscalls {
         // Last: what is refused from here on includes what was done above.

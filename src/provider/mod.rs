@@ -41,6 +41,7 @@ pub mod supervisor;
 mod supervisors;
 pub mod tasks;
 mod usage;
+pub mod user;
 pub mod watch;
 
 use std::{collections::BTreeSet, ffi::OsString, process::ExitCode, sync::Arc};

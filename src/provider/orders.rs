@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::{confine::Confinement, layers::Layers, watch::Limits};
 
@@ -20,8 +21,8 @@ pub struct Orders {
     pub directory: PathBuf,
     /// All of its environment.
     pub environment: Vec<(String, String)>,
-    /// What it reads on its standard input, with the end of the line.
-    pub host_data: String,
+    /// What it reads on its standard input, with the end of the line. It holds seeds: wiped when it goes.
+    pub host_data: Zeroizing<String>,
     /// What it may use and reach.
     pub confinement: Confinement,
     /// What the supervisor watches.

@@ -19,6 +19,7 @@ use smol::{
     Async, Timer, future,
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
 };
+use zeroize::Zeroizing;
 
 use super::{
     cgroup,
@@ -39,6 +40,7 @@ use crate::{
     wire::{
         LinkDefinition, codec,
         host_data::{HostData, OtelConfig},
+        json,
         subject::{ProviderTopic, Subjects},
     },
 };
@@ -151,6 +153,11 @@ impl Process {
             port_of(url).into_iter().for_each(|port| confinement.connect.allow(port));
         }
         let (layers, missing) = Layers::require(&confinement, settings.kernel)?;
+        if let Some(user) = confinement.user {
+            let (binary, directory) = (binary.clone(), directory.clone());
+            let state = settings.directory.parent().unwrap_or(&settings.directory).to_owned();
+            smol::unblock(move || user.prepare(&binary, &directory, &state)).await?;
+        }
         let confined = format!("{}, {}", confinement.words(), layers.words(&confinement, &missing));
         let mut supervisor = Supervisor { child: None, group: None };
         let group = settings.cgroup.as_ref().map(|base| cgroup::make(base, &start.instance_id, &confinement));
@@ -160,6 +167,10 @@ impl Process {
             None => Limits::of(&confinement, false, false),
         };
         supervisor.group = group.map(|group| group.path);
+        let mut told = host_data(&settings, &nats, &start);
+        let line = told.to_line();
+        told.wipe();
+        let host_data = Zeroizing::new(line?);
         let orders = Orders {
             environment: settings.environment.of(
                 &desired.public_key,
@@ -168,7 +179,7 @@ impl Process {
                 std::env::vars_os()
                     .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
             ),
-            host_data: host_data(&settings, &nats, &start).to_line()?,
+            host_data,
             limits,
             layers,
             protected: own_threads(),
@@ -680,7 +691,7 @@ impl smol::io::AsyncRead for Shared {
 }
 
 async fn send(socket: &Arc<Async<UnixStream>>, word: &impl serde::Serialize) -> Result<()> {
-    let mut line = serde_json::to_vec(word).context(Kind::Internal, "cannot write orders")?;
+    let mut line = json::secret(word).context(Kind::Internal, "cannot write orders")?;
     line.push(b'\n');
     let mut socket: &Async<UnixStream> = socket;
     socket.write_all(&line).await.context(Kind::Unavailable, "the supervisor of the provider cannot be spoken to")

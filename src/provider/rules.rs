@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::confine::{Confinement, Connect};
+use super::{
+    confine::{Confinement, Connect},
+    user::User,
+};
 use crate::error::{Error, Result};
 
 /// Rules, in the order they were written; later ones win.
@@ -29,6 +32,7 @@ enum Change {
     Connect(Option<u16>),
     Read(PathBuf),
     Write(PathBuf),
+    User(User),
 }
 
 impl Rules {
@@ -61,6 +65,7 @@ impl Rules {
                 Change::Connect(None) => confinement.connect = Connect::Anywhere,
                 Change::Read(path) => confinement.read.push(path.clone()),
                 Change::Write(path) => confinement.write.push(path.clone()),
+                Change::User(user) => confinement.user = Some(*user),
             }
         }
         confinement
@@ -72,7 +77,7 @@ impl Rule {
         let refused = |why: &str| {
             Error::config(format!(
                 "{}: the rule '{text}' cannot be used: {why}; write NAME=VALUE or V…:NAME=VALUE with a name of memory, \
-                 files, processes, disk, inodes, connect, landlock, seccomp, jit, read, write",
+                 files, processes, disk, inodes, connect, landlock, seccomp, jit, read, write, user",
                 Rules::SETTING
             ))
         };
@@ -107,6 +112,10 @@ impl Rule {
             }
             "read" => Change::Read(path()?),
             "write" => Change::Write(path()?),
+            "user" => Change::User(
+                User::find(value)
+                    .ok_or_else(|| refused("the value names no user, by name or number, other than root"))?,
+            ),
             _ => return Err(refused("there is no rule of that name")),
         };
         Ok(Self { provider, change })

@@ -9,7 +9,7 @@
 //! It is one thread that sleeps, holds no secret once the provider has read its host data, and never restarts anything.
 
 use std::{
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{self, Read, Write},
     os::{
         fd::{AsFd, OwnedFd},
         unix::net::UnixStream,
@@ -28,6 +28,8 @@ use rustix::{
     },
 };
 
+use zeroize::Zeroizing;
+
 use super::{
     cgroup, confine, descent,
     orders::{Command, MAX_LINE_BYTES, Orders, Report},
@@ -41,6 +43,12 @@ use crate::{
 
 /// First argument of this helper.
 pub const ARGUMENT: &str = "__supervise";
+
+/// Room for orders as they usually are, bytes: links of a dozen actors fit. More is read all the same.
+const USUAL_LINE_BYTES: usize = 64 * 1024;
+
+/// Bytes that are read at once.
+const PIECE_BYTES: usize = 4096;
 
 /// How often orphans of a provider that lives are collected. They take no memory but an entry in the process table each.
 const COLLECT: Duration = Duration::from_secs(60);
@@ -106,11 +114,16 @@ fn supervise(mut host: UnixStream) -> Result<()> {
     }
 }
 
-fn read_orders(host: &UnixStream) -> Result<Orders> {
-    let mut line = Vec::new();
-    // Nothing follows the orders before they are answered, so the reader may take all there is.
-    let mut reader = BufReader::new(host).take(MAX_LINE_BYTES as u64);
-    reader.read_until(b'\n', &mut line).context(Kind::Unavailable, "cannot read orders")?;
+fn read_orders(mut host: &UnixStream) -> Result<Orders> {
+    // Both hold seeds for a moment. Nothing follows the orders before they are answered, so all there is may be taken.
+    let mut line = Zeroizing::new(Vec::with_capacity(USUAL_LINE_BYTES));
+    let mut piece = Zeroizing::new([0; PIECE_BYTES]);
+    while !line.ends_with(b"\n") && line.len() <= MAX_LINE_BYTES {
+        match host.read(&mut piece[..]).context(Kind::Unavailable, "cannot read orders")? {
+            0 => break,
+            count => line.extend_from_slice(&piece[..count]),
+        }
+    }
     serde_json::from_slice(&line).map_err(|_| Error::usage("this command is for the host's own use"))
 }
 

@@ -2,27 +2,25 @@
 
 use std::{fs, path::Path};
 
-use rustix::process::getuid;
-
 /// Tasks that are the host's whatever its providers do: its own threads (a dozen and one for each core) and the supervisors
 /// (one or two threads each), with room for both to grow.
 pub const HOST_TASKS: u64 = 64;
 
-/// What a provider's `RLIMIT_NPROC` has to be, so that it can start `processes` more than its user has now: the kernel counts
+/// What the `RLIMIT_NPROC` of a provider that runs as `user` has to be, so that it can start `processes` more than that user has now: the kernel counts
 /// all processes and threads of a user. Where the service may have a known number of tasks, [`HOST_TASKS`] of them stay out of
 /// reach. 0, no limit, stays 0 where that number is not known.
-pub fn user_limit(processes: u64) -> u64 {
+pub fn user_limit(user: u32, processes: u64) -> u64 {
     let most = service_limit().map(|limit| limit.saturating_sub(HOST_TASKS).max(1));
-    let wanted = (processes > 0).then(|| used_by_user().saturating_add(processes));
+    let wanted = (processes > 0).then(|| used_by(user).saturating_add(processes));
     match (wanted, most) {
         (Some(wanted), Some(most)) => wanted.min(most),
         (wanted, most) => wanted.or(most).unwrap_or(0),
     }
 }
 
-/// Processes and threads of this process' user that `/proc` shows.
-fn used_by_user() -> u64 {
-    let own = getuid().as_raw().to_string();
+/// Processes and threads of `user` that `/proc` shows.
+fn used_by(user: u32) -> u64 {
+    let own = user.to_string();
     let mut used = 0;
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         if !entry.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit) {
@@ -102,10 +100,11 @@ mod tests {
 
     #[test]
     fn a_user_may_have_what_it_has_and_as_much_more() {
-        let used = used_by_user();
-        assert!(used > 0);
+        let own = rustix::process::getuid().as_raw();
+        assert!(used_by(own) > 0);
+        assert_eq!(used_by(3_999_999_999), 0, "nobody has that number");
         if service_limit().is_none() {
-            assert!(user_limit(64) >= 64 + 1);
+            assert!(user_limit(own, 64) > 64);
         }
     }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use data_encoding::BASE64;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use zeroize::Zeroize;
 
 use super::{LinkDefinition, json};
 use crate::error::{Error, Result};
@@ -91,7 +92,7 @@ impl HostData {
     /// # Errors
     /// [`Kind::Limit`](crate::error::Kind::Limit): it would be longer than [`MAX_LINE_BYTES`].
     pub fn to_line(&self) -> Result<String> {
-        let text = serde_json::to_vec(self)
+        let text = json::secret(self)
             .map_err(|cause| Error::internal(format!("cannot write the provider's host data: {cause}")))?;
         let mut line = BASE64.encode(&text);
         line.push('\n');
@@ -104,6 +105,12 @@ impl HostData {
             )));
         }
         Ok(line)
+    }
+
+    /// Overwrites the seeds in it.
+    pub fn wipe(&mut self) {
+        self.invocation_seed.zeroize();
+        self.lattice_rpc_user_seed.zeroize();
     }
 
     /// Reads the line, whatever ends it.

@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 
+use zeroize::Zeroizing;
+
 use crate::error::{Error, Result};
 
 /// Longest control request that is read, bytes. The largest real ones carry a provider's configuration or a link's values
@@ -35,6 +37,34 @@ pub fn write(buffer: &mut Vec<u8>, limit_bytes: usize, value: &(impl Serialize +
                 return Err(Error::limit(format!("a message is longer than the {limit_bytes} bytes it may have")));
             }
         }
+    }
+}
+
+/// Writes `value`, which holds secrets, into memory that is wiped when it goes. The text is measured first: a buffer that grows
+/// would leave copies behind.
+///
+/// # Errors
+/// `value` cannot be JSON.
+pub fn secret(value: &impl Serialize) -> serde_json::Result<Zeroizing<Vec<u8>>> {
+    let mut measured = Measured(0);
+    serde_json::to_writer(&mut measured, value)?;
+    // One more for the end of a line.
+    let mut text = Zeroizing::new(Vec::with_capacity(measured.0 + 1));
+    serde_json::to_writer(&mut *text, value)?;
+    Ok(text)
+}
+
+/// Counts what is written.
+struct Measured(usize);
+
+impl std::io::Write for Measured {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

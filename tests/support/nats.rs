@@ -155,7 +155,7 @@ pub fn joined(sandbox: &Sandbox, port: u16, more: &[(&str, &str)]) -> Host {
     ];
     settings.extend_from_slice(more);
     let mut host = sandbox.run_again(&settings);
-    host.wait_for("connected to NATS");
+    host.wait_for("listening for commands");
     host
 }
 

@@ -113,7 +113,7 @@ fn lattice(config: &Config, warnings: &mut Vec<String>) -> Result<()> {
             }
         }
     }
-    let key = match config.cluster_key()? {
+    let key = match config.cluster_key() {
         Some(key) => key,
         None => KeyPair::generate(Role::Cluster)?,
     };

@@ -59,6 +59,7 @@ pub async fn serve_for_ever(shared: Arc<Shared>) {
             }
         }));
     }
+    log::info!("listening for commands from the lattice {}", shared.subjects.lattice());
     shared.events.set_listening(&shared.events.listening.commands, true);
     smol::future::pending::<()>().await;
 }

@@ -196,7 +196,8 @@ async fn accept(listener: Async<StdListener>, shelf: Arc<Shelf>, acceptor: Arc<A
     let next = || listener.accept();
     accept::for_ever("the mirror", MAX_CONNECTIONS + MAX_REFUSALS, next, |(stream, address), place| {
         let (shelf, acceptor) = (shelf.clone(), current(&acceptor));
-        let admitted = if place.number() < MAX_CONNECTIONS { clients.admit(Source::by_address(address.ip())) } else { None };
+        let admitted =
+            if place.number() < MAX_CONNECTIONS { clients.admit(Source::by_address(address.ip())) } else { None };
         async move {
             match admitted {
                 Some(_admitted) => connection(stream, &shelf, acceptor).await,

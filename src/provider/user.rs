@@ -1,0 +1,202 @@
+//! The user that a provider runs as, and what is left of root's power where it is root.
+//!
+//! A host that runs as root may give a provider a user of its own: the rule `user=NAME` or `user=NUMBER`. Files of the host are
+//! then out of its reach even without Landlock, and signals, limits and priorities of the host without a filter. A host that
+//! is an ordinary user, as the installed service is, cannot change users; its providers run as it does.
+//!
+//! A provider that stays root keeps one of root's capabilities, to listen on ports below 1024: nothing that it was started for
+//! needs another.
+
+use std::{
+    fs, io,
+    os::unix::fs::{MetadataExt, PermissionsExt, lchown},
+    path::Path,
+};
+
+use rustix::{
+    io::Errno,
+    process::{Gid, Uid, geteuid},
+    thread::{
+        CapabilitySet, capability_is_in_bounding_set, clear_ambient_capability_set,
+        remove_capability_from_bounding_set, set_thread_gid, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+        set_thread_uid,
+    },
+};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Error, Kind, Result};
+
+/// Users by name. Names that come from elsewhere (a directory service) are not known here: rules take numbers too.
+const USERS: &str = "/etc/passwd";
+
+/// A user, and its first group; it has no others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// Its number.
+    pub id: u32,
+    /// The number of its group.
+    pub group: u32,
+}
+
+impl User {
+    /// The user that `text` names, by a name in `/etc/passwd` or by a number, whose group has the same number where the file
+    /// does not know it. Nothing for an unknown name and for root, who is nobody's own.
+    pub fn find(text: &str) -> Option<Self> {
+        Self::among(&fs::read_to_string(USERS).unwrap_or_default(), text)
+    }
+
+    fn among(users: &str, text: &str) -> Option<Self> {
+        let number = text.parse::<u32>().ok();
+        let listed = users.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            let (name, id, group) = (fields.next()?, fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
+            (name == text || number == Some(id)).then_some(Self { id, group })
+        });
+        // The highest number stands for "no change" in the kernel's calls.
+        listed.or(number.map(|id| Self { id, group: id })).filter(|user| user.id != 0 && user.id != u32::MAX)
+    }
+
+    /// Makes `directory` and what is in it this user's, and lets it pass through to there and to `binary`, as far as the
+    /// directories are below `state`, which is the host's. Blocks.
+    ///
+    /// # Errors
+    /// [`Kind::Config`]: this host may not change users, or the user cannot pass through a directory that is not the host's.
+    /// [`Kind::Storage`]: the disk failed.
+    pub fn prepare(self, binary: &Path, directory: &Path, state: &Path) -> Result<()> {
+        let own = geteuid();
+        if !own.is_root() {
+            return Err(Error::config(format!(
+                "the rule user={} for this provider needs a host that runs as root, and this one runs as user {}: remove the \
+                 rule from {}",
+                self.id,
+                own.as_raw(),
+                super::rules::Rules::SETTING
+            )));
+        }
+        let failed = |path: &Path| format!("cannot give {} to user {}", path.display(), self.id);
+        for folder in directory.ancestors().skip(1).chain(binary.ancestors().skip(1)) {
+            let metadata = fs::metadata(folder).context(Kind::Storage, failed(folder))?;
+            if self.may(&metadata, 0o1) {
+                continue;
+            }
+            if !folder.starts_with(state) || metadata.uid() != own.as_raw() {
+                return Err(Error::config(format!(
+                    "user {} of this provider cannot pass through {}: allow it with `chmod o+x`, or remove its rule from {}",
+                    self.id,
+                    folder.display(),
+                    super::rules::Rules::SETTING
+                )));
+            }
+            add_mode(folder, &metadata, 0o001).context(Kind::Storage, failed(folder))?;
+        }
+        let metadata = fs::metadata(binary).context(Kind::Storage, failed(binary))?;
+        add_mode(binary, &metadata, 0o005).context(Kind::Storage, failed(binary))?;
+        self.take(directory).context(Kind::Storage, failed(directory))
+    }
+
+    /// Whether it has the right `wanted` (1: pass through) to what `metadata` is of.
+    fn may(self, metadata: &fs::Metadata, wanted: u32) -> bool {
+        let shift = match () {
+            () if metadata.uid() == self.id => 6,
+            () if metadata.gid() == self.group => 3,
+            () => 0,
+        };
+        metadata.mode() >> shift & wanted == wanted
+    }
+
+    /// Makes `path` and everything below its own. Follows no link, and leaves alone what has a second name somewhere else.
+    fn take(self, path: &Path) -> io::Result<()> {
+        let metadata = fs::symlink_metadata(path)?;
+        if !metadata.is_dir() && metadata.nlink() > 1 {
+            return Ok(());
+        }
+        if (metadata.uid(), metadata.gid()) != (self.id, self.group) {
+            lchown(path, Some(self.id), Some(self.group))?;
+        }
+        if metadata.is_dir() {
+            for entry in fs::read_dir(path)? {
+                self.take(&entry?.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes this thread, which must be the process' only one, this user's, for ever.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub(super) fn become_it(self) -> Result<(), Errno> {
+        let (user, group) = (Uid::from_raw(self.id), Gid::from_raw(self.group));
+        set_thread_groups(&[])?;
+        set_thread_gid(group)?;
+        set_thread_res_gid(group, group, group)?;
+        set_thread_uid(user)?;
+        set_thread_res_uid(user, user, user)
+    }
+}
+
+fn add_mode(path: &Path, metadata: &fs::Metadata, more: u32) -> io::Result<()> {
+    let mode = metadata.mode() & 0o7777;
+    if mode & more == more { Ok(()) } else { fs::set_permissions(path, fs::Permissions::from_mode(mode | more)) }
+}
+
+/// Takes root's capabilities from this process and from what it will execute, but for [`CapabilitySet::NET_BIND_SERVICE`].
+/// Who has none keeps none.
+///
+/// # Errors
+/// The kernel refuses.
+pub(super) fn drop_capabilities() -> Result<(), Errno> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    match clear_ambient_capability_set() {
+        // Linux before 4.3 has none.
+        Ok(()) | Err(Errno::INVAL) => {}
+        Err(cause) => return Err(cause),
+    }
+    for capability in CapabilitySet::all().iter_names().map(|(_, one)| one) {
+        if capability == CapabilitySet::NET_BIND_SERVICE {
+            continue;
+        }
+        // What this kernel does not know it answers with `EINVAL`.
+        if capability_is_in_bounding_set(capability).unwrap_or(false) {
+            remove_capability_from_bounding_set(capability)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOME: &str = "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:34:www:/var/www:/bin/false\nbroken\n";
+
+    #[test]
+    fn users_are_found_by_name_and_by_number_and_root_is_none() {
+        let find = |text| User::among(SOME, text);
+        assert_eq!(find("www-data"), Some(User { id: 33, group: 34 }));
+        assert_eq!(find("33"), Some(User { id: 33, group: 34 }));
+        assert_eq!(find("61184"), Some(User { id: 61184, group: 61184 }));
+        for bad in ["root", "0", "", "nobody-here", "-1", "4294967295", "broken"] {
+            assert_eq!(find(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_has_a_second_name_elsewhere_is_left_to_its_owner() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let (secret, place) = (folder.path().join("secret"), folder.path().join("place"));
+        fs::create_dir(&place).unwrap();
+        fs::write(&secret, "x").unwrap();
+        fs::write(place.join("own"), "x").unwrap();
+        fs::hard_link(&secret, place.join("hard")).unwrap();
+        std::os::unix::fs::symlink(&secret, place.join("soft")).unwrap();
+        User { id: 61184, group: 61184 }.take(&place).unwrap();
+        assert_eq!(fs::metadata(&secret).unwrap().uid(), 0);
+        assert_eq!(fs::metadata(place.join("own")).unwrap().uid(), 61184);
+    }
+}
