@@ -1,7 +1,7 @@
 //! Hosts between hostile servers and publishers: they stay up, stay small, serve what is local, and answer their operator.
 //!
-//! A few seconds of it run with the other tests. As long as wanted, with figures:
-//! `LATTICED_HOSTILE_SECONDS=600 cargo test --test hostile_lattice -- --nocapture`.
+//! A few seconds of it run with the other tests. As long as wanted, with figures, and with the released program:
+//! `LATTICED_HOSTILE_SECONDS=600 LATTICED_HOSTILE_PROGRAM=target/release/latticed cargo test --test hostile_lattice -- --nocapture`.
 
 mod support;
 
@@ -9,6 +9,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
@@ -45,6 +46,14 @@ fn seconds() -> u64 {
     std::env::var("LATTICED_HOSTILE_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SHORT_SECONDS)
 }
 
+/// Names another program than the one that was built with the tests.
+const PROGRAM: &str = "LATTICED_HOSTILE_PROGRAM";
+
+/// The program that is attacked.
+fn program() -> PathBuf {
+    std::env::var_os(PROGRAM).map_or_else(|| env!("CARGO_BIN_EXE_latticed").into(), PathBuf::from)
+}
+
 /// Something that is done again and again beside the test until this is dropped.
 struct Beside {
     ended: Arc<AtomicBool>,
@@ -69,10 +78,15 @@ impl Drop for Beside {
     }
 }
 
+/// Resident memory of `pid`. Of a program without optimisation only what is not its own text: that has tens of megabytes more
+/// than the released one's, which come into memory as they are first run.
 fn resident(pid: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("the host lives");
-    let line = text.lines().find(|line| line.starts_with("VmRSS:")).expect("the kernel says it");
-    line.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok()).expect("a number") * 1024
+    let of = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).expect("the kernel says it");
+        line.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok()).expect("a number") * 1024
+    };
+    if std::env::var_os(PROGRAM).is_some() { of("VmRSS:") } else { of("RssAnon:") + of("RssShmem:") }
 }
 
 /// Watches the memory of `pid`.
@@ -348,8 +362,7 @@ fn judge(what: &str, host: &Host, idle: u64, peak: &AtomicU64, load: HttpLoad, a
 #[test]
 fn a_host_beside_a_hostile_publisher_serves_and_stays_small() {
     block_on(async {
-        let (server, sandbox, address) =
-            (NatsServer::start(), Sandbox::new(env!("CARGO_BIN_EXE_latticed")), free_address());
+        let (server, sandbox, address) = (NatsServer::start(), Sandbox::new(program()), free_address());
         let port = server.port().to_string();
         let mut host = host(&sandbox, address, &[("NATS_PORT", &port)]);
         host.wait_for("the lattice's bucket is followed");
@@ -369,8 +382,7 @@ fn a_host_beside_a_hostile_publisher_serves_and_stays_small() {
 #[test]
 fn a_host_of_a_hostile_server_serves_and_stays_small() {
     block_on(async {
-        let (server, sandbox, address) =
-            (NatsServer::start(), Sandbox::new(env!("CARGO_BIN_EXE_latticed")), free_address());
+        let (server, sandbox, address) = (NatsServer::start(), Sandbox::new(program()), free_address());
         let (hostile, _serving, asked) = hostile_server();
         let (control, calls) = (server.port().to_string(), hostile.to_string());
         let settings = [

@@ -1,14 +1,12 @@
-//! What a provider may use of the board, with everything it starts: memory of every kind, processes, disk. And that nothing
-//! of it is left however the host, its supervisor or it itself ends.
+//! What a provider may use of the board, with everything it starts: memory of every kind, processes, disk.
 
 mod support;
 
 use serde_json::Value;
 use support::{
-    host::Sandbox,
-    nats::{NatsServer, block_on, connect, eventually},
+    nats::{block_on, eventually},
     provider,
-    stage::{Stage, descendants, lives},
+    stage::{Stage, descendants},
 };
 
 /// Nothing is started again: each end is looked at.
@@ -25,19 +23,6 @@ async fn leave_running(stage: &Stage, name: &str, script: &str) {
 async fn end_of(stage: &mut Stage) -> String {
     let stopped = stage.event("provider_stopped").await;
     stopped["reason"].as_str().expect("a reason").to_owned()
-}
-
-/// Processes whose command line holds `mark`.
-fn marked(mark: &str) -> Vec<u64> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
-        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok()) else { continue };
-        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        if String::from_utf8_lossy(&line).contains(mark) && lives(id) {
-            found.push(id);
-        }
-    }
-    found
 }
 
 #[test]
@@ -80,42 +65,6 @@ fn too_many_processes_end_a_provider() {
         assert!(reason.contains("processes and threads and may have 40"), "{reason}");
         let host = stage.host().pid();
         eventually("nothing is left", || descendants(host).is_empty());
-    });
-}
-
-/// Processes that start processes as fast as they can, each an orphan in a session of its own.
-fn storm(mark: &str) -> String {
-    format!("perl -e 'use POSIX; while (1) {{ if (fork() == 0) {{ POSIX::setsid(); }} }}' {mark}")
-}
-
-#[test]
-fn a_fork_storm_ends_with_its_provider_its_supervisor_and_its_host() {
-    block_on(async {
-        let server = NatsServer::start();
-        let nats = connect(&server).await;
-        // The kernel bounds how many processes a user has, other than root.
-        let sandbox = Sandbox::of_nobody(env!("CARGO_BIN_EXE_latticed"));
-        let mut stage = Stage::inside(sandbox, &server, nats, &[ONCE]).await;
-        for name in ["stopped", "supervised", "hosted"] {
-            let mark = format!("storm-{}-{name}", std::process::id());
-            stage.linked(name).await;
-            let host = stage.host().pid();
-            let supervisor = descendants(host)[0];
-            leave_running(&stage, name, &storm(&mark)).await;
-            eventually("the storm blows", || marked(&mark).len() > 20);
-            match name {
-                "stopped" => stage.stop(name).await,
-                "supervised" => {
-                    let _ = std::process::Command::new("kill").args(["-KILL", &supervisor.to_string()]).status();
-                }
-                _ => stage.host.take().expect("it runs").kill(),
-            }
-            eventually("the storm is over", || marked(&mark).is_empty());
-            if name != "hosted" {
-                stage.event("provider_stopped").await;
-                assert_eq!(descendants(host), Vec::<u64>::new(), "{}", stage.host().output());
-            }
-        }
     });
 }
 

@@ -42,6 +42,9 @@ fn serving(sandbox: &Sandbox) -> Host {
     host
 }
 
+/// Clients at once: each has up to two connections, and the admin socket takes 16.
+const CLIENTS: usize = 8;
+
 /// Calls, status and work that blocks, more of it at once than there are threads for it.
 fn works(sandbox: &Sandbox, host: &Host) {
     let request =
@@ -50,7 +53,7 @@ fn works(sandbox: &Sandbox, host: &Host) {
     let call = || host.call(&guests::key("echo"), "HttpServer.HandleRequest", &request).expect("it is answered");
     call();
     std::thread::scope(|scope| {
-        for _ in 0..16 {
+        for _ in 0..CLIENTS {
             scope.spawn(|| {
                 let list = sandbox.command(&["artifact", "list"]).output().expect("the program can be started");
                 assert!(list.status.success(), "{}", String::from_utf8_lossy(&list.stderr));

@@ -717,7 +717,7 @@ pub static SETTINGS: &[Setting] = &[
         "",
         Kind::List,
         UNSET,
-        "What provider processes may beyond that: `read=/PATH`, `write=/PATH`, `memory=64M`, `files=N`, `processes=N`, `disk=256M`, `inodes=N`, `connect=PORT` or `connect=any` (TCP), `jit=on` (write code), `landlock=off`, `seccomp=off`; for one provider `V…:NAME=VALUE`",
+        "What provider processes may beyond that: `read=/PATH`, `write=/PATH`, `memory=64M`, `files=N`, `processes=N`, `disk=256M`, `inodes=N`, `connect=PORT` or `connect=any` (TCP), `jit=on` (write code), `landlock=off`, `seccomp=off`, `user=NAME` or a number (the host must run as root); for one provider `V…:NAME=VALUE`",
     ),
     setting(
         "WASMCLOUD_PROVIDER_NATS_ACCOUNT_SEED",

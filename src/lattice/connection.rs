@@ -43,6 +43,10 @@ use crate::{
 /// busy moment.
 const CLIENT_QUEUE: usize = 512;
 
+/// Longest body that the library may keep beside as many others as its queue holds, bytes. Longer ones go out one by one: else
+/// answers that a flood asks for would fill a small board while they wait for the line.
+const LARGE_BYTES: usize = 4096;
+
 /// Messages of one subscription that may wait to be taken. Our readers take them at once, but on one thread with the library,
 /// which hands out all it has read first: a storm of small requests must find room. A flood beyond this is dropped by the
 /// library and logged as a slow consumer.
@@ -119,6 +123,8 @@ struct Shared {
     denials: Mutex<BTreeSet<String>>,
     /// Where we hear ourselves: the subject, what comes on it, and what was said last.
     echo: smol::lock::Mutex<Option<(String, Subscriber, u64)>>,
+    /// Held by whoever publishes a long body, until that is out.
+    large: smol::lock::Mutex<()>,
 }
 
 impl Shared {
@@ -269,6 +275,7 @@ impl Connection {
             open_line: endpoint.leaves_this_machine() && !endpoint.is_encrypted(),
             denials: Mutex::default(),
             echo: smol::lock::Mutex::new(None),
+            large: smol::lock::Mutex::new(()),
         });
         let guard = Arc::new(Guard::open(guarded(purpose, endpoint, timing)?).await?);
         let options = options(endpoint, timing, host_key, &shared, &guard);
@@ -389,14 +396,21 @@ impl Connection {
     ) -> Result<()> {
         self.must_work()?;
         let client = &self.client;
+        let is_large = payload.len() > LARGE_BYTES;
         let said = async {
+            let _turn = if is_large { Some(self.shared.large.lock().await) } else { None };
             let headers = headers.unwrap_or_default();
-            match (reply, headers.is_empty()) {
+            let taken = match (reply, headers.is_empty()) {
                 (None, true) => client.publish(subject, payload).await,
                 (None, false) => client.publish_with_headers(subject, headers, payload).await,
                 (Some(reply), true) => client.publish_with_reply(subject, reply, payload).await,
                 (Some(reply), false) => client.publish_with_reply_and_headers(subject, reply, headers, payload).await,
+            };
+            // Until it has left the library. A connection that breaks meanwhile says so elsewhere.
+            if is_large && taken.is_ok() {
+                let _ = client.flush().await;
             }
+            taken
         };
         self.soon("publish", said).await?.map_err(|cause| {
             let kind = match cause.kind() {

@@ -25,7 +25,7 @@ use super::{
     remote::Remotes,
 };
 use crate::{
-    claims::{AntiForgery, Now},
+    claims::{AntiForgery, Checked, Now},
     error::{Error, Kind, Result},
     host::{BoxFuture, Call, ProviderStatus, Uplink, UplinkStatus, uplink::PendingCommand},
     log,
@@ -160,7 +160,7 @@ async fn take_in(shared: &Arc<Shared>, gate: &Gates, served: &Served, message: M
         reply(shared, &message, codec::encode(&BTreeMap::from([("healthy", true)]))).await;
         return;
     }
-    let Some(pass) = gate.messages.enter(message.payload.len()) else {
+    let Some(pass) = gate.messages.enter_for(message.reply.as_deref(), message.payload.len()) else {
         let invocation = Invocation::decode(&message.payload).unwrap_or_default();
         let refusal = InvocationResponse::failure(invocation.id.clone(), busy()).encode();
         reply(shared, &message, refusal).await;
@@ -173,9 +173,9 @@ async fn take_in(shared: &Arc<Shared>, gate: &Gates, served: &Served, message: M
     crate::task::spawn(async move {
         let _pass = pass;
         let (response, stored) = answer(&shared, &gate, &served, &message).await;
-        let sent = reply(&shared, &message, response).await;
+        let sent = Box::pin(reply(&shared, &message, response)).await;
         if let Some(name) = stored.filter(|_| !sent) {
-            shared.bodies.discard(name).await;
+            Box::pin(shared.bodies.discard(name)).await;
         }
     })
     .detach();
@@ -200,6 +200,9 @@ async fn reply(shared: &Shared, message: &Message, response: Result<Vec<u8>>) ->
 }
 
 /// Runs the call in `message` and writes its answer; with the name of its body, if that was put into the object store.
+///
+/// What only an accepted call needs is in boxes of its own: a task takes as much memory as the largest it may come to, ten
+/// kilobytes, and a flood of calls that are refused must not take that for each.
 async fn answer(
     shared: &Shared,
     gate: &Gates,
@@ -213,14 +216,17 @@ async fn answer(
     };
     let id = invocation.id.clone();
     let trace = trace_of(&invocation, message);
-    let outcome = run(shared, gate, served, &invocation, trace, began).await;
+    let outcome = match check(shared, served, &invocation) {
+        Ok(checked) => Box::pin(run(shared, gate, served, &invocation, checked, (trace, began))).await,
+        Err(error) => Err(error),
+    };
     let Invocation { origin, target, operation, .. } = &invocation;
-    shared.invocations.tell(origin, target, operation, length_of(&invocation), outcome.is_ok()).await;
+    Box::pin(shared.invocations.tell(origin, target, operation, length_of(&invocation), outcome.is_ok())).await;
     let most = shared.rpc.max_payload();
     match outcome {
         Ok(body) if chunk::must_store(body.len()) || body.len() + id.len() + ENVELOPE_ROOM_BYTES > most => {
             let (length, name) = (body.len() as u64, chunk::response_object(&id));
-            match shared.bodies.store(name.clone(), body, BODY_PATIENCE).await {
+            match Box::pin(shared.bodies.store(name.clone(), body, BODY_PATIENCE)).await {
                 Ok(()) => {
                     let empty = InvocationResponse::success(id, &b""[..]);
                     (InvocationResponse { content_length: Some(length), ..empty }.encode(), Some(name))
@@ -252,19 +258,21 @@ fn trace_of(invocation: &Invocation<'_>, message: &Message) -> Option<Trace> {
     })
 }
 
+fn check(shared: &Shared, served: &Served, invocation: &Invocation<'_>) -> Result<Checked> {
+    shared.anti_forgery.check(invocation, shared.host.now()).map_err(|error| match served {
+        Served::Provider { .. } => as_provider_says(&error),
+        _ => error,
+    })
+}
+
 async fn run(
     shared: &Shared,
     gate: &Gates,
     served: &Served,
     invocation: &Invocation<'_>,
-    trace: Option<Trace>,
-    began: Instant,
+    checked: Checked,
+    (trace, began): (Option<Trace>, Instant),
 ) -> Result<Vec<u8>> {
-    let now = shared.host.now();
-    let checked = shared.anti_forgery.check(invocation, now).map_err(|error| match served {
-        Served::Provider { .. } => as_provider_says(&error),
-        _ => error,
-    })?;
     // From here on the caller is known, so the body it names is its own: refused, it is removed instead of fetched.
     let mut left_behind = LeftBehind(invocation.is_stored().then(|| (&shared.bodies, invocation.id.as_ref())));
     let mut deadline = began + shared.settings.rpc_timeout;

@@ -416,6 +416,9 @@ async fn serve(shared: &Arc<Shared>, socket: TcpStream, acceptor: Option<TlsAcce
     };
     let stream = Stream::new(transport, Arc::clone(&pace));
     let answer = service_fn(|request| {
+        if service::is_last(&request) {
+            pace.note_last();
+        }
         let response = service::answer(Arc::clone(shared), Arc::clone(&pace), request);
         async { Ok::<_, Infallible>(response.await) }
     });

@@ -6,9 +6,10 @@
 
 use std::{
     sync::{
-        LazyLock,
+        LazyLock, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
+    task::Waker,
     time::{Duration, Instant},
 };
 
@@ -73,6 +74,10 @@ pub struct Pace {
     linger: AtomicBool,
     /// The watch ended the body because it was too slow.
     stopped: AtomicBool,
+    /// No request follows the one that came last: it said so itself.
+    last: AtomicBool,
+    /// Who reads the body, after the client ended its half of the connection.
+    reader: Mutex<Option<Waker>>,
 }
 
 impl Default for Pace {
@@ -87,6 +92,8 @@ impl Default for Pace {
             requests: AtomicU32::new(0),
             linger: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
+            last: AtomicBool::new(false),
+            reader: Mutex::new(None),
         }
     }
 }
@@ -158,6 +165,30 @@ impl Pace {
     /// The body was too slow and ends here.
     pub fn stop_reading(&self) {
         self.stopped.store(true, Relaxed);
+        if let Some(reader) = self.reader().take() {
+            reader.wake();
+        }
+    }
+
+    /// The request that has just come is the last one of its client.
+    pub fn note_last(&self) {
+        self.last.store(true, Relaxed);
+    }
+
+    /// Whether the end of what the client sends ends the connection. After its last request it does not: many a client closes
+    /// its half as soon as it has nothing more to say, and waits for the answer. `reader` is woken if the rest of a body does
+    /// not come in time.
+    pub fn ends_with_input(&self, reader: &Waker) -> bool {
+        if !self.last.load(Relaxed) {
+            return true;
+        }
+        *self.reader() = Some(reader.clone());
+        self.was_too_slow()
+    }
+
+    fn reader(&self) -> MutexGuard<'_, Option<Waker>> {
+        // Whole after each statement.
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the body was too slow.

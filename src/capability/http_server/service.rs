@@ -90,6 +90,17 @@ pub async fn answer(shared: Arc<Shared>, pace: Arc<Pace>, request: Request<Incom
     response
 }
 
+/// Whether its client sends no request after `request`, as it says itself.
+pub fn is_last<B>(request: &Request<B>) -> bool {
+    let mut options = request
+        .headers()
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let mut says = |word: &[u8]| options.any(|option| option.trim_ascii().eq_ignore_ascii_case(word));
+    if request.version() == Version::HTTP_10 { !says(b"keep-alive") } else { says(b"close") }
+}
+
 async fn handle(shared: &Shared, pace: &Pace, parts: &Parts, body: Incoming) -> Result<Response<Full<Bytes>>, Refusal> {
     let options = &shared.options;
     if shared.unlinked.load(Relaxed) {

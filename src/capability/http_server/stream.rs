@@ -56,8 +56,11 @@ macro_rules! with_transport {
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let result = with_transport!(self, stream => stream.poll_read(cx, buffer));
-        if let Poll::Ready(Ok(received)) = &result {
-            self.pace.received(*received);
+        match &result {
+            // Pending without anybody to wake it but the watch: the answer goes its own way.
+            Poll::Ready(Ok(0)) if !buffer.is_empty() && !self.pace.ends_with_input(cx.waker()) => return Poll::Pending,
+            Poll::Ready(Ok(received)) => self.pace.received(*received),
+            _ => {}
         }
         result
     }

@@ -174,6 +174,11 @@ impl Client {
         socket.set_write_timeout(Some(PATIENCE)).unwrap();
         Self::over(socket)
     }
+
+    /// Sends nothing more, and goes on reading.
+    pub fn shut_down(&mut self) {
+        self.socket.shutdown(std::net::Shutdown::Write).expect("it is connected");
+    }
 }
 
 impl<S: Read + Write> Client<S> {

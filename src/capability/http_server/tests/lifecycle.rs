@@ -206,6 +206,37 @@ fn a_client_that_leaves_takes_its_request_with_it() {
     }
 }
 
+/// Tools such as `nc -N` and many libraries close their half of the connection behind their only request.
+#[test]
+fn who_closes_one_half_behind_the_last_request_is_answered() {
+    let server = slow(Settings::default(), Duration::from_millis(200));
+    let address = server.link(&[]);
+    for request in [
+        "GET / HTTP/1.0\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: x\r\nconnection: TE, Close\r\ncontent-length: 5\r\n\r\nhello",
+        "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    ] {
+        let mut client = Client::connect(address);
+        client.send(request);
+        client.shut_down();
+        assert_eq!(client.reply().expect("an answer").text(), "slow", "{request}");
+        assert!(client.closed());
+    }
+}
+
+/// Half a body and no more: it is not waited for longer than any slow one.
+#[test]
+fn half_a_body_with_nothing_behind_it_ends() {
+    let settings = Settings { stall_timeout: Duration::from_millis(300), ..Settings::default() };
+    let server = slow(settings, Duration::ZERO);
+    let mut client = Client::connect(server.link(&[]));
+    client.send("POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 50\r\n\r\nhello");
+    client.shut_down();
+    assert!(client.reply().is_none_or(|reply| reply.status == 408));
+    assert!(server.calls.lock().unwrap().is_empty());
+}
+
 #[test]
 fn actors_have_nothing_to_call_here() {
     let server = echo();

@@ -1,0 +1,70 @@
+//! Processes of a provider that multiply without end: nothing of them is left however the provider, its supervisor or its host
+//! ends. A test program of its own, because it takes all of the machine for seconds.
+
+mod support;
+
+use support::{
+    host::Sandbox,
+    nats::{NatsServer, block_on, connect, eventually},
+    stage::{Stage, descendants, lives},
+};
+
+/// Nothing is started again: each end is looked at.
+const ONCE: (&str, &str) = ("WASMCLOUD_PROVIDER_RESTARTS", "0");
+
+/// Runs `script` in a shell of the provider `name`, and does not wait for it.
+async fn leave_running(stage: &Stage, name: &str, script: &str) {
+    let script = format!("({script}) </dev/null >/dev/null 2>&1 &");
+    // The provider may be ended before it answers.
+    let _ = stage.call(name, "Test.Execute", script.as_bytes()).await;
+}
+
+/// Processes whose command line holds `mark`.
+fn marked(mark: &str) -> Vec<u64> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
+        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok()) else { continue };
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        if String::from_utf8_lossy(&line).contains(mark) && lives(id) {
+            found.push(id);
+        }
+    }
+    found
+}
+
+/// Processes that start processes as fast as they can, each an orphan in a session of its own.
+fn storm(mark: &str) -> String {
+    format!("perl -e 'use POSIX; while (1) {{ if (fork() == 0) {{ POSIX::setsid(); }} }}' {mark}")
+}
+
+#[test]
+fn a_fork_storm_ends_with_its_provider_its_supervisor_and_its_host() {
+    block_on(async {
+        let server = NatsServer::start();
+        let nats = connect(&server).await;
+        // The kernel bounds how many processes a user has, other than root.
+        let sandbox = Sandbox::of_nobody(env!("CARGO_BIN_EXE_latticed"));
+        let mut stage = Stage::inside(sandbox, &server, nats, &[ONCE]).await;
+        for name in ["stopped", "supervised", "hosted"] {
+            let mark = format!("storm-{}-{name}", std::process::id());
+            stage.linked(name).await;
+            let host = stage.host().pid();
+            let supervisor = descendants(host)[0];
+            leave_running(&stage, name, &storm(&mark)).await;
+            eventually("the storm blows", || marked(&mark).len() > 20);
+            match name {
+                "stopped" => stage.stop(name).await,
+                "supervised" => {
+                    let _ = std::process::Command::new("kill").args(["-KILL", &supervisor.to_string()]).status();
+                }
+                _ => stage.host.take().expect("it runs").kill(),
+            }
+            eventually("the storm is over", || marked(&mark).is_empty());
+            if name != "hosted" {
+                stage.event("provider_stopped").await;
+                // Those that have ended and were not collected yet are listed too.
+                eventually("nothing is left of it", || descendants(host).is_empty());
+            }
+        }
+    });
+}
