@@ -117,6 +117,10 @@ fn json_and_message_pack() {
     let packed = rmp_serde::to_vec_named(&value).expect("it can be packed");
     let seeds: [&[u8]; 3] = [&packed, b"\xdf\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff"];
     try_all(1, &seeds, |bytes| drop(rmp_serde::from_slice::<serde_json::Value>(bytes)));
+    // By itself that library goes 1024 deep, which is more than a thread's stack holds; every message is read by this.
+    for nested in [b"\x91".repeat(DEEP), b"\x81\xa1a".repeat(DEEP)] {
+        assert!(latticed::wire::codec::read::<serde_json::Value>(&nested).is_err());
+    }
 }
 
 #[test]

@@ -196,8 +196,13 @@ impl Host {
     }
 
     /// Asks it to stop (SIGTERM), and says how it ended and all it printed.
-    pub fn terminate(mut self) -> (ExitStatus, String) {
+    pub fn terminate(self) -> (ExitStatus, String) {
         self.signal(rustix::process::Signal::TERM);
+        self.ended()
+    }
+
+    /// Waits until it ends by itself, and says how and all it printed.
+    pub fn ended(mut self) -> (ExitStatus, String) {
         let end = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().expect("the child can be asked") {
