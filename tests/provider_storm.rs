@@ -63,7 +63,7 @@ fn a_fork_storm_ends_with_its_provider_its_supervisor_and_its_host() {
             if name != "hosted" {
                 stage.event("provider_stopped").await;
                 // Those that have ended and were not collected yet are listed too.
-                eventually("nothing is left of it", || descendants(host).is_empty());
+                eventually(&format!("nothing is left of it: {name}"), || descendants(host).is_empty());
             }
         }
     });

@@ -174,7 +174,8 @@ async fn session(recorded: &str) {
                 wash.told("linkdef_deleted", "actor_id", &actor).await;
             }
             ["scale", "actor"] => {
-                let three = |one: &latticed::host::control::ActorStatus| one.public_key == echo && one.max_concurrent == 3;
+                let three =
+                    |one: &latticed::host::control::ActorStatus| one.public_key == echo && one.max_concurrent == 3;
                 eventually("three run", || host.status().actors.iter().any(three));
             }
             ["update", "actor"] => {

@@ -37,7 +37,10 @@ const MAX_GENERATIONS: usize = 256;
 const ATTEMPTS: usize = 4;
 
 /// How long processes that were killed may take to disappear. One in an uninterruptible wait stays for the next round.
-const SWEEP: Duration = Duration::from_secs(5);
+const SWEEP: Duration = Duration::from_secs(20);
+
+/// Rounds in which nothing was found, one behind the other, after which nothing is left.
+const CALM_ROUNDS: u32 = 3;
 
 /// Wait between two rounds of killing.
 const SWEEP_ROUND: Duration = Duration::from_millis(5);
@@ -161,13 +164,14 @@ impl Supervisors {
         if !self.adopts {
             return;
         }
-        let until = Instant::now() + SWEEP;
-        loop {
+        let (until, mut calm) = (Instant::now() + SWEEP, 0);
+        while calm < CALM_ROUNDS && Instant::now() < until {
             let left = self.left();
-            if left.is_empty() || Instant::now() >= until {
-                return;
+            // While processes come and go a look may miss some.
+            calm = if left.is_empty() { calm + 1 } else { 0 };
+            if !left.is_empty() {
+                process_tree::kill(|| self.left().into_iter().map(Pid::as_raw_pid).collect());
             }
-            process_tree::kill(|| self.left().into_iter().map(Pid::as_raw_pid).collect());
             for process in left {
                 let _ = waitpid(Some(process), WaitOptions::NOHANG);
             }
