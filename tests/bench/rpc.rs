@@ -1,7 +1,7 @@
 //! The echo actor called over NATS, against a plain responder on the same client library that sends the same bytes back.
 //!
-//! Both sides run at once and get their load in turns from one client, whose requests are signed beforehand: what is
-//! compared is what happens between a request and its answer.
+//! Both sides run at once and get their load in turns from one client, which signs each request as it sends it: a host takes a
+//! token once, so that none can be signed beforehand and sent again. The responder's side pays for the signature too.
 
 use std::{
     error::Error,
@@ -41,7 +41,7 @@ const JUDGED: &str = "40 B";
 /// Requests in flight under load.
 const IN_FLIGHT: usize = 32;
 
-/// Signed requests that are used in turn. Nobody remembers them; they differ so that nothing could.
+/// Signed requests whose parts are measured.
 const REQUESTS: usize = 256;
 
 /// What the responder listens to.
@@ -94,9 +94,10 @@ pub fn measure(program: &Path, effort: Effort, table: &mut Table) -> Result<(), 
     let sides = [(PLAIN.to_owned(), responder.0.id()), (subject, host.pid())];
     let runtime = runtime()?;
     let client = runtime.block_on(async_nats::connect(server.url()))?;
+    let signer = Signer::default();
     for (name, bytes) in BODIES {
-        let requests = requests(bytes);
-        runtime.block_on(ready(&client, &sides, &requests[0]))?;
+        let requests = Requests { signer: &signer, key: guests::key("echo"), body: body(bytes) };
+        runtime.block_on(ready(&client, &sides, &requests))?;
         let goal = |goal| if name == JUDGED { goal } else { Goal::None };
         let (mut waits, mut rates, mut cpu) = ([vec![], vec![]], [vec![], vec![]], [vec![], vec![]]);
         let mut ratios = [vec![], vec![]];
@@ -133,7 +134,8 @@ pub fn measure(program: &Path, effort: Effort, table: &mut Table) -> Result<(), 
         let total = median(&mut echo);
         table.add(format!("CPU of a request over NATS, {name}"), total, "µs", goal(Goal::AtMost(120.0)));
         table.add(format!("of it the guest and its router, {name}"), guest, "µs", Goal::None);
-        let (signature, codec) = parts(&requests, effort)?;
+        let some: Vec<Bytes> = (0..REQUESTS).map(|_| requests.next()).collect();
+        let (signature, codec) = parts(&some, effort)?;
         table.add(format!("of it the signature, {name}"), signature, "µs", Goal::None);
         table.add(format!("of it the codec, {name}"), codec, "µs", Goal::None);
         let plain = median(&mut plain);
@@ -149,18 +151,27 @@ fn body(bytes: usize) -> Vec<u8> {
     http_request("/raw", "", &vec![b'x'; bytes])
 }
 
-fn requests(bytes: usize) -> Vec<Bytes> {
-    let (signer, key, body) = (Signer::default(), guests::key("echo"), body(bytes));
-    (0..REQUESTS).map(|_| signer.invocation(&key, "HttpServer.HandleRequest", &body).into()).collect()
+/// Requests of one size, no two of them the same.
+struct Requests<'a> {
+    signer: &'a Signer,
+    key: String,
+    body: Vec<u8>,
+}
+
+impl Requests<'_> {
+    fn next(&self) -> Bytes {
+        self.signer.invocation(&self.key, "HttpServer.HandleRequest", &self.body).into()
+    }
 }
 
 /// Waits until both sides answer, and checks what.
-async fn ready(client: &Client, sides: &[(String, u32)], request: &Bytes) -> Result<(), Box<dyn Error>> {
+async fn ready(client: &Client, sides: &[(String, u32)], requests: &Requests<'_>) -> Result<(), Box<dyn Error>> {
     let until = Instant::now() + nats::PATIENCE;
     for (subject, _) in sides {
         loop {
+            let request = requests.next();
             match client.request(subject.clone(), request.clone()).await {
-                Ok(answer) if subject == PLAIN && answer.payload == *request => break,
+                Ok(answer) if subject == PLAIN && answer.payload == request => break,
                 Ok(answer) if subject != PLAIN && answered(&answer.payload).is_ok() => break,
                 other if Instant::now() > until => return Err(format!("{subject} does not answer: {other:?}").into()),
                 _ => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -171,26 +182,29 @@ async fn ready(client: &Client, sides: &[(String, u32)], request: &Bytes) -> Res
 }
 
 /// The median wait for one answer, µs.
-async fn one_at_a_time(client: &Client, subject: &str, requests: &[Bytes], count: u32) -> Result<f64, Box<dyn Error>> {
+async fn one_at_a_time(
+    client: &Client,
+    subject: &str,
+    requests: &Requests<'_>,
+    count: u32,
+) -> Result<f64, Box<dyn Error>> {
     let mut waits = Vec::new();
-    for request in requests.iter().cycle().take(count as usize) {
+    for _ in 0..count {
+        let request = requests.next();
         let start = Instant::now();
-        client.request(subject.to_owned(), request.clone()).await?;
+        client.request(subject.to_owned(), request).await?;
         waits.push(start.elapsed().as_secs_f64() * 1e6);
     }
     Ok(median(&mut waits))
 }
 
 /// Answers within `time` with [`IN_FLIGHT`] requests under way.
-async fn many(client: &Client, subject: &str, requests: &[Bytes], time: Duration) -> Result<u64, Box<dyn Error>> {
+async fn many(client: &Client, subject: &str, requests: &Requests<'_>, time: Duration) -> Result<u64, Box<dyn Error>> {
     let end = Instant::now() + time;
-    let ones = (0..IN_FLIGHT).map(async |number| {
+    let ones = (0..IN_FLIGHT).map(async |_| {
         let mut answers = 0;
-        for request in requests.iter().cycle().skip(number * requests.len() / IN_FLIGHT) {
-            if Instant::now() > end {
-                break;
-            }
-            client.request(subject.to_owned(), request.clone()).await?;
+        while Instant::now() < end {
+            client.request(subject.to_owned(), requests.next()).await?;
             answers += 1;
         }
         Ok::<u64, async_nats::RequestError>(answers)
@@ -204,13 +218,14 @@ async fn many(client: &Client, subject: &str, requests: &[Bytes], time: Duration
 
 /// What checking a signature and reading and writing one message each take, µs of processor time.
 fn parts(requests: &[Bytes], effort: Effort) -> Result<(f64, f64), Box<dyn Error>> {
-    let keys = AntiForgery::new(nats::cluster(), [])?;
     let invocations: Vec<_> = requests.iter().map(|request| Invocation::decode(request)).collect::<Result<_, _>>()?;
     let turns = effort.invocations as usize / requests.len() + 1;
     let (mut signature, mut codec) = (Vec::new(), Vec::new());
     for _ in 0..effort.rounds {
+        // Each of these takes a token once.
+        let keys: Vec<_> = (0..turns).map(|_| AntiForgery::new(nats::cluster(), [])).collect::<Result<_, _>>()?;
         signature.push(spent(turns * requests.len(), || {
-            for invocation in (0..turns).flat_map(|_| &invocations) {
+            for (keys, invocation) in keys.iter().flat_map(|keys| invocations.iter().map(move |one| (keys, one))) {
                 let _ = black_box(keys.check(invocation, Now::from_system(0))?);
             }
             Ok(())
