@@ -9,11 +9,15 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{MetadataExt, PermissionsExt, lchown},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{MetadataExt, PermissionsExt},
+    },
     path::Path,
 };
 
 use rustix::{
+    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, chownat, fchown, openat, statat},
     io::Errno,
     process::{Gid, Uid, geteuid},
     thread::{
@@ -25,6 +29,9 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
+
+/// How directories are opened that may hold what a provider put there.
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Users by name. Names that come from elsewhere (a directory service) are not known here: rules take numbers too.
 const USERS: &str = "/etc/passwd";
@@ -104,18 +111,29 @@ impl User {
         metadata.mode() >> shift & wanted == wanted
     }
 
-    /// Makes `path` and everything below its own. Follows no link, and leaves alone what has a second name somewhere else.
+    /// Makes the directory `path` and everything below its own. Follows no link, also not one that takes a directory's place
+    /// meanwhile, and leaves alone what has a second name somewhere else.
     fn take(self, path: &Path) -> io::Result<()> {
-        let metadata = fs::symlink_metadata(path)?;
-        if !metadata.is_dir() && metadata.nlink() > 1 {
-            return Ok(());
-        }
-        if (metadata.uid(), metadata.gid()) != (self.id, self.group) {
-            lchown(path, Some(self.id), Some(self.group))?;
-        }
-        if metadata.is_dir() {
-            for entry in fs::read_dir(path)? {
-                self.take(&entry?.path())?;
+        let directory = openat(CWD, path, DIRECTORY, Mode::empty())?;
+        fchown(&directory, Some(Uid::from_raw(self.id)), Some(Gid::from_raw(self.group)))?;
+        self.take_content(&directory)
+    }
+
+    fn take_content(self, directory: &OwnedFd) -> io::Result<()> {
+        let (user, group) = (Uid::from_raw(self.id), Gid::from_raw(self.group));
+        for entry in Dir::read_from(directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let status = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            if FileType::from_raw_mode(status.st_mode) == FileType::Directory {
+                let below = openat(directory, name, DIRECTORY, Mode::empty())?;
+                fchown(&below, Some(user), Some(group))?;
+                self.take_content(&below)?;
+            } else if status.st_nlink == 1 {
+                chownat(directory, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
             }
         }
         Ok(())
