@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
@@ -154,9 +155,33 @@ pub fn joined(sandbox: &Sandbox, port: u16, more: &[(&str, &str)]) -> Host {
         ("WASMCLOUD_ALLOW_FILE_LOAD", "true"),
     ];
     settings.extend_from_slice(more);
+    let port = port.parse().expect("a port");
     let mut host = sandbox.run_again(&settings);
     host.wait_for("listening for commands");
+    let id = host.status().host_id;
+    eventually("the server passes commands on", || answers(port, &id) != Some(false));
     host
+}
+
+/// Whether the host `id` answers on the last of its control subjects; nothing where the server lets nobody ask without a login.
+fn answers(port: u16, id: &str) -> Option<bool> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+    // A host that takes no commands at all says nothing.
+    stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+    let question = format!(
+        "CONNECT {{\"verbose\":false,\"headers\":true,\"no_responders\":true}}\r\nSUB answer 1\r\n\
+         PUB wasmbus.ctl.default.labels.{id}.none answer 0\r\n\r\n"
+    );
+    stream.write_all(question.as_bytes()).ok()?;
+    for line in BufReader::new(stream).lines() {
+        match line.ok()?.split(' ').next() {
+            Some("MSG") => return Some(true),
+            Some("HMSG") => return Some(false),
+            Some("-ERR") => return None,
+            _ => {}
+        }
+    }
+    None
 }
 
 /// Waits until `condition` holds, and says how long that took.

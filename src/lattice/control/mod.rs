@@ -59,6 +59,8 @@ pub async fn serve_for_ever(shared: Arc<Shared>) {
             }
         }));
     }
+    // Whoever reads the next line may ask at once.
+    shared.control.flush().await;
     log::info!("listening for commands from the lattice {}", shared.subjects.lattice());
     shared.events.set_listening(&shared.events.listening.commands, true);
     smol::future::pending::<()>().await;
