@@ -9,9 +9,7 @@ use std::{
 };
 
 use data_encoding::BASE32_NOPAD;
-use serde_json::json;
 use support::{
-    guests,
     host::Sandbox,
     nats::{self, NatsServer, block_on, connect},
     stage::Stage,
@@ -66,12 +64,8 @@ fn a_running_host_keeps_its_cluster_seed_in_one_place() {
         let settings = [("CREDENTIALS_DIRECTORY", credentials.to_str().expect("text")), ("WASMCLOUD_CLUSTER_SEED", "")];
         let mut stage = Stage::inside(sandbox, &server, client, &settings).await;
         // It signs, checks, and tells the seed to a provider.
-        stage.put_link("teller", json!({})).await;
-        stage.launch("teller", json!({})).await;
-        stage.event("health_check_passed").await;
-        stage.place_where("teller", |place| place["link"].is_object()).await;
+        stage.linked("teller").await;
         assert_eq!(stage.increment("teller").await, Ok(1));
-        assert!(!guests::key("counter").is_empty());
         let host = stage.host().pid();
         let [texts, raws] = copies(host, &[text.as_bytes(), &raw])[..] else { panic!("two counts") };
         println!("host: {texts} times as text, {raws} times raw");

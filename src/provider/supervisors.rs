@@ -37,7 +37,7 @@ const MAX_GENERATIONS: usize = 256;
 const ATTEMPTS: usize = 4;
 
 /// How long processes that were killed may take to disappear. One in an uninterruptible wait stays for the next round.
-const SWEEP: Duration = Duration::from_secs(20);
+const SWEEP: Duration = Duration::from_secs(5);
 
 /// Rounds in which nothing was found, one behind the other, after which nothing is left.
 const CALM_ROUNDS: u32 = 3;

@@ -22,8 +22,7 @@ use rustix::{
     process::{Gid, Uid, geteuid},
     thread::{
         CapabilitySet, capability_is_in_bounding_set, clear_ambient_capability_set,
-        remove_capability_from_bounding_set, set_thread_gid, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
-        set_thread_uid,
+        remove_capability_from_bounding_set, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -83,7 +82,7 @@ impl User {
         let failed = |path: &Path| format!("cannot give {} to user {}", path.display(), self.id);
         for folder in directory.ancestors().skip(1).chain(binary.ancestors().skip(1)) {
             let metadata = fs::metadata(folder).context(Kind::Storage, failed(folder))?;
-            if self.may(&metadata, 0o1) {
+            if self.may_pass(&metadata) {
                 continue;
             }
             if !folder.starts_with(state) || metadata.uid() != own.as_raw() {
@@ -101,14 +100,14 @@ impl User {
         self.take(directory).context(Kind::Storage, failed(directory))
     }
 
-    /// Whether it has the right `wanted` (1: pass through) to what `metadata` is of.
-    fn may(self, metadata: &fs::Metadata, wanted: u32) -> bool {
+    /// Whether it may pass through the directory that `metadata` is of.
+    fn may_pass(self, metadata: &fs::Metadata) -> bool {
         let shift = match () {
             () if metadata.uid() == self.id => 6,
             () if metadata.gid() == self.group => 3,
             () => 0,
         };
-        metadata.mode() >> shift & wanted == wanted
+        metadata.mode() >> shift & 0o1 != 0
     }
 
     /// Makes the directory `path` and everything below its own. Follows no link, also not one that takes a directory's place
@@ -146,9 +145,7 @@ impl User {
     pub(super) fn become_it(self) -> Result<(), Errno> {
         let (user, group) = (Uid::from_raw(self.id), Gid::from_raw(self.group));
         set_thread_groups(&[])?;
-        set_thread_gid(group)?;
         set_thread_res_gid(group, group, group)?;
-        set_thread_uid(user)?;
         set_thread_res_uid(user, user, user)
     }
 }

@@ -94,7 +94,9 @@ impl HostData {
     pub fn to_line(&self) -> Result<String> {
         let text = json::secret(self)
             .map_err(|cause| Error::internal(format!("cannot write the provider's host data: {cause}")))?;
-        let mut line = BASE64.encode(&text);
+        // With room for its end: a text that grows leaves a copy behind.
+        let mut line = String::with_capacity(BASE64.encode_len(text.len()) + 1);
+        BASE64.encode_append(&text, &mut line);
         line.push('\n');
         if line.len() > MAX_LINE_BYTES {
             return Err(Error::limit(format!(
