@@ -4,15 +4,16 @@
 mod support;
 
 use std::{
+    collections::BTreeSet,
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use latticed::{
@@ -25,7 +26,7 @@ use support::{
     host::Sandbox,
     http::free_address,
     manifest::Manifest,
-    nats::{self, NatsServer, block_on, control_client, eventually, joined},
+    nats::{self, NatsServer, PATIENCE, block_on, control_client, eventually, joined},
 };
 
 /// What the service answers that nobody from afar may learn anything about.
@@ -171,13 +172,7 @@ fn what_the_setting_opens_leads_nowhere_else_and_refused_bytes_are_gone() {
         let ack = client.start_provider(&id, &right, None, None, None).await.expect("an answer");
         assert!(!ack.accepted && !ack.error.contains("swordfish"), "{}", ack.error);
         assert_eq!(blobs(&sandbox.path("state")), 0, "refused bytes stay in the store");
-        let mut stream = TcpStream::connect(mirror).expect("the mirror serves");
-        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a time-out can be set");
-        let request = format!("GET /sha256:{digest} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).expect("it is sent");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
-        assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+        assert_eq!(status_of(mirror, digest), "404");
 
         // What is good is taken.
         let module = std::fs::read(guests::module_path("echo")).expect("the guest is built");
@@ -186,7 +181,77 @@ fn what_the_setting_opens_leads_nowhere_else_and_refused_bytes_are_gone() {
         let ack = client.scale_actor(&id, &good, Some(1), None).await.expect("an answer");
         assert!(ack.accepted, "{}", ack.error);
         eventually("the actor runs", || board.status().actors.len() == 1);
+        assert_eq!(status_of(mirror, Digest::of(&module)), "200", "what was accepted is for other boards");
     });
+}
+
+/// What is fetched on somebody's word lies in the store while it is checked. Whoever asks the mirror for it at that moment
+/// must not get it either, so it is a big module whose check takes long, and that is refused.
+#[test]
+fn the_mirror_gives_nothing_that_is_being_checked() {
+    block_on(async {
+        let (sandbox, server) = (Sandbox::new(env!("CARGO_BIN_EXE_latticed")), NatsServer::start());
+        let body = slowly_refused();
+        let (open, mirror, digest) = (Service::giving(&body), free_address(), Digest::of(&body));
+        let (allowed, listen) = (open.address.to_string(), mirror.to_string());
+        let settings = [("WASMCLOUD_REMOTE_FETCH_ALLOW", &*allowed), ("WASMCLOUD_MIRROR_LISTEN", &*listen)];
+        let board = joined(&sandbox, server.port(), &settings);
+        let client = control_client(&nats::connect(&server).await).await;
+        let id = board.status().host_id;
+        let blob = sandbox.path("state").join("blobs").join(digest.to_string());
+        let ended = Arc::new(AtomicBool::new(false));
+        let met = Arc::new(AtomicUsize::new(0));
+        let (until, there, meeting) = (ended.clone(), blob.clone(), met.clone());
+        let asking = thread::spawn(move || {
+            let mut statuses = BTreeSet::new();
+            while !until.load(SeqCst) {
+                let before = there.exists();
+                statuses.insert(status_of(mirror, digest));
+                meeting.fetch_add(usize::from(before && there.exists()), SeqCst);
+            }
+            statuses
+        });
+        let end = Instant::now() + PATIENCE;
+        while met.load(SeqCst) < 3 {
+            assert!(Instant::now() < end, "the mirror was never asked while the store held it: {}", board.output());
+            let reference = format!("http://{allowed}/a.wasm#sha256={digest}");
+            let ack = client.scale_actor(&id, &reference, Some(1), None).await.expect("an answer");
+            assert!(!ack.accepted, "it was to be refused");
+        }
+        ended.store(true, SeqCst);
+        let statuses = asking.join().expect("it asks to the end");
+        assert_eq!(statuses, BTreeSet::from(["404".to_owned()]));
+        assert!(!blob.exists(), "refused bytes stay in the store");
+    });
+}
+
+/// A module with a signature of its own that does not fit: its hash is taken over all of it before it is refused.
+fn slowly_refused() -> Vec<u8> {
+    let mut module = std::fs::read(guests::module_path("echo")).expect("the guest is built");
+    // A section that means nothing, in a place where the hash covers it: so the hash is another than the one signed.
+    let padding = vec![0; 7 << 20];
+    let mut section = vec![0];
+    let mut length = padding.len() + 2;
+    while length >= 0x80 {
+        section.push((length as u8 & 0x7f) | 0x80);
+        length >>= 7;
+    }
+    section.push(length as u8);
+    section.extend([1, b'x']);
+    section.extend(padding);
+    module.splice(8..8, section);
+    module
+}
+
+/// The status with which the mirror answers whoever wants `digest`.
+fn status_of(mirror: SocketAddr, digest: Digest) -> String {
+    let mut stream = TcpStream::connect(mirror).expect("the mirror serves");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a time-out can be set");
+    let request = format!("HEAD /sha256:{digest} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("it is sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer.split(' ').nth(1).expect("a status line").to_owned()
 }
 
 #[test]

@@ -496,6 +496,30 @@ impl Artifacts {
         Turn { artifacts: self, name: name.to_owned(), mutex, guard: Some(guard) }
     }
 
+    /// The content `digest` that `reference` brought was checked and is what it should be: from now on other boards may
+    /// have it. A failure is logged: it is not given to others then.
+    pub async fn accept(&self, reference: &Reference, digest: Digest) {
+        if let Err(error) = self.records.accept(reference.text(), digest).await {
+            log::warn!("it is not given to other boards: {error}"; reference = reference.text());
+        }
+    }
+
+    /// Whether other boards may have the content `digest`: it was accepted, pinned or published here. What somebody only
+    /// had this board fetch is given to nobody. Reads the names in the store.
+    pub fn is_for_others(&self, digest: Digest) -> bool {
+        match self.records.is_accepted(digest) {
+            Some(true) => true,
+            // Accepted before it was kept, as nothing is put into the store from a file otherwise.
+            None if self.needed().contains(&digest) => true,
+            _ => self.records.pins().contains(&digest) || self.names().offer(digest),
+        }
+    }
+
+    /// The same for the kept manifest `manifest`: whether it leads to content that other boards may have.
+    pub fn is_manifest_for_others(&self, manifest: Digest) -> bool {
+        self.records.behind_manifest(manifest).into_iter().any(|digest| self.is_for_others(digest))
+    }
+
     /// Removes what `reference` brought, after its content was refused; that of a file was never put into the store.
     /// What is needed or pinned stays.
     ///

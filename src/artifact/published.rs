@@ -76,6 +76,11 @@ impl Names {
         Ok(self.all()?.into_iter().map(|published| published.digest).collect())
     }
 
+    /// Whether any name points to `digest`; not where the names cannot be read.
+    pub fn offer(&self, digest: Digest) -> bool {
+        self.digests().is_ok_and(|offered| offered.contains(&digest))
+    }
+
     /// `name` points to `digest` from now on; durable when this returns. The content must be in the store.
     ///
     /// # Errors

@@ -57,6 +57,9 @@ pub struct Record {
     /// When the content was fetched, Unix seconds by the board's clock.
     #[serde(default)]
     pub fetched: u64,
+    /// Nobody has checked yet what the content is worth. Such content is not given to other boards.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    unchecked: bool,
 }
 
 impl Record {
@@ -73,6 +76,12 @@ impl Record {
     /// The higher, the later it was used.
     pub fn order(&self) -> u64 {
         self.order
+    }
+
+    /// As it is kept.
+    fn to_bytes(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec(self)
+            .map_err(|cause| Error::internal(format!("cannot write the record of an artifact: {cause}")))
     }
 
     /// Whether both say the same of their reference.
@@ -110,6 +119,13 @@ fn without_manifests_of<'a>(gone: &Record, stay: impl Iterator<Item = &'a Record
 }
 
 impl State {
+    /// Whether the content `digest` was accepted, under any reference; `None` where no reference brought it.
+    fn is_accepted(&self, digest: &str) -> Option<bool> {
+        let mut records = self.records.values().filter(|record| record.digest == digest).peekable();
+        records.peek()?;
+        Some(records.any(|record| !record.unchecked))
+    }
+
     /// The manifests that are kept for another reference with the manifest of `record`.
     fn manifests_like(&self, record: &Record) -> Vec<String> {
         let same = |other: &&Record| other.manifest == record.manifest && other.digest == record.digest;
@@ -172,6 +188,19 @@ impl Records {
         self.state().records.clone()
     }
 
+    /// Whether the content `digest` was accepted, under any reference; `None` where no reference brought it.
+    pub fn is_accepted(&self, digest: Digest) -> Option<bool> {
+        self.state().is_accepted(&digest.to_string())
+    }
+
+    /// The contents to which the kept manifest `manifest` led.
+    pub fn behind_manifest(&self, manifest: Digest) -> Vec<Digest> {
+        let text = manifest.to_string();
+        let state = self.state();
+        let through = state.records.values().filter(|record| record.kept_manifests.contains(&text));
+        through.filter_map(Record::digest).collect()
+    }
+
     /// Notes in memory that `reference` is used.
     pub fn touch(&self, reference: &str) {
         let mut state = self.state();
@@ -183,7 +212,7 @@ impl Records {
     }
 
     /// Remembers that `reference` stands for `content`, on disk when this returns. Writes nothing where that is known.
-    /// Where there are too many, the one unused for longest goes, but none of `needed`.
+    /// Content that was not accepted before waits for [`Records::accept`]. Where there are too many, the one unused for longest goes, but none of `needed`.
     ///
     /// # Errors
     /// `Storage`, `Limit`: those of the store.
@@ -204,6 +233,7 @@ impl Records {
                 kept_manifests: content.manifests.iter().map(|text| Digest::of(text).to_string()).collect(),
                 order: state.order,
                 fetched: unix_seconds(),
+                unchecked: state.is_accepted(&digest.to_string()) != Some(true),
             };
             // Whoever had no need to look at them again does not take them away.
             if record.kept_manifests.is_empty() {
@@ -233,8 +263,7 @@ impl Records {
             for gone in state.records.iter().filter(|(name, _)| goes(name)).map(|(_, record)| record) {
                 batch = without_manifests_of(gone, stay.clone().chain([&record]), batch);
             }
-            let value = serde_json::to_vec(&record)
-                .map_err(|cause| Error::internal(format!("cannot write the record of an artifact: {cause}")))?;
+            let value = record.to_bytes()?;
             (batch.put(Table::Artifact, format!("{REFERENCE}{reference}"), value), record, oldest)
         };
         let reference = reference.to_owned();
@@ -243,6 +272,29 @@ impl Records {
                 state.records.remove(&oldest);
             }
             state.records.insert(reference, record);
+        })
+        .await
+    }
+
+    /// The content `digest` that `reference` brought is what it should be, on disk when this returns. Writes nothing where
+    /// that is known, or the reference stands for something else by now.
+    ///
+    /// # Errors
+    /// `Storage`, `Limit`: those of the store.
+    pub async fn accept(&self, reference: &str, digest: Digest) -> Result<()> {
+        let turn = self.turn().await;
+        let accepted = match self.state().records.get(reference) {
+            Some(record) if record.unchecked && record.digest() == Some(digest) => {
+                Record { unchecked: false, ..record.clone() }
+            }
+            _ => return Ok(()),
+        };
+        let batch = Batch::new().put(Table::Artifact, format!("{REFERENCE}{reference}"), accepted.to_bytes()?);
+        let reference = reference.to_owned();
+        self.change(turn, batch, move |state| {
+            if let Some(record) = state.records.get_mut(&reference) {
+                record.unchecked = false;
+            }
         })
         .await
     }
@@ -433,6 +485,35 @@ mod tests {
         remember("r.example/new:1", one).unwrap();
         agree(&records);
         assert_eq!(records.all().len(), MAX_RECORDS);
+    }
+
+    #[test]
+    fn content_is_unchecked_until_it_is_accepted_under_any_reference() {
+        let store = Store::open(store::Settings::default(), Arc::new(FaultDisk::new())).unwrap().0;
+        let records = Records::load(store.clone());
+        let (one, two, needed) = (Digest::of(b"one"), Digest::of(b"two"), BTreeSet::new());
+        let remember =
+            |name: &str, digest| smol::block_on(records.remember(name, digest, &Content::default(), &needed)).unwrap();
+        assert_eq!(records.is_accepted(one), None);
+        remember("r.example/a:1", one);
+        assert_eq!(records.is_accepted(one), Some(false));
+        smol::block_on(records.accept("r.example/a:1", two)).unwrap();
+        assert_eq!(records.is_accepted(one), Some(false), "something else was accepted");
+        smol::block_on(records.accept("r.example/a:1", one)).unwrap();
+        assert_eq!(records.is_accepted(one), Some(true));
+        // Known content under another name; a name that moves to content nobody has seen.
+        remember("r.example/b:1", one);
+        assert_eq!(Records::load(store.clone()).is_accepted(one), Some(true));
+        remember("r.example/a:1", two);
+        assert_eq!((records.is_accepted(two), records.is_accepted(one)), (Some(false), Some(true)));
+        assert_eq!(Records::load(store.clone()).is_accepted(two), Some(false), "a restart accepts nothing");
+        smol::block_on(records.forget(&["r.example/b:1".into()])).unwrap();
+        assert_eq!(records.is_accepted(one), None);
+
+        // As earlier versions wrote it: what was refused they had removed.
+        let old = format!(r#"{{"digest":"{one}","order":3}}"#);
+        smol::block_on(store.commit(Batch::new().put(Table::Artifact, "r/r.example/old:1", old))).unwrap();
+        assert_eq!(Records::load(store).is_accepted(one), Some(true));
     }
 
     #[test]

@@ -31,7 +31,7 @@ impl Site {
             Some(listen) => {
                 let settings =
                     mirror::Settings { listen, tls: config.mirror.tls.clone(), token: token.map(mirror::Token::new) };
-                Some(Mirror::start(settings, host.store().clone()).await?)
+                Some(Mirror::start(settings, host.artifacts().clone()).await?)
             }
             None => None,
         };

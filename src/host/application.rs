@@ -383,7 +383,10 @@ impl Host {
         };
         let digest = match parsed.source() {
             // What came from afar went into the store on its way.
-            Source::Remote(_) => fetched,
+            Source::Remote(_) => {
+                self.artifacts.accept(&parsed, fetched).await;
+                fetched
+            }
             _ => self.artifacts.keep(bytes).await.map_err(|error| error.context(parsed.text()))?,
         };
         let module = Module {

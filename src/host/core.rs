@@ -122,7 +122,7 @@ pub struct Host {
     pub(super) settings: Settings,
     pub(super) key: KeyPair,
     pub(super) store: Store,
-    pub(super) artifacts: Artifacts,
+    pub(super) artifacts: Arc<Artifacts>,
     pub(super) engine: Engine,
     pub(super) builtins: Builtins,
     /// Runs providers as processes, where there is a lattice to reach them by.
@@ -171,7 +171,7 @@ impl Host {
             Configured { labels: settings.labels.clone(), rules: settings.rules.clone(), not_reloaded: None };
         let host = Arc::new(Self {
             key: parts.key,
-            artifacts: Artifacts::new(parts.store.clone(), settings.artifacts.clone()),
+            artifacts: Arc::new(Artifacts::new(parts.store.clone(), settings.artifacts.clone())),
             settings,
             store: parts.store,
             engine: parts.engine,
@@ -220,7 +220,7 @@ impl Host {
     }
 
     /// Where the bytes of actors and archives come from; sources of floors above register here.
-    pub fn artifacts(&self) -> &Artifacts {
+    pub fn artifacts(&self) -> &Arc<Artifacts> {
         &self.artifacts
     }
 

@@ -236,7 +236,10 @@ impl Host {
             Ok(claims)
         });
         match kept {
-            Ok(claims) => Ok(claims),
+            Ok(claims) => {
+                self.artifacts.accept(reference, digest).await;
+                Ok(claims)
+            }
             // The disk may be well again later, and then it need not be fetched again.
             Err(error) if error.kind() == Kind::Storage => Err(error.context(reference.text())),
             Err(error) => {

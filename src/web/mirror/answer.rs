@@ -24,10 +24,10 @@ use super::{
     request::{self, Format, Part, Target},
 };
 use crate::{
-    artifact::{published::Names, records::kept_manifest},
+    artifact::{Artifacts, records::kept_manifest},
     error::{Error, Kind, Result},
     log,
-    store::{Digest, Store},
+    store::Digest,
 };
 
 /// How long content that was found whole is given without another look. Long enough for a fleet that comes for an update
@@ -64,16 +64,15 @@ impl Held {
 
 /// What requests are answered from.
 pub(super) struct Shelf {
-    store: Store,
-    names: Names,
+    artifacts: Arc<Artifacts>,
     /// What a client must show, if anything.
     token: RwLock<Option<Token>>,
     whole: Mutex<HashMap<Digest, Instant>>,
 }
 
 impl Shelf {
-    pub(super) fn new(store: Store, token: Option<Token>) -> Self {
-        Self { names: Names::new(store.clone()), store, token: RwLock::new(token), whole: Mutex::default() }
+    pub(super) fn new(artifacts: Arc<Artifacts>, token: Option<Token>) -> Self {
+        Self { artifacts, token: RwLock::new(token), whole: Mutex::default() }
     }
 
     /// What a client must show from now on.
@@ -107,7 +106,7 @@ impl Shelf {
             Some(Target::Content(digest)) => Ok(Some((digest, "max-age=31536000, immutable"))),
             // What it points to may be replaced at any time.
             Some(Target::Name(name)) => {
-                self.names.find(&name).map(|found| found.map(|found| (found.digest, "no-cache")))
+                self.artifacts.names().find(&name).map(|found| found.map(|found| (found.digest, "no-cache")))
             }
         };
         let (digest, cache) = match digest {
@@ -157,7 +156,7 @@ impl Shelf {
         };
         let body = match held {
             Held::Blob(_) => {
-                let blob = self.store.blobs().reader(digest)?;
+                let blob = self.artifacts.store().blobs().reader(digest)?;
                 Either::Right(BlobBody::new(blob, first, end, progress))
             }
             // A part lies within what there is, and that fits memory.
@@ -174,21 +173,29 @@ impl Shelf {
         Ok(reply)
     }
 
-    /// How `digest` is held here: as content, or as a manifest that leads to content.
+    /// How `digest` is held here: as content, or as a manifest that leads to content. What others may not have is not here
+    /// for them: whoever sends a command would else make this board fetch an address, and read here what it answered.
     async fn held(&self, digest: Digest) -> Result<Held> {
-        let missing = match self.length(digest).await {
-            Ok(length) => return Ok(Held::Blob(length)),
-            Err(error) if error.kind() == Kind::NotFound => error,
-            Err(error) => return Err(error),
-        };
-        let store = self.store.clone();
-        let text = smol::unblock(move || kept_manifest(&store, digest)).await?;
-        text.map(|text| Held::Manifest(text.into())).ok_or(missing)
+        let artifacts = self.artifacts.clone();
+        let (is_given, manifest) = smol::unblock(move || {
+            let is_given = artifacts.is_for_others(digest);
+            let manifest = match !is_given && artifacts.is_manifest_for_others(digest) {
+                true => kept_manifest(artifacts.store(), digest)?,
+                false => None,
+            };
+            Ok::<_, Error>((is_given, manifest))
+        })
+        .await?;
+        match (is_given, manifest) {
+            (true, _) => self.length(digest).await.map(Held::Blob),
+            (false, Some(text)) => Ok(Held::Manifest(text.into())),
+            (false, None) => Err(Error::not_found(format!("sha256:{digest} is not for others"))),
+        }
     }
 
     /// Length of `digest`, once it is sure to be whole.
     async fn length(&self, digest: Digest) -> Result<u64> {
-        let blobs = self.store.blobs();
+        let blobs = self.artifacts.store().blobs();
         let trusted = |since: &Instant| since.elapsed() < TRUSTED;
         if self.whole().get(&digest).is_some_and(trusted)
             && let Some(length) = blobs.length(digest)
@@ -209,7 +216,7 @@ impl Shelf {
     }
 
     async fn list(&self, format: Format) -> Result<Reply> {
-        let (names, blobs) = (self.names.clone(), self.store.blobs());
+        let (names, blobs) = (self.artifacts.names(), self.artifacts.store().blobs());
         let entries = smol::unblock(move || {
             let there = names.all()?.into_iter().filter_map(|published| {
                 let bytes = blobs.length(published.digest)?;

@@ -26,12 +26,11 @@ use smol_hyper::rt::{FuturesIo, SmolTimer};
 
 use super::{Token, answer::Shelf};
 use crate::{
+    artifact::Artifacts,
     certificate,
     client_source::Source,
     error::Result,
-    log,
-    store::Store,
-    task,
+    log, task,
     web::{accept, listen::Listening},
 };
 
@@ -119,14 +118,14 @@ impl Renewal {
 }
 
 impl Mirror {
-    /// Opens the socket and serves `store`. An address that cannot be had yet is tried again until it can.
+    /// Opens the socket and serves what of `artifacts` is for others. An address that cannot be had yet is tried again until it can.
     ///
     /// # Errors
     /// `Config` when the address can never be had; `Config` or `Denied` for a certificate that cannot be used.
-    pub async fn start(settings: Settings, store: Store) -> Result<Self> {
+    pub async fn start(settings: Settings, artifacts: Arc<Artifacts>) -> Result<Self> {
         let Renewal { token, acceptor } = Renewal::read(settings.tls, settings.token).await?;
         let acceptor = Arc::new(RwLock::new(acceptor));
-        let shelf = Arc::new(Shelf::new(store, token));
+        let shelf = Arc::new(Shelf::new(artifacts, token));
         let listen = settings.listen;
         let listening = Listening::at(LISTEN, listen)?;
         let (serving, speaking) = (shelf.clone(), acceptor.clone());
