@@ -172,7 +172,7 @@ impl Records {
         }
     }
 
-    /// `patient` ended by itself: what comes in its place is asked as if for the first time.
+    /// Another takes the place of `patient`, which ended or was stopped: it is asked as if for the first time.
     pub fn renew(&mut self, patient: &Patient) {
         if let Some(record) = self.0.get_mut(patient) {
             (record.failures, record.ended) = (0, true);
@@ -386,6 +386,17 @@ mod tests {
         assert_eq!(report(false, second + FORGIVEN_AFTER), Consequence::End(Some(FIRST_WAIT)));
         assert_eq!(report(false, second + FORGIVEN_AFTER), Consequence::None);
         assert_eq!(report(false, second + FORGIVEN_AFTER), Consequence::End(None));
+    }
+
+    #[test]
+    fn the_first_answer_of_what_takes_its_place_is_news_again() {
+        let (mut records, settings, now) = (Records::default(), Settings::default(), Instant::now());
+        records.retain(|_| false);
+        // A probe that was on its way when it was stopped and forgotten.
+        assert_eq!(records.report(&actor(), None, &settings, now).0, Verdict::Passed);
+        records.renew(&actor());
+        assert_eq!(records.report(&actor(), None, &settings, now).0, Verdict::Passed);
+        assert_eq!(records.report(&actor(), None, &settings, now).0, Verdict::Unchanged);
     }
 
     #[test]

@@ -109,10 +109,13 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// A probe found it so. One that says itself that it is unwell is left alone: it works and knows what it lacks, and a new
+    /// A probe found it so; nothing where another process took its place meanwhile. One that says itself that it is unwell is left alone: it works and knows what it lacks, and a new
     /// process would lack it too. One that says nothing is taken for dead after a while.
     pub fn probed(&self, found: Probed) {
         let Some(host) = self.host.upgrade() else { return };
+        if !host.router.routes().runs_instance(&self.name, &self.instance_id) {
+            return;
+        }
         let patient = Patient::Provider(self.name.0.clone(), self.name.1.clone());
         match found {
             Probed::Well => host.report_health(&patient, Ok(())),
@@ -329,9 +332,8 @@ impl Host {
     fn process_ended(&self, name: &ProviderName, instance_id: &str, reason: String) {
         let gone = {
             let mut routes = self.router.routes_mut();
-            let there = routes.provider(&name.0, &name.1);
             // Stopped meanwhile, or another process took its place.
-            if there.is_none_or(|there| there.instance_id.as_deref() != Some(instance_id)) {
+            if !routes.runs_instance(name, instance_id) {
                 return;
             }
             routes.remove_provider(name)

@@ -525,12 +525,16 @@ impl Host {
                 task::spawn(async move { before.actor.stop(drain).await }).detach();
                 self.tell(&Event::ActorUpdated { public_key: desired.public_key.clone(), revision });
             }
-            None => self.tell(&Event::ActorStarted {
-                public_key: desired.public_key.clone(),
-                name,
-                image_ref: desired.reference.clone(),
-                max_concurrent: desired.max_concurrent(),
-            }),
+            None => {
+                // As with providers: it may have answered a probe after it was stopped and forgotten.
+                self.health.renew(&Patient::Actor(desired.public_key.clone()));
+                self.tell(&Event::ActorStarted {
+                    public_key: desired.public_key.clone(),
+                    name,
+                    image_ref: desired.reference.clone(),
+                    max_concurrent: desired.max_concurrent(),
+                });
+            }
         }
         Ok(())
     }
@@ -595,6 +599,8 @@ impl Host {
 
     pub(super) fn put_provider(&self, provider: RunningProvider) {
         let desired = provider.desired.clone();
+        // The one before may have answered a probe after it was forgotten.
+        self.health.renew(&Patient::Provider(desired.public_key.clone(), desired.link_name.clone()));
         self.router.routes_mut().put_provider(provider);
         self.tell(&Event::ProviderStarted {
             public_key: desired.public_key,

@@ -100,6 +100,11 @@ impl Routes {
         self.providers.get(key)?.get(link_name).cloned()
     }
 
+    /// Whether the provider `name` runs, and is the process `instance_id`.
+    pub(super) fn runs_instance(&self, name: &(String, String), instance_id: &str) -> bool {
+        self.provider(&name.0, &name.1).is_some_and(|there| there.instance_id.as_deref() == Some(instance_id))
+    }
+
     /// All providers, by key and link name.
     pub fn providers(&self) -> impl Iterator<Item = &Arc<RunningProvider>> {
         self.providers.values().flat_map(BTreeMap::values)
