@@ -464,13 +464,11 @@ fn a_provider_sees_its_own_place_and_no_secret() {
 #[test]
 fn a_provider_gets_no_more_than_its_limits() {
     block_on(async {
-        let server = NatsServer::start();
-        let nats = connect(&server).await;
         // The kernel counts no processes of root's.
         let sandbox = Sandbox::of_nobody(env!("CARGO_BIN_EXE_latticed"));
         let key = provider::key("greedy");
         let rules = format!("{key}:memory=64M,{key}:files=64,{key}:processes=64");
-        let mut stage = Stage::inside(sandbox, &server, nats, &[("WASMCLOUD_PROVIDER_RULES", &rules)]).await;
+        let mut stage = Stage::of(sandbox, &[("WASMCLOUD_PROVIDER_RULES", &rules)]).await;
         stage.linked("greedy").await;
         let ask = async |operation: &str, body: &str| stage.call("greedy", operation, body.as_bytes()).await;
         for (operation, enough, too_much, refusal) in

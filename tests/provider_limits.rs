@@ -6,18 +6,8 @@ use serde_json::Value;
 use support::{
     nats::{block_on, eventually},
     provider,
-    stage::{Stage, descendants},
+    stage::{ONCE, Stage, descendants},
 };
-
-/// Nothing is started again: each end is looked at.
-const ONCE: (&str, &str) = ("WASMCLOUD_PROVIDER_RESTARTS", "0");
-
-/// Runs `script` in a shell of the provider `name`, and does not wait for it.
-async fn leave_running(stage: &Stage, name: &str, script: &str) {
-    let script = format!("({script}) </dev/null >/dev/null 2>&1 &");
-    // The provider may be ended before it answers.
-    let _ = stage.call(name, "Test.Execute", script.as_bytes()).await;
-}
 
 /// Why the provider ended.
 async fn end_of(stage: &mut Stage) -> String {
@@ -45,7 +35,7 @@ fn memory_that_no_limit_of_a_single_process_counts_is_counted() {
         );
         for (name, script) in [("file", in_file), ("many", many), ("shared", shared)] {
             stage.linked(name).await;
-            leave_running(&stage, name, &script).await;
+            stage.leave_running(name, &script).await;
             let reason = end_of(&mut stage).await;
             assert!(reason.contains("of memory and may use 64 MiB"), "{name}: {reason}");
             let host = stage.host().pid();
@@ -60,7 +50,7 @@ fn too_many_processes_end_a_provider() {
     block_on(async {
         let mut stage = Stage::start(&[ONCE, ("WASMCLOUD_PROVIDER_PROCESSES", "40")]).await;
         stage.linked("breeder").await;
-        leave_running(&stage, "breeder", "for i in $(seq 60); do sleep 1000 & done; wait").await;
+        stage.leave_running("breeder", "for i in $(seq 60); do sleep 1000 & done; wait").await;
         let reason = end_of(&mut stage).await;
         assert!(reason.contains("processes and threads and may have 40"), "{reason}");
         let host = stage.host().pid();
@@ -102,7 +92,7 @@ fn a_disk_is_not_filled_by_files_many_files_or_files_without_a_name() {
         ] {
             let place: Value = stage.linked(name).await;
             assert_eq!(place["directory"].as_str().map(|path| path.contains(&provider::key(name))), Some(true));
-            leave_running(&stage, name, script).await;
+            stage.leave_running(name, script).await;
             let reason = end_of(&mut stage).await;
             assert!(reason.contains(told) && reason.contains("its rules"), "{name}: {reason}");
         }

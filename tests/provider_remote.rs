@@ -42,7 +42,7 @@ impl Detached {
             lattice_rpc_url: format!("127.0.0.1:{}", server.port()),
             provider_key: provider::key(NAME),
             cluster_issuers: vec![nats::cluster().public_key().to_string()],
-            invocation_seed: nats::cluster().seed().expose().to_owned(),
+            invocation_seed: nats::cluster().seed().expose().to_owned().into(),
             ..HostData::default()
         };
         let mut child = Command::new(Path::new(env!("CARGO_BIN_EXE_kvredis")))

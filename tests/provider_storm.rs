@@ -5,19 +5,9 @@ mod support;
 
 use support::{
     host::Sandbox,
-    nats::{NatsServer, block_on, connect, eventually},
-    stage::{Stage, descendants, lives},
+    nats::{block_on, eventually},
+    stage::{ONCE, Stage, descendants, lives},
 };
-
-/// Nothing is started again: each end is looked at.
-const ONCE: (&str, &str) = ("WASMCLOUD_PROVIDER_RESTARTS", "0");
-
-/// Runs `script` in a shell of the provider `name`, and does not wait for it.
-async fn leave_running(stage: &Stage, name: &str, script: &str) {
-    let script = format!("({script}) </dev/null >/dev/null 2>&1 &");
-    // The provider may be ended before it answers.
-    let _ = stage.call(name, "Test.Execute", script.as_bytes()).await;
-}
 
 /// Processes whose command line holds `mark`.
 fn marked(mark: &str) -> Vec<u64> {
@@ -40,17 +30,15 @@ fn storm(mark: &str) -> String {
 #[test]
 fn a_fork_storm_ends_with_its_provider_its_supervisor_and_its_host() {
     block_on(async {
-        let server = NatsServer::start();
-        let nats = connect(&server).await;
         // The kernel bounds how many processes a user has, other than root.
         let sandbox = Sandbox::of_nobody(env!("CARGO_BIN_EXE_latticed"));
-        let mut stage = Stage::inside(sandbox, &server, nats, &[ONCE]).await;
+        let mut stage = Stage::of(sandbox, &[ONCE]).await;
         for name in ["stopped", "supervised", "hosted"] {
             let mark = format!("storm-{}-{name}", std::process::id());
             stage.linked(name).await;
             let host = stage.host().pid();
             let supervisor = descendants(host)[0];
-            leave_running(&stage, name, &storm(&mark)).await;
+            stage.leave_running(name, &storm(&mark)).await;
             eventually("the storm blows", || marked(&mark).len() > 20);
             match name {
                 "stopped" => stage.stop(name).await,

@@ -11,7 +11,7 @@ use std::{
 use data_encoding::BASE32_NOPAD;
 use support::{
     host::Sandbox,
-    nats::{self, NatsServer, block_on, connect},
+    nats::{self, block_on},
     stage::Stage,
 };
 
@@ -49,8 +49,6 @@ fn copies(id: u32, needles: &[&[u8]]) -> Vec<usize> {
 #[test]
 fn a_running_host_keeps_its_cluster_seed_in_one_place() {
     block_on(async {
-        let server = NatsServer::start();
-        let client = connect(&server).await;
         let sandbox = Sandbox::new(env!("CARGO_BIN_EXE_latticed"));
         let text = nats::cluster().seed().expose().to_owned();
         // Two bytes say what it is, 32 are the seed, two are a checksum.
@@ -62,7 +60,7 @@ fn a_running_host_keeps_its_cluster_seed_in_one_place() {
         fs::write(&file, &text).expect("written");
         fs::set_permissions(&file, fs::Permissions::from_mode(0o400)).expect("it is ours");
         let settings = [("CREDENTIALS_DIRECTORY", credentials.to_str().expect("text")), ("WASMCLOUD_CLUSTER_SEED", "")];
-        let mut stage = Stage::inside(sandbox, &server, client, &settings).await;
+        let mut stage = Stage::of(sandbox, &settings).await;
         // It signs, checks, and tells the seed to a provider.
         stage.linked("teller").await;
         assert_eq!(stage.increment("teller").await, Ok(1));

@@ -33,6 +33,17 @@ const HOST: &str = "NCP7XEYQNC33YYWEKQN3RZM6775KW6ET3BZ4MZACICCY3ALEVXNNA3GJ";
 const ECHO: &str = "MCOYJCHL7WJYTWBUVMOZVBJFTOF26GQTKRBLRU42Y2SKZ35O25RZAXS2";
 const COUNTER: &str = "MBDBQK7XD3O72U3EIOHTPX6BCGYME7QLROKIREEPDVJEUREQNAGIC2I4";
 
+/// The event these clients wait for after a command: the command, the event, its member, and which word of the command the
+/// member's value is.
+const WAITED_FOR: [([&str; 2], &str, &str, usize); 6] = [
+    (["start", "actor"], "actor_started", "image_ref", 3),
+    (["start", "provider"], "provider_started", "image_ref", 3),
+    (["link", "put"], "linkdef_set", "actor_id", 3),
+    (["link", "del"], "linkdef_deleted", "actor_id", 3),
+    (["stop", "actor"], "actor_stopped", "public_key", 4),
+    (["stop", "provider"], "provider_stopped", "public_key", 4),
+];
+
 /// A client on a stage with one host.
 struct Session {
     nats: Client,
@@ -141,21 +152,15 @@ async fn session(recorded: &str) {
                 assert_eq!(answer["host_id"], id.as_str(), "{command}: {answer}");
             }
         }
-        let argument = |at: usize| wash.ours(words[at]);
+        let waited = WAITED_FOR.iter().find(|(command, ..)| words[1..3] == *command);
+        if let Some((_, event, member, word)) = waited {
+            let value = wash.ours(words[*word]);
+            wash.told(event, member, &value).await;
+        }
         match words[1..3] {
             ["get", "hosts"] => assert!(answer["id"] == id.as_str() && answer["uptime_seconds"].is_u64(), "{answer}"),
             ["get", "inventory"] => inventory = answer,
-            ["start", "actor"] => {
-                let reference = argument(3);
-                wash.told("actor_started", "image_ref", &reference).await;
-            }
-            ["start", "provider"] => {
-                let reference = argument(3);
-                wash.told("provider_started", "image_ref", &reference).await;
-            }
             ["link", "put"] => {
-                let actor = argument(3);
-                wash.told("linkdef_set", "actor_id", &actor).await;
                 linked += 1;
                 if linked == 3 {
                     // What the recording asked with curl and with `wash call`.
@@ -169,10 +174,6 @@ async fn session(recorded: &str) {
                     Caller::new(nats.clone()).http(&echo, "/called", "", b"").await.expect("it answers a call");
                 }
             }
-            ["link", "del"] => {
-                let actor = argument(3);
-                wash.told("linkdef_deleted", "actor_id", &actor).await;
-            }
             ["scale", "actor"] => {
                 let three =
                     |one: &latticed::host::control::ActorStatus| one.public_key == echo && one.max_concurrent == 3;
@@ -184,16 +185,8 @@ async fn session(recorded: &str) {
                     || host.status().actors.iter().find(|one| one.public_key == echo).map(|one| one.revision);
                 eventually("the newer one runs", || revision() == Some(5));
             }
-            ["stop", "actor"] => {
-                let actor = argument(4);
-                wash.told("actor_stopped", "public_key", &actor).await;
-            }
-            ["stop", "provider"] => {
-                let provider = argument(4);
-                wash.told("provider_stopped", "public_key", &provider).await;
-            }
             ["stop", "host"] => {}
-            _ => panic!("the vector has a command this test does not know: {command}"),
+            _ => assert!(waited.is_some(), "the vector has a command this test does not know: {command}"),
         }
         if words[1..3] == ["get", "inventory"] && linked == 3 && instances(&inventory, &counter) > 0 {
             let expected =

@@ -165,7 +165,7 @@ async fn start_alone(program: &PathBuf, server: &NatsServer, name: &str) -> Resu
         lattice_rpc_url: format!("127.0.0.1:{}", server.port()),
         provider_key: provider::key(name),
         cluster_issuers: vec![nats::cluster().public_key().to_string()],
-        invocation_seed: nats::cluster().seed().expose().to_owned(),
+        invocation_seed: nats::cluster().seed().expose().to_owned().into(),
         ..HostData::default()
     };
     let line = data.to_line()?;

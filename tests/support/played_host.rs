@@ -73,7 +73,7 @@ impl PlayedHost {
             provider_key: key(Role::Service, program.to_str().expect("paths of programs are UTF-8")),
             config_json: configuration.map(str::to_owned),
             cluster_issuers: vec![nats::cluster().public_key().to_string()],
-            invocation_seed: nats::cluster().seed().expose().to_owned(),
+            invocation_seed: nats::cluster().seed().expose().to_owned().into(),
             ..HostData::default()
         };
         data.link_definitions = links.iter().map(|(actor, url)| link(&data, contract, actor, url)).collect();

@@ -23,6 +23,9 @@ use super::{
 /// The program; the benchmarks, which share this folder and not this file, are not told.
 const PROGRAM: Option<&str> = option_env!("CARGO_BIN_EXE_latticed");
 
+/// For a test that looks at each end of a provider: none is started again.
+pub const ONCE: (&str, &str) = ("WASMCLOUD_PROVIDER_RESTARTS", "0");
+
 /// The actor that is linked where no actor needs to run.
 pub fn actor() -> String {
     guests::key("counter")
@@ -42,9 +45,14 @@ pub struct Stage {
 
 impl Stage {
     pub async fn start(settings: &[(&str, &str)]) -> Self {
+        Self::of(Sandbox::new(PROGRAM.expect("cargo names the program to tests")), settings).await
+    }
+
+    /// The same, in `sandbox`.
+    pub async fn of(sandbox: Sandbox, settings: &[(&str, &str)]) -> Self {
         let server = NatsServer::start();
         let nats = connect(&server).await;
-        let mut stage = Self::with(&server, nats, settings).await;
+        let mut stage = Self::inside(sandbox, &server, nats, settings).await;
         stage._server = Some(server);
         stage
     }
@@ -108,6 +116,13 @@ impl Stage {
         let ack = self.command("lp", body).await;
         assert_eq!(ack["accepted"], true, "{ack}\n{}", self.host().output());
         reference
+    }
+
+    /// Runs `script` in a shell of the provider `name`, and does not wait for it.
+    pub async fn leave_running(&self, name: &str, script: &str) {
+        let script = format!("({script}) </dev/null >/dev/null 2>&1 &");
+        // The provider may be ended before it answers.
+        let _ = self.call(name, "Test.Execute", script.as_bytes()).await;
     }
 
     pub async fn stop(&self, name: &str) {
