@@ -6,7 +6,7 @@
 //!
 //! 0. [`error`]: the one error type, with a kind and a text for the operator; [`task`]: the executor;
 //!    [`private`]: secret files; [`curtain`]: who may look into this process; [`text_file`]: what editors and
-//!    power cuts leave.
+//!    power cuts leave; [`users`]: the users of this machine by name.
 //! 1. [`log`]: one line per event; [`wire`]: the words of the lattice, no I/O; [`store`]: what survives a power cut;
 //!    [`nats`]: one guarded connection to a NATS server; [`trust`], [`certificate`]: TLS for outgoing and incoming HTTP;
 //!    [`suggest`]: "did you mean"; [`allowed_hosts`], [`guarded_resolver`], [`redirect`]: where outgoing HTTP may lead.
@@ -54,5 +54,6 @@ pub mod suggest;
 pub mod task;
 pub mod text_file;
 pub mod trust;
+pub mod users;
 pub mod web;
 pub mod wire;

@@ -27,13 +27,13 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::{
+    error::{Context, Error, Kind, Result},
+    users,
+};
 
 /// How directories are opened that may hold what a provider put there.
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-
-/// Users by name. Names that come from elsewhere (a directory service) are not known here: rules take numbers too.
-const USERS: &str = "/etc/passwd";
 
 /// A user, and its first group; it has no others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,18 +48,10 @@ impl User {
     /// The user that `text` names, by a name in `/etc/passwd` or by a number, whose group has the same number where the file
     /// does not know it. Nothing for an unknown name and for root, who is nobody's own.
     pub fn find(text: &str) -> Option<Self> {
-        Self::among(&fs::read_to_string(USERS).unwrap_or_default(), text)
-    }
-
-    fn among(users: &str, text: &str) -> Option<Self> {
-        let number = text.parse::<u32>().ok();
-        let listed = users.lines().find_map(|line| {
-            let mut fields = line.split(':');
-            let (name, id, group) = (fields.next()?, fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
-            (name == text || number == Some(id)).then_some(Self { id, group })
-        });
+        let listed = users::find(text).map(|user| Self { id: user.id, group: user.group });
         // The highest number stands for "no change" in the kernel's calls.
-        listed.or(number.map(|id| Self { id, group: id })).filter(|user| user.id != 0 && user.id != u32::MAX)
+        let user = listed.or_else(|| text.parse().ok().map(|id| Self { id, group: id }));
+        user.filter(|user| user.id != 0 && user.id != u32::MAX)
     }
 
     /// Makes `directory` and what is in it this user's, and lets it pass through to there and to `binary`, as far as the
@@ -185,16 +177,13 @@ pub(super) fn drop_capabilities() -> Result<(), Errno> {
 mod tests {
     use super::*;
 
-    const SOME: &str = "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:34:www:/var/www:/bin/false\nbroken\n";
-
     #[test]
     fn users_are_found_by_name_and_by_number_and_root_is_none() {
-        let find = |text| User::among(SOME, text);
-        assert_eq!(find("www-data"), Some(User { id: 33, group: 34 }));
-        assert_eq!(find("33"), Some(User { id: 33, group: 34 }));
-        assert_eq!(find("61184"), Some(User { id: 61184, group: 61184 }));
-        for bad in ["root", "0", "", "nobody-here", "-1", "4294967295", "broken"] {
-            assert_eq!(find(bad), None, "{bad}");
+        let daemon = User::find("daemon").expect("every system has it");
+        assert_eq!(User::find(&daemon.id.to_string()), Some(daemon));
+        assert_eq!(User::find("61184"), Some(User { id: 61184, group: 61184 }));
+        for bad in ["root", "0", "", "nobody-here", "-1", "4294967295"] {
+            assert_eq!(User::find(bad), None, "{bad}");
         }
     }
 

@@ -21,7 +21,7 @@ use crate::{
     error::{Context, Error, Kind, Result},
     host,
     store::{BlobReader, Digest, MAX_BLOB_BYTES, RealDisk, Store},
-    task,
+    task, users,
     web::Client,
 };
 
@@ -103,22 +103,12 @@ fn check_owner(folder: &Path) -> Result<()> {
     if owner == own {
         return Ok(());
     }
-    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let name = name_of(owner, &users).map_or_else(|| format!("#{owner}"), str::to_owned);
+    let name = users::with_id(owner).map_or_else(|| format!("#{owner}"), |user| user.name);
     Err(Error::denied(format!(
         "no host runs here, and its store in {} belongs to the user {name}: what another user writes there its host cannot \
          read; start the host, or use `runuser -u {name} -- latticed artifact …`",
         folder.display()
     )))
-}
-
-/// The name of the user with the number `id` in `users`, which is as /etc/passwd is.
-fn name_of(id: u32, users: &str) -> Option<&str> {
-    users.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let (name, number) = (fields.next()?, fields.nth(1)?);
-        (number.parse() == Ok(id)).then_some(name)
-    })
 }
 
 impl Place {
@@ -259,16 +249,4 @@ pub fn open(path: &Path) -> Result<(Digest, u64, File)> {
     }
     file.rewind().context(Kind::Storage, format_args!("cannot read {shown}"))?;
     Ok((Digest(hash.finalize().into()), bytes, file))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn users_are_known_by_name() {
-        let users =
-            "root:x:0:0:root:/root:/bin/bash\n+::::::\nbroken\nlatticed:x:998:998::/var/lib/latticed:/bin/false\n";
-        assert_eq!((name_of(998, users), name_of(0, users), name_of(7, users)), (Some("latticed"), Some("root"), None));
-    }
 }
