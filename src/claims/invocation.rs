@@ -25,7 +25,6 @@ use ring::{
 use super::{
     body,
     keys::{KeyPair, PublicKey, Role},
-    nkey,
     seen::Seen,
     time::{Now, RELEASED_UNIX_SECONDS},
     token::{Claims, Token},
@@ -98,9 +97,7 @@ impl AntiForgery {
                 issuers.len()
             )));
         }
-        let mut raw = key.raw_seed();
-        let signer = Ed25519KeyPair::from_seed_unchecked(&raw);
-        nkey::wipe(&mut raw);
+        let signer = Ed25519KeyPair::from_seed_unchecked(&*key.raw_seed());
         let signer = signer.map_err(|cause| Error::internal(format!("the cluster key cannot sign: {cause}")))?;
         Ok(Self {
             key,

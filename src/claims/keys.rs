@@ -7,8 +7,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use ed25519_compact as ed25519;
 use sha2::{Digest, Sha256};
-
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::{nkey, resident};
 use crate::error::{Error, Result};
@@ -242,7 +241,7 @@ impl KeyPair {
     /// [`Kind::Invalid`](crate::error::Kind::Invalid): all bytes are zero, as a wiped or unwritten file gives.
     pub fn from_raw_seed(role: Role, mut raw: [u8; nkey::KEY_BYTES]) -> Result<Self> {
         let pair = ed25519::KeyPair::try_from_seed(ed25519::Seed::new(raw)).map(Arc::new);
-        nkey::wipe(&mut raw);
+        raw.zeroize();
         match pair {
             Ok(pair) => Ok(Self { role, pair }),
             Err(_) => Err(Error::invalid("a seed of 32 zero bytes is no key; generate one")),
@@ -276,15 +275,12 @@ impl KeyPair {
 
     /// The seed's text: a secret, wiped when dropped.
     pub fn seed(&self) -> SeedText {
-        let mut raw = *self.pair.sk.seed();
-        let text = nkey::encode_seed(self.role.prefix(), &raw);
-        nkey::wipe(&mut raw);
-        SeedText(text)
+        SeedText(nkey::encode_seed(self.role.prefix(), &self.raw_seed()))
     }
 
-    /// The 32 secret bytes, for another implementation of the same signature; the caller wipes them.
-    pub(super) fn raw_seed(&self) -> [u8; nkey::KEY_BYTES] {
-        *self.pair.sk.seed()
+    /// The 32 secret bytes, for another implementation of the same signature.
+    pub(super) fn raw_seed(&self) -> Zeroizing<[u8; nkey::KEY_BYTES]> {
+        Zeroizing::new(*self.pair.sk.seed())
     }
 
     /// Signs `message`; the same message always gives the same signature.
@@ -311,7 +307,7 @@ impl SeedText {
 
 impl Drop for SeedText {
     fn drop(&mut self) {
-        nkey::wipe(&mut std::mem::take(&mut self.0).into_bytes());
+        self.0.zeroize();
     }
 }
 

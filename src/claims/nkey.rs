@@ -4,6 +4,7 @@
 //! an error: the input may be a seed.
 
 use data_encoding::BASE32_NOPAD;
+use zeroize::Zeroize;
 
 /// Bytes of a public or raw secret key.
 pub(super) const KEY_BYTES: usize = 32;
@@ -58,7 +59,7 @@ pub(super) fn encode_seed(prefix: u8, seed: &[u8; KEY_BYTES]) -> String {
     bytes[2..2 + KEY_BYTES].copy_from_slice(seed);
     seal(&mut bytes);
     let text = BASE32_NOPAD.encode(&bytes);
-    wipe(&mut bytes);
+    bytes.zeroize();
     text
 }
 
@@ -88,7 +89,7 @@ pub(super) fn decode_seed(text: &str) -> Result<(u8, [u8; KEY_BYTES]), Flaw> {
     let mut seed = [0; KEY_BYTES];
     seed.copy_from_slice(&bytes[2..2 + KEY_BYTES]);
     let prefix = (bytes[0] & 7) << 5 | bytes[1] >> 3;
-    wipe(&mut bytes);
+    bytes.zeroize();
     Ok((prefix, seed))
 }
 
@@ -114,12 +115,6 @@ fn seal(bytes: &mut [u8]) {
 fn sealed(bytes: &[u8]) -> bool {
     let (body, crc) = bytes.split_at(bytes.len() - CRC_BYTES);
     crc == crc16(body).to_le_bytes()
-}
-
-/// Overwrites secret bytes in a way the optimiser keeps.
-pub(super) fn wipe(bytes: &mut [u8]) {
-    bytes.fill(0);
-    std::hint::black_box(bytes);
 }
 
 #[cfg(test)]

@@ -10,12 +10,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use zeroize::Zeroize;
+
 use super::{
     settings::Setting,
     value::{Kind, MAX_VALUE_BYTES},
 };
-use zeroize::Zeroize;
-
 use crate::{
     error::{Error, Result},
     private,

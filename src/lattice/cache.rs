@@ -169,6 +169,11 @@ impl Cache {
         known.waiting.contains_key(key) && !known.refused.contains(key)
     }
 
+    /// The same for the link `id`.
+    pub(super) fn waits_for_link(&self, id: &str) -> bool {
+        self.waits(&Key::Link(id.to_owned()).text())
+    }
+
     /// The bucket does not take what waits for `key`: the others go on.
     pub(super) fn refused(&self, key: &str) {
         self.known().refused.insert(key.to_owned());

@@ -176,9 +176,8 @@ async fn take_over(shared: &Arc<Shared>, content: Vec<Entry>) -> Result<()> {
     shared.cache.remember(&others).await?;
     let mut told = shared.links.lock().await;
     // Links may have been told while this waited for its turn.
-    let waits = |id: &String| shared.cache.waits(&Key::Link(id.clone()).text());
-    put.retain(|id, _| !waits(id));
-    gone.retain(|id| !waits(id));
+    put.retain(|id, _| !shared.cache.waits_for_link(id));
+    gone.retain(|id| !shared.cache.waits_for_link(id));
     let desired = shared.host.desired();
     for id in put.iter().filter(|(_, link)| is_known(&desired, link)).map(|(id, _)| id) {
         shared.host.conflicts().remove(id);
@@ -263,7 +262,7 @@ async fn take_changes(shared: &Arc<Shared>, entries: Vec<Entry>) {
 
 async fn put_link(shared: &Arc<Shared>, link: LinkDefinition) -> Result<()> {
     let mut told = shared.links.lock().await;
-    if shared.cache.waits(&Key::Link(link.id.clone()).text()) {
+    if shared.cache.waits_for_link(&link.id) {
         return Ok(());
     }
     let desired = shared.host.desired();
@@ -286,7 +285,7 @@ async fn put_link(shared: &Arc<Shared>, link: LinkDefinition) -> Result<()> {
 
 async fn delete_link(shared: &Arc<Shared>, id: &str) -> Result<()> {
     let mut told = shared.links.lock().await;
-    if shared.cache.waits(&Key::Link(id.to_owned()).text()) {
+    if shared.cache.waits_for_link(id) {
         return Ok(());
     }
     let desired = shared.host.desired();

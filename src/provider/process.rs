@@ -167,10 +167,7 @@ impl Process {
             None => Limits::of(&confinement, false, false),
         };
         supervisor.group = group.map(|group| group.path);
-        let mut told = host_data(&settings, &nats, &start);
-        let line = told.to_line();
-        told.wipe();
-        let host_data = Zeroizing::new(line?);
+        let host_data = Zeroizing::new(host_data(&settings, &nats, &start).to_line()?);
         let orders = Orders {
             environment: settings.environment.of(
                 &desired.public_key,
@@ -582,7 +579,7 @@ fn host_data(settings: &Settings, nats: &Nats, start: &ProcessStart) -> HostData
         lattice_rpc_prefix: settings.lattice.clone(),
         link_name: start.desired.link_name.clone(),
         lattice_rpc_user_jwt: nats.jwt.clone(),
-        lattice_rpc_user_seed: nats.seed.clone(),
+        lattice_rpc_user_seed: nats.seed.clone().into(),
         lattice_rpc_url: nats.url.clone(),
         lattice_rpc_tls: nats.tls,
         env_values: BTreeMap::new(),
@@ -592,7 +589,7 @@ fn host_data(settings: &Settings, nats: &Nats, start: &ProcessStart) -> HostData
         config_json: start.desired.configuration.clone(),
         default_rpc_timeout_ms: u64::try_from(settings.rpc_timeout.as_millis()).ok(),
         cluster_issuers: settings.cluster_issuers.clone(),
-        invocation_seed: settings.cluster.seed().expose().to_owned(),
+        invocation_seed: settings.cluster.seed().expose().to_owned().into(),
         js_domain: settings.js_domain.clone(),
         structured_logging: settings.structured_logging,
         log_level: settings.log_level.clone(),

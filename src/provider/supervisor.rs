@@ -27,7 +27,6 @@ use rustix::{
         pidfd_open, set_child_subreaper, wait, waitid, waitpid,
     },
 };
-
 use zeroize::Zeroizing;
 
 use super::{

@@ -448,7 +448,7 @@ fn unusable_host_data_is_refused_with_its_reason() {
         let mut cases = Vec::new();
         for (name, change) in [
             ("provider_key", (|data| data.provider_key.clear()) as fn(&mut HostData)),
-            ("invocation_seed", |data| data.invocation_seed = "SCNONSENSE".into()),
+            ("invocation_seed", |data| data.invocation_seed = "SCNONSENSE".to_owned().into()),
             ("lattice name", |data| data.lattice_rpc_prefix = "a.b".into()),
             ("NATS server", |data| data.lattice_rpc_url = "http://x".into()),
             ("without its seed", |data| data.lattice_rpc_user_jwt = "a.b.c".into()),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use data_encoding::BASE64;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use zeroize::Zeroize;
+use zeroize::Zeroizing;
 
 use super::{LinkDefinition, json};
 use crate::error::{Error, Result};
@@ -33,7 +33,7 @@ pub struct HostData {
     pub lattice_rpc_user_jwt: String,
     /// Seed of that user, `""` for none.
     #[serde(deserialize_with = "json::null_is_default")]
-    pub lattice_rpc_user_seed: String,
+    pub lattice_rpc_user_seed: Zeroizing<String>,
     /// `nats://host:port`, `tls://host:port` or `host:port`; `""` is the server on this machine.
     #[serde(deserialize_with = "json::null_is_default")]
     pub lattice_rpc_url: String,
@@ -62,7 +62,7 @@ pub struct HostData {
     pub cluster_issuers: Vec<String>,
     /// Signs what the provider calls, `SC…`.
     #[serde(deserialize_with = "json::null_is_default")]
-    pub invocation_seed: String,
+    pub invocation_seed: Zeroizing<String>,
     /// JetStream domain of the lattice's object store.
     pub js_domain: Option<String>,
     /// Log as JSON.
@@ -107,12 +107,6 @@ impl HostData {
             )));
         }
         Ok(line)
-    }
-
-    /// Overwrites the seeds in it.
-    pub fn wipe(&mut self) {
-        self.invocation_seed.zeroize();
-        self.lattice_rpc_user_seed.zeroize();
     }
 
     /// Reads the line, whatever ends it.

@@ -4,7 +4,6 @@
 //! Everything that comes from outside is read by serde_json, never more than a stated number of bytes.
 
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
-
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
