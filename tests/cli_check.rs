@@ -298,10 +298,10 @@ fn checking_writes_nothing() {
 
 #[test]
 fn the_readme_has_the_table_of_settings() {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let (_, after) = readme.split_once("<!-- settings -->\n").expect("README.md marks where the table begins");
-    let (table, _) = after.split_once("<!-- end of settings -->").expect("README.md marks where the table ends");
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config/README.md")).unwrap();
+    let (_, after) = readme.split_once("<!-- settings -->\n").expect("it marks where the table begins");
+    let (table, _) = after.split_once("<!-- end of settings -->").expect("it marks where the table ends");
     let made = Desk::new().ok("--markdown", &[]).0;
     assert_eq!(made, settings::markdown());
-    assert!(table.trim() == made.trim(), "README.md is behind: put in what `latticed check --markdown` prints");
+    assert!(table.trim() == made.trim(), "src/config/README.md is behind: put in what `latticed check --markdown` prints");
 }

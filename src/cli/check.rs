@@ -47,7 +47,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub env_file: Option<PathBuf>,
 
-    /// Print the table of all settings as Markdown, as the README has it.
+    /// Print the table of all settings as Markdown, as src/config/README.md has it.
     #[arg(long, hide = true, conflicts_with = "file")]
     pub markdown: bool,
 }

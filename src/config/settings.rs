@@ -992,7 +992,7 @@ pub fn find(name: &str) -> Option<&'static Setting> {
         .or_else(|| SETTINGS.iter().find(|setting| setting.aliases.contains(&name)))
 }
 
-/// The table as Markdown, for the README.
+/// The table as Markdown, for `src/config/README.md`.
 pub fn markdown() -> String {
     let mut text =
         String::from("| variable | `host_config.json` | value | default | what it does |\n|---|---|---|---|---|\n");
