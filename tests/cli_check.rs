@@ -303,5 +303,8 @@ fn the_readme_has_the_table_of_settings() {
     let (table, _) = after.split_once("<!-- end of settings -->").expect("it marks where the table ends");
     let made = Desk::new().ok("--markdown", &[]).0;
     assert_eq!(made, settings::markdown());
-    assert!(table.trim() == made.trim(), "src/config/README.md is behind: put in what `latticed check --markdown` prints");
+    assert!(
+        table.trim() == made.trim(),
+        "src/config/README.md is behind: put in what `latticed check --markdown` prints"
+    );
 }

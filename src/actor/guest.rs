@@ -89,7 +89,7 @@ impl Guest {
         }
     }
 
-    /// Asks for `operation`: what was said before is forgotten (`protocol/actor-abi.md §3.3`).
+    /// Asks for `operation`: what was said before is forgotten (`protocol/actor-abi.md §3, step 3`).
     pub fn request(&mut self, operation: String, payload: Vec<u8>) {
         self.operation = operation;
         self.payload = payload;
@@ -123,7 +123,7 @@ impl Guest {
         }
     }
 
-    /// The outcome of an invocation whose `__guest_call` returned `code`, in the order of `protocol/actor-abi.md §3.5`.
+    /// The outcome of an invocation whose `__guest_call` returned `code`, in the order of `protocol/actor-abi.md §3, step 5`.
     pub fn outcome(&mut self, code: i32) -> Result<Vec<u8>> {
         if let Some(text) = self.error.take() {
             return Err(Error::guest(text));

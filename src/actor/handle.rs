@@ -227,7 +227,7 @@ impl Actor {
     }
 
     /// Runs `operation` in a fresh instance. The answer is the response body; `Guest` errors carry the guest's own text
-    /// and nothing else (`protocol/actor-abi.md §3.5`).
+    /// and nothing else (`protocol/actor-abi.md §3, step 5`).
     ///
     /// Dropping the future ends the invocation and leaves nothing behind.
     ///

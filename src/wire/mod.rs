@@ -1,4 +1,7 @@
 //! The words of the lattice: messages, names, codecs. Pure data; nothing here does I/O or keeps state.
+//!
+//! Comments everywhere in this crate cite the protocol as `protocol/lattice.md §4.2`: that is a section of a file in
+//! `src/wire/protocol/`, beside this one.
 
 pub mod cache;
 pub mod chunk;
