@@ -2,14 +2,14 @@
 //!
 //! # Layout
 //!
-//! Floors, lowest first; a room imports only from floors below its own.
+//! Floors, lowest first; a room imports only from floors below its own (`tests/floors.rs` checks it).
 //!
-//! 0. [`error`]: the one error type, with a kind and a text for the operator; [`task`]: the executor;
-//!    [`private`]: secret files; [`curtain`]: who may look into this process; [`text_file`]: what editors and
-//!    power cuts leave; [`users`]: the users of this machine by name.
-//! 1. [`log`]: one line per event; [`wire`]: the words of the lattice, no I/O; [`store`]: what survives a power cut;
-//!    [`nats`]: one guarded connection to a NATS server; [`trust`], [`certificate`]: TLS for outgoing and incoming HTTP;
-//!    [`suggest`]: "did you mean"; [`allowed_hosts`], [`guarded_resolver`], [`redirect`]: where outgoing HTTP may lead.
+//! 0. [`error`]: the one error type, with a kind and a text for the operator; [`task`]: the executor; [`log`]: one line per
+//!    event; [`private`]: secret files; [`curtain`]: who may look into this process; [`text_file`]: what editors and
+//!    power cuts leave; [`users`]: the users of this machine by name; [`suggest`]: "did you mean". These may import each other.
+//! 1. [`wire`]: the words of the lattice, no I/O; [`store`]: what survives a power cut; [`nats`]: one guarded connection to a
+//!    NATS server; [`trust`], [`certificate`]: TLS for outgoing and incoming HTTP; [`allowed_hosts`], [`guarded_resolver`],
+//!    [`redirect`]: where outgoing HTTP may lead.
 //! 2. [`claims`]: who may do what: keys, tokens, signed modules, provider archives.
 //! 3. [`actor`]: guests in the interpreter, one invocation as a future; [`artifact`]: where bytes come from.
 //! 4. [`host`]: the heart: what should run, what does run, and the router every invocation passes.
