@@ -21,12 +21,12 @@ use std::{
         },
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use event_listener::Event;
 use futures_util::FutureExt;
-use smol::{Executor, Task, future};
+use smol::{Executor, Task, Timer, future};
 use tokio::runtime::{Runtime, RuntimeMetrics};
 
 static EXECUTOR: Executor<'static> = Executor::new();
@@ -120,7 +120,7 @@ pub fn run_reserved<T>(workers: usize, main: impl Future<Output = T>) -> io::Res
     // with as many threads as there will be, at a moment when nothing is lost yet.
     try_threads(workers + KEPT_BLOCKING_THREADS + TOKIO_BLOCKING_THREADS + REACTOR_THREADS)?;
     // Starts the thread that drives timers and sockets.
-    smol::block_on(smol::Timer::after(Duration::ZERO));
+    smol::block_on(Timer::after(Duration::ZERO));
     blocking::keep(KEPT_BLOCKING_THREADS)?;
     let runtime = start(workers)?;
     // Its one thread starts now.
@@ -226,12 +226,32 @@ pub async fn threads_came_round(round: u64) {
     }
 }
 
+/// Waits for `future`, but no longer than `patience`: `None` when that was over first. What is ready at once is answered
+/// however short the patience is. Works on any thread: the timer is smol's.
+pub async fn within<T>(patience: Duration, future: impl Future<Output = T>) -> Option<T> {
+    first(future, Timer::after(patience)).await
+}
+
+/// As [`within`], but no longer than until `deadline`.
+pub async fn before<T>(deadline: Instant, future: impl Future<Output = T>) -> Option<T> {
+    first(future, Timer::at(deadline)).await
+}
+
+/// What `future` answers, unless `late` fires first.
+async fn first<T>(future: impl Future<Output = T>, late: Timer) -> Option<T> {
+    future::or(async { Some(future.await) }, async {
+        late.await;
+        None
+    })
+    .await
+}
+
 /// A timer for whoever watches the others: that of the runtime around the main thread where there is one. All other timers
 /// of this process share a reactor, which a thread that stands still may hold.
 pub async fn independent_timer(time: Duration) {
     match tokio::runtime::Handle::try_current() {
         Ok(_) => tokio::time::sleep(time).await,
-        Err(_) => drop(smol::Timer::after(time).await),
+        Err(_) => drop(Timer::after(time).await),
     }
 }
 
@@ -252,4 +272,30 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
 /// Worker threads worth starting on this machine: one less than its cores, as the main thread works too.
 pub fn default_workers() -> usize {
     thread::available_parallelism().map_or(0, |cores| NonZeroUsize::get(cores) - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_ends_with_its_future_or_with_its_time_whichever_comes_first() {
+        let long = Duration::from_secs(3600);
+        let short = Duration::from_millis(5);
+        block_on(async {
+            assert_eq!(within(long, async { 1 }).await, Some(1));
+            assert_eq!(within(short, future::pending::<u8>()).await, None);
+            assert_eq!(before(Instant::now() + long, async { 2 }).await, Some(2));
+            assert_eq!(before(Instant::now() + short, future::pending::<u8>()).await, None);
+        });
+    }
+
+    #[test]
+    fn what_is_ready_is_answered_though_there_is_no_time_left() {
+        block_on(async {
+            assert_eq!(within(Duration::ZERO, async { 1 }).await, Some(1));
+            assert_eq!(before(Instant::now(), async { 2 }).await, Some(2));
+            assert_eq!(before(Instant::now(), future::pending::<u8>()).await, None);
+        });
+    }
 }

@@ -28,6 +28,7 @@ use crate::{
         slot::{ModuleSource, Slot},
     },
     error::Result,
+    task,
     wire::Trace,
 };
 
@@ -284,16 +285,8 @@ impl Actor {
     /// off after it. Returns when none is left; answers how many were cut off. The module's memory is given back.
     pub async fn stop(&self, grace: Duration) -> u32 {
         drop(self.0.accepting.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let drained = async {
-            let _ = self.0.drained.recv().await;
-            true
-        };
-        let late = async {
-            Timer::after(grace).await;
-            false
-        };
         let mut cut_off = 0;
-        if !future::or(drained, late).await {
+        if task::within(grace, self.0.drained.recv()).await.is_none() {
             let counts = self.counts();
             cut_off = counts.running + counts.queued;
             self.0.cut.give();

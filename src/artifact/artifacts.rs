@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use smol::{Timer, future, lock};
+use smol::{Timer, lock};
 
 use crate::{
     artifact::{
@@ -26,6 +26,7 @@ use crate::{
     error::{Error, Kind, Result},
     log,
     store::{Digest, Store},
+    task,
 };
 
 /// Attempts at once, of all downloads together: each takes a thread and its buffers, and more do not make a link faster.
@@ -195,7 +196,8 @@ impl Artifacts {
         let Source::Remote(remote) = reference.source() else { return Err(reference.cannot_give(wanted)) };
         let origin = self.origins.read().unwrap_or_else(PoisonError::into_inner).get(remote).cloned();
         let origin = origin.ok_or_else(|| reference.cannot_give(wanted))?;
-        match within(Instant::now() + self.settings.now().idle, origin.resolve(reference, Requester::Operator)).await? {
+        match in_time(Instant::now() + self.settings.now().idle, origin.resolve(reference, Requester::Operator)).await?
+        {
             Resolved::Content(content) => Ok(content.digest),
             Resolved::Later(error, _) => Err(error),
         }
@@ -348,7 +350,7 @@ impl Artifacts {
         let mut attempts = Attempts::new(asked);
         loop {
             watched.attempt(0);
-            let (error, after) = match within(asked.deadline, origin.resolve(asked.reference, asked.requester)).await {
+            let (error, after) = match in_time(asked.deadline, origin.resolve(asked.reference, asked.requester)).await {
                 Ok(Resolved::Content(content)) => return Ok(content),
                 Ok(Resolved::Later(error, after)) => (error, Some(after)),
                 Err(error) => (error, None),
@@ -362,7 +364,7 @@ impl Artifacts {
     async fn resolve_in_front(&self, asked: Asked<'_>) -> Result<Option<Content>> {
         let front = self.front.read().unwrap_or_else(PoisonError::into_inner).clone();
         let (Some(front), Some(_)) = (front, asked.reference.manifest_digest()?) else { return Ok(None) };
-        let error = match within(asked.deadline, front.resolve(asked.reference, asked.requester)).await {
+        let error = match in_time(asked.deadline, front.resolve(asked.reference, asked.requester)).await {
             Ok(Resolved::Content(content)) => return Ok(Some(content)),
             Ok(Resolved::Later(error, _)) | Err(error) => error,
         };
@@ -413,7 +415,7 @@ impl Artifacts {
         let mut attempts = Attempts::new(asked);
         let mut began_anew = false;
         loop {
-            let place = within(asked.deadline, async { Ok(self.places.acquire().await) }).await?;
+            let place = in_time(asked.deadline, async { Ok(self.places.acquire().await) }).await?;
             let limit = content.bytes.unwrap_or(u64::MAX).min(asked.limit.bytes);
             let (blobs, called, digest) = (self.store.blobs(), name.clone(), content.digest);
             let into = smol::unblock(move || blobs.resume(&called, digest, limit)).await.report_to(watched.progress());
@@ -428,7 +430,7 @@ impl Artifacts {
                 pace: self.pace.clone(),
                 deadline: asked.deadline,
             };
-            let (error, after) = match within(asked.deadline, origin.fetch(wanted)).await {
+            let (error, after) = match in_time(asked.deadline, origin.fetch(wanted)).await {
                 Ok(Received::Content(incoming, promised)) => {
                     self.keeper.make_room(&self.records, incoming.received(), Some(&name)).await?;
                     let expected = content.digest.or(promised);
@@ -675,12 +677,11 @@ fn explain(error: Error, reference: &Reference, limit: Limit) -> Error {
     if error.text().contains(reference.text()) { error } else { error.context(reference.text()) }
 }
 
-async fn within<T>(deadline: Instant, work: impl Future<Output = Result<T>>) -> Result<T> {
-    let late = async {
-        Timer::at(deadline).await;
+/// Waits for `work` until `deadline`, and names the setting when that passes.
+async fn in_time<T>(deadline: Instant, work: impl Future<Output = Result<T>>) -> Result<T> {
+    task::before(deadline, work).await.unwrap_or_else(|| {
         Err(Error::timeout("it did not arrive in time; raise WASMCLOUD_ARTIFACT_TIMEOUT_MS for a slow link"))
-    };
-    future::or(work, late).await
+    })
 }
 
 #[cfg(test)]

@@ -9,8 +9,6 @@ use std::{
     time::Duration,
 };
 
-use smol::{Timer, future};
-
 use super::{
     logins,
     manifests::Manifests,
@@ -24,6 +22,7 @@ use crate::{
     host::Host,
     log,
     service::notify,
+    task,
 };
 
 /// Settings that take effect without a new start. The certificates and credentials that paths lead to are read again
@@ -155,12 +154,10 @@ impl Reloader {
         if !later.is_empty() {
             log::warn!("changed, but in effect only after a restart: {}", later.join(", "));
         }
-        if let Some(manifests) = &self.manifests {
-            let late = async {
-                Timer::after(MANIFEST_PATIENCE).await;
-                log::info!("what manifests name is still being fetched");
-            };
-            future::or(manifests.again(new), late).await;
+        if let Some(manifests) = &self.manifests
+            && task::within(MANIFEST_PATIENCE, manifests.again(new)).await.is_none()
+        {
+            log::info!("what manifests name is still being fetched");
         }
         Ok(())
     }

@@ -193,7 +193,7 @@ impl Reconciler {
             }
         };
         let at_work = || self.state().step.as_ref().is_some_and(|(_, since)| since.elapsed() < allowance);
-        if at_work() || patient(bound, came).await.is_some() || at_work() {
+        if at_work() || task::within(bound, came).await.is_some() || at_work() {
             return Ok(());
         }
         match &self.state().step {
@@ -617,7 +617,7 @@ impl Host {
             // A listener waits for requests in flight, so it gets the drain time and a little more to close.
             // A process ends itself within a time of its own.
             let patience = gone.capability.longest_stop().unwrap_or(self.settings.drain + CAPABILITY_PATIENCE);
-            let reason = match patient(patience, gone.capability.stop()).await {
+            let reason = match task::within(patience, gone.capability.stop()).await {
                 Some(()) => reason.to_owned(),
                 None => format!("{reason}; it did not stop within {} s and was left behind", patience.as_secs()),
             };
@@ -642,7 +642,7 @@ impl Host {
                 link.provider_id, link.link_name
             ))
         })?;
-        let outcome = patient(CAPABILITY_PATIENCE, async {
+        let outcome = task::within(CAPABILITY_PATIENCE, async {
             match confined {
                 true => capability.link_confined(link.clone()).await,
                 false => capability.link(link.clone()).await,
@@ -666,7 +666,7 @@ impl Host {
 
     async fn unlink(&self, link: &Arc<LinkDefinition>) {
         if let Some(capability) = self.capability(link) {
-            patient(self.settings.drain + CAPABILITY_PATIENCE, capability.unlink(link.clone())).await;
+            task::within(self.settings.drain + CAPABILITY_PATIENCE, capability.unlink(link.clone())).await;
         }
         self.reconciler.state().links.remove(&link.id);
         self.tell(&Event::LinkDeleted(link.clone()));
@@ -683,7 +683,7 @@ impl Host {
             let capability = provider.capability.clone();
             async move {
                 // One that does not become quiet is stopped all the same.
-                let _ = patient(CAPABILITY_PATIENCE, capability.quiet()).await;
+                let _ = task::within(CAPABILITY_PATIENCE, capability.quiet()).await;
             }
         }))
         .await;
@@ -746,13 +746,4 @@ async fn all(work: impl Iterator<Item = impl Future<Output = ()> + Send + 'stati
     for task in running {
         task.await;
     }
-}
-
-/// Waits for `outcome` at most `patience`.
-async fn patient<T>(patience: Duration, outcome: impl Future<Output = T>) -> Option<T> {
-    future::or(async { Some(outcome.await) }, async {
-        Timer::after(patience).await;
-        None
-    })
-    .await
 }

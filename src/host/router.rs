@@ -13,8 +13,6 @@ use std::{
     time::Instant,
 };
 
-use smol::future;
-
 use crate::{
     actor::{self, HostCall, Outcalls},
     error::{Error, Kind, Result},
@@ -22,7 +20,7 @@ use crate::{
         BoxFuture, Call, Capability, Invoke, Uplink, UplinkStatus,
         routes::{Routes, unclaimed},
     },
-    log,
+    log, task,
     wire::{Entity, LinkDefinition},
 };
 
@@ -132,7 +130,7 @@ impl Router {
         match (here, self.uplink.get().filter(|uplink| uplink.is_connected()), link) {
             (false, Some(uplink), _) => {
                 let deadline = call.deadline;
-                within(deadline, uplink.call(call)).await
+                in_time(deadline, uplink.call(call)).await
             }
             (_, _, Some(link)) => self.call_provider(link, call).await,
             (_, _, None) => self.call_actor(call).await,
@@ -180,7 +178,7 @@ impl Router {
             ))
         })?;
         let deadline = call.deadline;
-        let outcome = within(deadline, provider.capability.call(link, call)).await;
+        let outcome = in_time(deadline, provider.capability.call(link, call)).await;
         provider.counters.count(&outcome);
         outcome
     }
@@ -195,7 +193,7 @@ impl Router {
         match route {
             Route::Intrinsic(capability, link) => {
                 let target = Entity::provider("", namespace, binding);
-                within(deadline, capability.call(link, call(target))).await
+                in_time(deadline, capability.call(link, call(target))).await
             }
             Route::Provider(link) => {
                 let target = Entity::provider(link.provider_id.clone(), namespace, binding);
@@ -257,13 +255,9 @@ fn not_running(key: &str) -> Error {
     Error::unavailable(format!("Invocation received for actor {key} that is not running"))
 }
 
-/// Waits for `outcome` until `deadline`.
-async fn within(deadline: Instant, outcome: impl Future<Output = Result<Vec<u8>>>) -> Result<Vec<u8>> {
-    future::or(outcome, async {
-        smol::Timer::at(deadline).await;
-        Err(Error::timeout(REQUEST_TIMEOUT))
-    })
-    .await
+/// Waits for `outcome` until `deadline`, and says what a guest reads when that passes.
+async fn in_time(deadline: Instant, outcome: impl Future<Output = Result<Vec<u8>>>) -> Result<Vec<u8>> {
+    task::before(deadline, outcome).await.unwrap_or_else(|| Err(Error::timeout(REQUEST_TIMEOUT)))
 }
 
 impl Invoke for Router {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{
-    connection::{Connection, within},
+    connection::Connection,
     gate::Gate,
     objects::{
         Bucket,
@@ -83,7 +83,7 @@ impl Bodies {
             }
         })
         .detach();
-        let outcome = within(patience, receiver.recv()).await;
+        let outcome = task::within(patience, receiver.recv()).await;
         receiver.close();
         // It may have come to its end just as the time was over.
         let outcome = outcome.or_else(|| receiver.try_recv().ok().map(Ok));
@@ -103,7 +103,7 @@ impl Bodies {
                 _ => Ok(()),
             }
         };
-        match within(DISCARD_PATIENCE, removed).await {
+        match task::within(DISCARD_PATIENCE, removed).await {
             Some(Ok(())) => {}
             Some(Err(error)) => log::debug!("a long body may stay in the store: {error}"),
             None => log::debug!("a long body may stay in the store: its removal took too long"),
@@ -156,7 +156,7 @@ impl Bodies {
             let _ = delete(&bucket, &place, reader.info()).await;
             Ok(body)
         };
-        self.outcome("fetch", within(patience, fetched).await)
+        self.outcome("fetch", task::within(patience, fetched).await)
     }
 
     fn place(&self, name: String) -> (Bucket, Place) {

@@ -17,7 +17,7 @@ use futures_util::StreamExt;
 use tokio::runtime::Handle;
 
 use super::{
-    connection::{Answer, Connection, PROBES_PER_SILENCE, within},
+    connection::{Answer, Connection, PROBES_PER_SILENCE},
     jetstream::{self, MESSAGE_TOO_LONG, OTHER_STREAM},
     settings::{DEFAULT_PORT, Endpoint, Login, Timing, Tls},
 };
@@ -27,6 +27,7 @@ use crate::{
         BoxFuture, Broker, Bus, BusServer,
         bus::{Forwarded, Listening, Parcel, Sink},
     },
+    task,
     trust::Trust,
     wire::interface::BrokerMessage,
 };
@@ -318,7 +319,7 @@ async fn forward(connection: &Connection, parcels: Vec<Parcel>) -> Forwarded {
     }
     let mut waited_for = sent.len();
     while waited_for > 0 {
-        let answer = smol::future::or(within(ACKNOWLEDGE_PATIENCE, answers.next()), async {
+        let answer = smol::future::or(task::within(ACKNOWLEDGE_PATIENCE, answers.next()), async {
             connection.disconnected().await;
             None
         });

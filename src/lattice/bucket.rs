@@ -11,12 +11,12 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 
 use super::{
-    connection::{Connection, Subscriber, within},
+    connection::{Connection, Subscriber},
     jetstream::{JetStream, Reply, STREAM_NOT_FOUND},
 };
 use crate::{
     error::{Error, Result},
-    log,
+    log, task,
     wire::cache::{
         Delivery, OPERATION_HEADER, Operation, create_request, operation, put_prefix, stream, watch_request,
     },
@@ -156,7 +156,7 @@ impl Watch {
     pub async fn content(&mut self) -> Result<Content> {
         let (mut content, mut bytes) = (Content::default(), 0);
         while self.pending > 0 {
-            let next = within(PATIENCE, self.next()).await;
+            let next = task::within(PATIENCE, self.next()).await;
             let entry = next.unwrap_or_else(|| Err(Error::unavailable("its content did not arrive")))?;
             bytes += entry.key.len() + entry.value.as_ref().map_or(0, Bytes::len);
             if content.entries.len() < MAX_CONTENT && bytes <= MAX_CONTENT_BYTES {
@@ -180,7 +180,7 @@ impl Watch {
     pub async fn next(&mut self) -> Result<Entry> {
         loop {
             // One sign of life may be lost or late.
-            let message = within(self.heartbeat * 2 + PATIENCE, self.messages.next())
+            let message = task::within(self.heartbeat * 2 + PATIENCE, self.messages.next())
                 .await
                 .ok_or_else(|| Error::unavailable("the watch gives no sign of life"))?
                 .ok_or_else(|| Error::unavailable("the watch ended"))?;

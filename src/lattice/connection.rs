@@ -36,6 +36,7 @@ use crate::{
     error::{Error, Kind, Result},
     log,
     nats::{self, Guard, Target},
+    task,
     wire::text,
 };
 
@@ -442,7 +443,7 @@ impl Connection {
         let (client, subject) = (self.client.clone(), subject.into());
         let asked = self.run(async move { client.send_request(subject, request).await });
         // The library's own time-out does not hold while its queue is full.
-        match within(timeout + self.patience, asked).await {
+        match task::within(timeout + self.patience, asked).await {
             None => Ok(Answer::Silence),
             Some(Ok(Ok(message))) => Ok(Answer::Message(message)),
             Some(Ok(Err(cause))) => match cause.kind() {
@@ -466,14 +467,11 @@ impl Connection {
         if !self.shared.mute.load(Relaxed) {
             // A line that is dead is noticed within the time its probes take. If it outlives that, it carried what was said
             // before them, and this server lets nobody ask there: then that is how it is while the connection lasts.
-            let over = smol::future::or(self.disconnected(), async {
-                smol::Timer::after(ROUND_TRIP_PATIENCE + self.silence + self.silence / 2).await;
-            });
             let heard = smol::future::or(async { Some(self.echo().await) }, async {
-                over.await;
+                self.disconnected().await;
                 None
             });
-            match heard.await {
+            match task::within(ROUND_TRIP_PATIENCE + self.silence + self.silence / 2, heard).await.flatten() {
                 Some(outcome) => outcome?,
                 None => self.shared.mute.store(self.standing() == before, Relaxed),
             }
@@ -570,7 +568,7 @@ impl Connection {
                     guard.flush().await;
                 }
             });
-            let _ = within(self.patience, flushed).await;
+            let _ = task::within(self.patience, flushed).await;
         }
     }
 
@@ -580,7 +578,7 @@ impl Connection {
 
     /// Waits for the library no longer than our patience.
     async fn soon<T>(&self, what: &str, future: impl Future<Output = T>) -> Result<T> {
-        within(self.patience, future).await.ok_or_else(|| {
+        task::within(self.patience, future).await.ok_or_else(|| {
             Error::unavailable(format!(
                 "cannot {what}: NATS did not take it within {} ms; the connection is stuck",
                 self.patience.as_millis()
@@ -605,15 +603,6 @@ impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
         self.0.abort();
     }
-}
-
-/// Waits for `future`, at most `patience`. Works on any thread: the timer is smol's.
-pub async fn within<T>(patience: Duration, future: impl Future<Output = T>) -> Option<T> {
-    smol::future::or(async { Some(future.await) }, async {
-        smol::Timer::after(patience).await;
-        None
-    })
-    .await
 }
 
 /// What the guard needs to know.

@@ -120,7 +120,7 @@ fn who_listens_to_everything_holds_up_nobody() {
         curious.round_trip().await.unwrap();
         let patient = Timing { silence: Duration::from_secs(300), ..quick() };
         let connection = connect(&server.endpoint(), &patient).await;
-        let done = crate::lattice::connection::within(Duration::from_secs(60), connection.round_trip()).await;
+        let done = crate::task::within(Duration::from_secs(60), connection.round_trip()).await;
         done.expect("it does not wait for a silence to end").unwrap();
     });
 }

@@ -6,12 +6,13 @@ use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    connection::{Connection, Standing, within},
+    connection::{Connection, Standing},
     events::{instance_id, random_id},
     settings::Settings,
 };
 use crate::{
     error::{Error, Result},
+    task,
     wire::{event::event_id, json, name_limits, subject::Subjects},
 };
 
@@ -59,7 +60,7 @@ impl FoundHost {
 pub(super) async fn reach(settings: &Settings, purpose: &'static str) -> Result<Connection> {
     let name = event_id(random_id());
     let connection = Connection::open(purpose, &settings.control, &settings.timing, &name).await?;
-    match within(settings.timing.connect, connection.connected()).await {
+    match task::within(settings.timing.connect, connection.connected()).await {
         Some(()) => Ok(connection),
         None => {
             let why = match connection.standing() {
@@ -99,6 +100,6 @@ pub async fn hosts(settings: &Settings, window: Duration) -> Result<Vec<FoundHos
             }
         }
     };
-    let _ = within(window, gathering).await;
+    let _ = task::within(window, gathering).await;
     Ok(found.into_values().collect())
 }

@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 
 use super::{
     Mailbox, Settings,
-    connection::{Answer, Background, Connection, within},
+    connection::{Answer, Background, Connection},
     lattice_tests::{Board, module},
     outbox::Entry,
     testing::{NatsServer, connect, eventually, run, steady},
 };
-use crate::{artifact::RegistryLogin, wire::subject::Subjects};
+use crate::{artifact::RegistryLogin, task, wire::subject::Subjects};
 
 /// Asks until somebody answers: a host that has just started does not listen yet.
 async fn ask(connection: &Connection, tail: &str, body: impl AsRef<[u8]>) -> Value {
@@ -188,7 +188,7 @@ fn an_event_that_the_server_never_takes_holds_up_nobody() {
         mailbox.send_all(&connection, &subjects).await.unwrap();
         let mut lengths = Vec::new();
         for _ in 0..3 {
-            let message = within(Duration::from_secs(10), heard.next()).await.flatten().expect("three events");
+            let message = task::within(Duration::from_secs(10), heard.next()).await.flatten().expect("three events");
             lengths.push(message.payload.len());
             if lengths.len() == 3 {
                 let event: Value = serde_json::from_slice(&message.payload).unwrap();

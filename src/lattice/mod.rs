@@ -268,7 +268,7 @@ impl Lattice {
             let connections = connections.clone();
             Box::pin(async move {
                 for connection in &connections {
-                    if connection::within(bound, connection.came_round()).await.is_none() {
+                    if task::within(bound, connection.came_round()).await.is_none() {
                         return Err(format!("the NATS client did not move within {} s", bound.as_secs()));
                     }
                 }
@@ -290,7 +290,7 @@ impl Lattice {
                 let _ = mailbox.send_all(&self.shared.control, &self.shared.subjects).await;
                 self.shared.control.flush().await;
             };
-            connection::within(LAST_WORDS_PATIENCE, last_words).await;
+            task::within(LAST_WORDS_PATIENCE, last_words).await;
         }
         self.sender.cancel().await;
         keep_at_the_end(mailbox).await;

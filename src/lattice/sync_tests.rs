@@ -359,7 +359,7 @@ fn every_ping_of_a_storm_is_answered_and_commands_go_on_meanwhile() {
                 accepted(&client.ask(&format!("cmd.{id}.lp"), launch).await);
             }
         }
-        let ended = super::connection::within(Duration::from_secs(20), over.next()).await;
+        let ended = crate::task::within(Duration::from_secs(20), over.next()).await;
         assert!(ended.is_some(), "not every ping was answered");
         drop(gathering);
         let heartbeats = client.events("host_heartbeat").len();

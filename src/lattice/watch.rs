@@ -11,13 +11,10 @@ use std::{
 use futures_util::StreamExt;
 use serde_json::Value;
 
-use super::{
-    connection::{Connection, within},
-    gather,
-    settings::Settings,
-};
+use super::{connection::Connection, gather, settings::Settings};
 use crate::{
     error::Result,
+    task,
     wire::{event, json, subject::Subjects},
 };
 
@@ -85,7 +82,7 @@ pub async fn events(
         Ok(())
     };
     match time {
-        Some(time) => within(time, listening).await.unwrap_or(Ok(())),
+        Some(time) => task::within(time, listening).await.unwrap_or(Ok(())),
         None => listening.await,
     }
 }

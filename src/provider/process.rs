@@ -214,7 +214,7 @@ impl Process {
             send(&socket, &orders).await?;
             reports.next().await
         };
-        let first = within(START_PATIENCE, first).await.unwrap_or_else(|| {
+        let first = task::within(START_PATIENCE, first).await.unwrap_or_else(|| {
             Err(Error::timeout(format!("the provider was not started within {} s", START_PATIENCE.as_secs())))
         });
         let process_id = match first? {
@@ -410,23 +410,23 @@ impl Process {
             self.ended().await;
             Ok(None)
         });
-        let answer = within(HANDSHAKE, answer).await;
+        let answer = task::within(HANDSHAKE, answer).await;
         if !matches!(answer, Some(Ok(Some(_)))) {
             log::debug!("the provider did not answer that it will end"; provider_id = self.public_key);
         }
         // It may still have work in hand, and messages on their way.
-        if within(self.settings.shutdown_delay, self.ended()).await.is_some() {
+        if task::within(self.settings.shutdown_delay, self.ended()).await.is_some() {
             return;
         }
         if let Some(socket) = self.supervisor() {
-            let _ = within(HANDSHAKE, send(&socket, &orders::Command::Terminate)).await;
+            let _ = task::within(HANDSHAKE, send(&socket, &orders::Command::Terminate)).await;
         }
-        if within(self.settings.shutdown_delay, self.ended()).await.is_some() {
+        if task::within(self.settings.shutdown_delay, self.ended()).await.is_some() {
             return;
         }
         log::warn!("the provider did not end when asked and is killed"; provider_id = self.public_key);
         drop(force);
-        let _ = within(FORCED_END, self.ended()).await;
+        let _ = task::within(FORCED_END, self.ended()).await;
     }
 
     fn supervisor(&self) -> Option<Arc<Async<UnixStream>>> {
@@ -700,14 +700,6 @@ fn log_from(provider: &str, stream: impl Into<OwnedFd>) -> Result<()> {
     let stream = Async::new(stream).context(Kind::Unavailable, "cannot read what the provider prints")?;
     task::spawn(output::log_lines(provider.to_owned(), stream)).detach();
     Ok(())
-}
-
-async fn within<T>(patience: Duration, future: impl Future<Output = T>) -> Option<T> {
-    future::or(async { Some(future.await) }, async {
-        Timer::after(patience).await;
-        None
-    })
-    .await
 }
 
 #[cfg(test)]

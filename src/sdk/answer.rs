@@ -9,7 +9,7 @@ use super::{
 use crate::{
     claims::Now,
     error::{Error, Result},
-    lattice::connection::{Message, within},
+    lattice::connection::Message,
     log, task,
     wire::{Invocation, InvocationResponse, chunk, text},
 };
@@ -72,8 +72,7 @@ impl<P: Provider> Running<P> {
             checked.check_stored_body(invocation, &payload).map_err(check::in_their_words)?;
         }
         let call = Call { link, operation: invocation.operation.clone(), payload, deadline };
-        let left = deadline.saturating_duration_since(Instant::now());
-        within(left, self.provider.call(call)).await.unwrap_or_else(|| {
+        task::before(deadline, self.provider.call(call)).await.unwrap_or_else(|| {
             Err(Error::timeout(format!(
                 "{} was not answered within {} ms",
                 text::prefix(&invocation.operation, ERROR_TEXT_BYTES / 2),

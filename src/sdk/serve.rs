@@ -21,7 +21,7 @@ use smol::channel::{Receiver, Sender};
 use super::{Lattice, Provider, links::Change};
 use crate::{
     error::{Context, Error, Kind, Result},
-    lattice::connection::{Background, Message, within},
+    lattice::connection::{Background, Message},
     log, task,
     wire::{
         LinkDefinition, codec,
@@ -140,7 +140,7 @@ pub async fn serve<P: Provider>(lattice: Lattice, provider: P) -> Result<()> {
     };
     smol::future::or(serving, signalled).await;
     running.stop.close();
-    let _ = within(DRAIN, running.busy.finished()).await;
+    let _ = task::within(DRAIN, running.busy.finished()).await;
     running.lattice.inner().connection.flush().await;
     log::info!("ended");
     Ok(())
@@ -236,7 +236,7 @@ impl<P: Provider> Running<P> {
             Ok(Change::Replace(_)) => self.delete_link(&link.actor_id).await,
             Err(error) => return log::warn!("cannot be linked: {error}"; actor_id = link.actor_id),
         }
-        let linked = within(LINK_PATIENCE, self.provider.link(&link)).await;
+        let linked = task::within(LINK_PATIENCE, self.provider.link(&link)).await;
         match linked.unwrap_or_else(|| Err(Error::timeout(format!("it took over {} s", LINK_PATIENCE.as_secs())))) {
             Ok(()) => {
                 log::info!("linked"; actor_id = link.actor_id);
@@ -248,14 +248,14 @@ impl<P: Provider> Running<P> {
 
     async fn delete_link(&self, actor: &str) {
         let Some(link) = self.lattice.inner().links.delete(actor) else { return };
-        if within(LINK_PATIENCE, self.provider.unlink(&link)).await.is_none() {
+        if task::within(LINK_PATIENCE, self.provider.unlink(&link)).await.is_none() {
             log::warn!("unlinking took over {} s and was cut off", LINK_PATIENCE.as_secs(); actor_id = actor);
         }
         log::info!("unlinked"; actor_id = actor);
     }
 
     async fn tell_health(&self, reply: String) {
-        let health = within(HEALTH_PATIENCE, self.provider.health()).await;
+        let health = task::within(HEALTH_PATIENCE, self.provider.health()).await;
         let health = health
             .unwrap_or_else(|| Err(Error::timeout(format!("no answer within {} ms", HEALTH_PATIENCE.as_millis()))));
         // A login that lacks a permission works in part, and the rest would fail without a word.
@@ -295,7 +295,7 @@ impl<P: Provider> Running<P> {
     }
 
     async fn shut_down(&self) {
-        if within(SHUTDOWN_PATIENCE, self.provider.shutdown()).await.is_none() {
+        if task::within(SHUTDOWN_PATIENCE, self.provider.shutdown()).await.is_none() {
             log::warn!("the shutdown took over {} ms and was cut off", SHUTDOWN_PATIENCE.as_millis());
         }
     }

@@ -135,14 +135,8 @@ impl Admin {
     pub async fn stop(self) {
         let Self { accepting, ended, socket } = self;
         accepting.cancel().await;
-        let all_ended = async {
-            // The channel carries nothing: receiving ends when every sender, one per connection, is gone.
-            let _ = ended.recv().await;
-        };
-        let patience = async {
-            Timer::after(DRAIN).await;
-        };
-        future::or(all_ended, patience).await;
+        // The channel carries nothing: receiving ends when every sender, one per connection, is gone.
+        let _ = task::within(DRAIN, ended.recv()).await;
         smol::unblock(move || drop(socket)).await;
     }
 }

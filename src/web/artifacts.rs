@@ -23,7 +23,6 @@ use hyper::{
     header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue},
 };
 use serde::{Deserialize, Serialize};
-use smol::{Timer, future};
 
 use super::{admin::Settings, answer::status_of, mirror::BlobBody, routes};
 use crate::{
@@ -36,6 +35,7 @@ use crate::{
     error::{Error, Result},
     host::Control,
     store::Digest,
+    task,
 };
 
 /// Longest JSON body, bytes: a reference of the longest kind and two digests.
@@ -206,17 +206,12 @@ async fn take_in(mut body: Incoming, artifacts: &Artifacts, digest: Digest, sett
     };
     let mut into = artifacts.take_in(digest, bytes).await?;
     loop {
-        let late = async {
-            Timer::after(settings.body_timeout).await;
-            Some(Err(Error::timeout("the artifact's bytes did not go on arriving")))
-        };
-        let next = async {
-            let frame = body.frame().await?;
-            Some(frame.map_err(|cause| Error::invalid(format!("the artifact's bytes broke off: {cause}"))))
-        };
-        let Some(frame) = future::or(next, late).await else { break };
+        let next = task::within(settings.body_timeout, body.frame()).await;
+        let next = next.ok_or_else(|| Error::timeout("the artifact's bytes did not go on arriving"))?;
+        let Some(frame) = next else { break };
+        let frame = frame.map_err(|cause| Error::invalid(format!("the artifact's bytes broke off: {cause}")))?;
         // Trailers have no place here.
-        let Ok(piece) = frame?.into_data() else { continue };
+        let Ok(piece) = frame.into_data() else { continue };
         into = smol::unblock(move || into.write(&piece).map(|()| into)).await?;
     }
     smol::unblock(move || into.finish(Some(digest))).await?;
@@ -224,10 +219,6 @@ async fn take_in(mut body: Incoming, artifacts: &Artifacts, digest: Digest, sett
 }
 
 async fn read<T: serde::de::DeserializeOwned>(body: Incoming, settings: &Settings) -> Result<T> {
-    let late = async {
-        Timer::after(settings.body_timeout).await;
-        Err(Error::timeout("the request's body did not arrive in time"))
-    };
     let all = async {
         Limited::new(body, MAX_WORDS_BYTES)
             .collect()
@@ -235,7 +226,9 @@ async fn read<T: serde::de::DeserializeOwned>(body: Incoming, settings: &Setting
             .map(|body| body.to_bytes())
             .map_err(|cause| Error::invalid(format!("the request's body cannot be read: {cause}")))
     };
-    let body = future::or(all, late).await?;
+    let body = task::within(settings.body_timeout, all)
+        .await
+        .unwrap_or_else(|| Err(Error::timeout("the request's body did not arrive in time")))?;
     serde_json::from_slice(&body)
         .map_err(|cause| Error::usage(format!("the request's body is not as expected: {cause}")))
 }

@@ -25,6 +25,7 @@ use super::{answer::ErrorBody, peer};
 use crate::{
     error::{Context, Error, Kind, Result},
     host::HostStatus,
+    task,
 };
 
 /// Longest answer taken, bytes. Far above a payload; a full status of a hundred actors and links has 100 KiB.
@@ -202,7 +203,6 @@ impl Stopping {
     /// # Errors
     /// `Timeout` when it still runs then.
     pub async fn wait(self, timeout: Duration) -> Result<()> {
-        let path = self.path.clone();
         let gone = async {
             match self.process {
                 // A process descriptor becomes readable when its process ends.
@@ -215,15 +215,13 @@ impl Stopping {
                 }
             }
         };
-        let late = async {
-            Timer::after(timeout).await;
+        task::within(timeout, gone).await.unwrap_or_else(|| {
             Err(Error::timeout(format!(
                 "the host at {} was asked to stop and still runs after {} s; its log says what it waits for",
-                path.display(),
+                self.path.display(),
                 timeout.as_secs()
             )))
-        };
-        future::or(gone, late).await
+        })
     }
 }
 
@@ -259,11 +257,9 @@ async fn exchange(stream: UnixStream, request: Request<Full<Bytes>>, timeout: Du
         };
         future::or(answer, driven).await
     };
-    let late = async {
-        Timer::after(timeout).await;
-        Err(Error::timeout(format!("the host did not answer within {} ms", timeout.as_millis())))
-    };
-    future::or(exchange, late).await
+    task::within(timeout, exchange)
+        .await
+        .unwrap_or_else(|| Err(Error::timeout(format!("the host did not answer within {} ms", timeout.as_millis()))))
 }
 
 async fn read(status: StatusCode, body: Incoming) -> Result<Bytes> {

@@ -32,7 +32,7 @@ use hyper::{
 };
 use serde_json::json;
 use smol::{
-    Async, Task, Timer, future,
+    Async, Task, future,
     io::{AsyncRead, AsyncWrite},
 };
 use smol_hyper::rt::{FuturesIo, SmolTimer};
@@ -226,10 +226,7 @@ where
                     log::debug!("a probe ended early: {cause}");
                 }
             };
-            let late = async {
-                Timer::after(CONNECTION_PATIENCE).await;
-            };
-            future::or(served, future::or(late, place.hung_up())).await;
+            task::within(CONNECTION_PATIENCE, future::or(served, place.hung_up())).await;
         })
     }
 }

@@ -11,7 +11,6 @@ use hyper::{
     header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue},
 };
 use percent_encoding::percent_decode_str;
-use smol::{Timer, future};
 
 use super::{
     admin::Settings,
@@ -20,6 +19,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     host::Control,
+    task,
 };
 
 /// Longest time a client may ask a call to take. Longer work belongs to an actor that answers at once and reports
@@ -82,11 +82,9 @@ where
             let timeout = timeout.unwrap_or(settings.call_timeout);
             let payload = body(request, settings).await?;
             let call = control.call(actor, operation, payload.to_vec(), timeout);
-            let deadline = async {
-                Timer::after(timeout + GRACE).await;
+            let answer = task::within(timeout + GRACE, call).await.unwrap_or_else(|| {
                 Err(Error::timeout(format!("the call did not end within {} ms", timeout.as_millis())))
-            };
-            let answer = future::or(call, deadline).await?;
+            })?;
             Ok(respond(StatusCode::OK, PAYLOAD_TYPE, Bytes::from(answer)))
         }
         Route::RemovePending(id) => match control.remove_pending(id.clone()).await? {
@@ -206,21 +204,16 @@ where
             Err(cause) => Err(Error::invalid(format!("the request's body broke off: {cause}")).into()),
         }
     };
-    let late = async {
-        Timer::after(patience).await;
+    task::within(patience, read).await.unwrap_or_else(|| {
         let text = format!("the request's body did not arrive within {} ms", patience.as_millis());
         Err(Refusal { error: Error::timeout(text), status: StatusCode::REQUEST_TIMEOUT, allow: None })
-    };
-    future::or(read, late).await
+    })
 }
 
 /// Throws away what a client still sends, for a while: one that finds its way barred while it sends may never read why.
 async fn discard<B: Body + Unpin>(mut body: B, patience: Duration) {
     let rest = async { while let Some(Ok(_)) = body.frame().await {} };
-    let enough = async {
-        Timer::after(patience).await;
-    };
-    future::or(rest, enough).await;
+    task::within(patience, rest).await;
 }
 
 fn refuse(refusal: &Refusal) -> Response<Full<Bytes>> {

@@ -12,8 +12,7 @@ use std::{
 
 use latticed::{
     error::{Error, Result},
-    lattice::connection::within,
-    log,
+    log, task,
 };
 use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError, aio::MultiplexedConnection};
 use smol::lock::Mutex;
@@ -172,7 +171,7 @@ impl RedisLink {
 
     /// Waits no longer than a call may. A connection that keeps its calls waiting is given up.
     async fn soon<T>(&self, future: impl Future<Output = Result<T>>) -> Result<T> {
-        match within(self.timeout, future).await {
+        match task::within(self.timeout, future).await {
             Some(outcome) => outcome,
             None => {
                 if let Some(mut state) = self.state.try_lock() {

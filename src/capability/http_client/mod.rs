@@ -33,7 +33,7 @@ use std::{
     time::Instant,
 };
 
-use smol::{Timer, future, lock::Semaphore};
+use smol::lock::Semaphore;
 use ureq::Proxy;
 
 use self::exchange::Exchange;
@@ -43,7 +43,7 @@ use crate::{
     capability::preview::{LinkPlan, unknown},
     error::{Error, Result},
     host::{BoxFuture, Call, Capability, ProviderContext},
-    log,
+    log, task,
     trust::Trust,
     wire::{LinkDefinition, codec, interface, interface::HttpClientRequest},
 };
@@ -148,11 +148,9 @@ impl HttpClient {
             });
             codec::encode(&answer.await?)
         };
-        let time_is_up = async {
-            Timer::at(deadline).await;
-            Err(Error::timeout("the HTTP request took longer than its deadline allows"))
-        };
-        future::or(work, time_is_up).await
+        task::before(deadline, work)
+            .await
+            .unwrap_or_else(|| Err(Error::timeout("the HTTP request took longer than its deadline allows")))
     }
 }
 

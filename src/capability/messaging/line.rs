@@ -176,10 +176,7 @@ impl Line {
                 finished.await;
             }
         };
-        future::or(handled, async {
-            Timer::after(self.options.timeout).await;
-        })
-        .await;
+        task::within(self.options.timeout, handled).await;
         let sending = held(&self.sending).take();
         if let Some(sending) = sending {
             sending.cancel().await;
@@ -375,11 +372,8 @@ impl Line {
         };
         let _in_turn = self.turn.lock().await;
         if outbox.is_empty() && self.bus.is_connected() {
-            let forwarded = future::or(self.bus.forward(vec![parcel.clone()]), async {
-                Timer::after(ACKNOWLEDGE_PATIENCE).await;
-                Forwarded::default()
-            });
-            match forwarded.await {
+            let forwarded = task::within(ACKNOWLEDGE_PATIENCE, self.bus.forward(vec![parcel.clone()])).await;
+            match forwarded.unwrap_or_default() {
                 Forwarded { stored: 1.., .. } => return Ok(()),
                 Forwarded { failure: Some(error), .. } if error.kind() == Kind::Limit => return Err(error),
                 Forwarded { .. } => {}

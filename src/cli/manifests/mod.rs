@@ -15,7 +15,7 @@ use std::{
 };
 
 use event_listener::Event as Signal;
-use smol::{Task, Timer, channel, future};
+use smol::{Task, channel, future};
 
 use self::worker::Worker;
 use crate::{
@@ -86,10 +86,7 @@ impl Manifests {
                 news.await;
             }
         };
-        let late = async {
-            Timer::after(HEAD_START).await;
-        };
-        future::or(self.tried(), future::or(stopping, late)).await;
+        task::within(HEAD_START, future::or(self.tried(), stopping)).await;
     }
 
     /// Waits until all of them are applied.

@@ -18,7 +18,7 @@ use crate::{
     config::{Config, manifest},
     error::{Error, Kind, Result},
     host::{Application, Host, application::Asking},
-    log,
+    log, task,
 };
 
 /// Applications whose artifacts are looked for at once: as many as downloads run at once. One that waits for a slow source
@@ -189,13 +189,7 @@ impl Worker {
                 return Ok(());
             }
             // Closed when nothing is on its way any more.
-            let all = async {
-                let _ = came.recv().await;
-            };
-            let late = async {
-                Timer::after(FAREWELL).await;
-            };
-            future::or(all, late).await;
+            let _ = task::within(FAREWELL, came.recv()).await;
             this.bid_farewell(&names).await
         };
         let (outcomes, gone) = future::zip(arrivals, farewells).await;

@@ -303,7 +303,7 @@ pub async fn carry_out(shared: &Arc<Shared>, verb: Verb, body: &[u8], patience: 
             ended(&shared, &ticket).await;
         })
     };
-    match crate::lattice::connection::within(patience, receiver.recv()).await {
+    match crate::task::within(patience, receiver.recv()).await {
         Some(Ok(outcome)) => {
             working.detach();
             return outcome;

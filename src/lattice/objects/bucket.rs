@@ -17,9 +17,10 @@ use super::words::{self, Info, Place};
 use crate::{
     error::{Error, Kind, Result},
     lattice::{
-        connection::{Connection, within},
+        connection::Connection,
         jetstream::{JetStream, MESSAGE_NOT_FOUND, Refusal, Reply, STREAM_NOT_FOUND},
     },
+    task,
     wire::{cache::Delivery, text},
 };
 
@@ -105,7 +106,7 @@ impl Bucket {
         }
         let (mut begin, mut expected) = (0, 1);
         while answer.num_pending >= expected {
-            let message = within(PATIENCE, messages.next())
+            let message = task::within(PATIENCE, messages.next())
                 .await
                 .flatten()
                 .ok_or_else(|| Error::timeout("JetStream does not go on listing the chunks"))?;

@@ -13,7 +13,8 @@ use super::{bucket::Bucket, reader::Reader, words::Place};
 use crate::{
     artifact::{Content, Origin, Received, Reference, Requester, Resolved, Wanted, origin::Work},
     error::{Error, Result},
-    lattice::connection::{Connection, within},
+    lattice::connection::Connection,
+    task,
 };
 
 /// How long a connection that was lost on the way may take to come back: longer than a server's restart, shorter than an
@@ -92,7 +93,7 @@ impl Origin for ObjectStore {
 /// # Errors
 /// `Unavailable`.
 pub async fn wait_for(connection: &Connection, patience: Duration) -> Result<()> {
-    within(patience, connection.connected()).await.ok_or_else(|| {
+    task::within(patience, connection.connected()).await.ok_or_else(|| {
         Error::unavailable(format!(
             "there was no connection to NATS for {} s; `latticed status` tells why",
             patience.as_secs()

@@ -222,11 +222,8 @@ async fn connection(stream: Async<StdStream>, shelf: &Shelf, acceptor: Option<Tl
     // Without it a stalled reader is noticed later; nothing else changes.
     let _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES);
     let Some(acceptor) = acceptor else { return serve(stream, shelf).await };
-    let late = async {
-        Timer::after(HEAD_TIMEOUT).await;
-        Err(io::ErrorKind::TimedOut.into())
-    };
-    match future::or(async { acceptor.accept(stream).await }, late).await {
+    let greeted = task::within(HEAD_TIMEOUT, acceptor.accept(stream)).await;
+    match greeted.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into())) {
         Ok(stream) => serve(stream, shelf).await,
         Err(cause) => log::debug!("a TLS handshake with the mirror failed: {cause}"),
     }
