@@ -14,7 +14,7 @@ use std::{
     io,
     num::NonZeroUsize,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock,
+        Arc, OnceLock,
         atomic::{
             AtomicU64, AtomicUsize,
             Ordering::{Relaxed, SeqCst},
@@ -28,6 +28,8 @@ use event_listener::Event;
 use futures_util::FutureExt;
 use smol::{Executor, Task, Timer, future};
 use tokio::runtime::{Runtime, RuntimeMetrics};
+
+use crate::lock::{Mutex, MutexGuard};
 
 static EXECUTOR: Executor<'static> = Executor::new();
 
@@ -153,7 +155,9 @@ fn try_threads(count: usize) -> io::Result<()> {
     for _ in 0..count {
         let held = held.clone();
         // Ends when nobody holds the other side any more.
-        let wait = move || drop(held.lock().map(|held| held.recv()));
+        let wait = move || {
+            let _ = held.lock().recv();
+        };
         match thread::Builder::new().stack_size(TRIAL_STACK_BYTES).spawn(wait) {
             Ok(thread) => started.push(thread),
             Err(cause) => {
@@ -200,7 +204,7 @@ impl Thread {
 }
 
 fn threads() -> MutexGuard<'static, Vec<Arc<Thread>>> {
-    THREADS.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    THREADS.lock()
 }
 
 /// Asks every thread that runs the executor to come round; answers the number of the question.

@@ -10,7 +10,7 @@ use std::{
     fmt,
     io::{Read, Write},
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use rustls::{
@@ -23,6 +23,8 @@ use ureq::unversioned::transport::{
 };
 
 use crate::error::{Error, Result};
+
+use crate::lock::Mutex;
 
 /// The roots a link trusts, made into a configuration when first needed.
 pub struct Trust {
@@ -79,7 +81,7 @@ impl Trust {
 
     /// The configuration, made on the first call. Others wait meanwhile rather than make it twice.
     fn config(&self) -> Result<Arc<ClientConfig>> {
-        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut config = self.config.lock();
         if let Some(config) = &*config {
             return Ok(Arc::clone(config));
         }

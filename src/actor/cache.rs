@@ -4,11 +4,11 @@
 //! an actor that is gone takes its module with it.
 
 use std::sync::{
-    Mutex, PoisonError, Weak,
+    Weak,
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-use crate::actor::handle::Inner;
+use crate::{actor::handle::Inner, lock::Mutex};
 
 /// The cache of one host.
 pub struct Cache {
@@ -41,7 +41,7 @@ impl Cache {
 
     /// Makes an actor's module known to the cache.
     pub fn register(&self, actor: Weak<Inner>) {
-        let mut actors = self.actors.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut actors = self.actors.lock();
         actors.retain(|actor| actor.strong_count() > 0);
         actors.push(actor);
     }
@@ -68,7 +68,7 @@ impl Cache {
             return false;
         }
         // Held to the end, or two at once would each drop what one of them should.
-        let known = self.actors.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.actors.lock();
         let actors: Vec<_> = known.iter().filter_map(Weak::upgrade).collect();
         let mut idle: Vec<_> = actors.iter().filter(|actor| actor.is_idle_and_compiled()).collect();
         idle.sort_by_key(|actor| actor.last_used.load(Ordering::Relaxed));

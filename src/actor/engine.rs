@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, OnceLock, PoisonError, RwLock,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -22,6 +22,7 @@ use crate::{
         slot::ModuleSource,
     },
     error::{Error, Result},
+    lock::{Mutex, RwLock},
     task,
 };
 
@@ -95,7 +96,7 @@ impl Engine {
 
     /// The limits in force.
     pub fn settings(&self) -> Arc<Settings> {
-        self.0.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.settings.read().clone()
     }
 
     /// Changes the limits of actors loaded from now on; answers whether they are others. What all actors share, places
@@ -105,7 +106,7 @@ impl Engine {
     /// As [`Engine::new`].
     pub fn limit(&self, settings: Settings) -> Result<bool> {
         check(&settings)?;
-        let mut held = self.0.settings.write().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.0.settings.write();
         // The number of gates was made for the old nesting limit.
         let settings = Settings { nesting: held.nesting, ..settings };
         let changed = **held != settings;

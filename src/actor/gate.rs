@@ -7,9 +7,11 @@ use std::{
     collections::VecDeque,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
+
+use crate::lock::{Mutex, MutexGuard};
 
 /// A counting semaphore with first-come, first-served order and a bounded queue. Clones share it.
 #[derive(Clone)]
@@ -85,8 +87,7 @@ impl Gate {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing inside the lock can panic half-way, so a poisoned state is still whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     fn leave(&self) {

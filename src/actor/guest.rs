@@ -1,9 +1,6 @@
 //! What one instance carries: its request, what it answered so far, and its limits. Lives in the interpreter's store.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use wasmi::{
     Memory, ResourceLimiter,
@@ -14,6 +11,7 @@ use wasmi_core::LimiterError;
 use crate::{
     actor::{HostCall, Outcalls, console::Console, settings::Settings},
     error::{Error, Result},
+    lock::Mutex,
     wire::Trace,
 };
 

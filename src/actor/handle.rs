@@ -5,7 +5,7 @@ use std::{
     future::Future,
     pin::pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -28,6 +28,7 @@ use crate::{
         slot::{ModuleSource, Slot},
     },
     error::Result,
+    lock::Mutex,
     task,
     wire::Trace,
 };
@@ -136,7 +137,7 @@ impl Inner {
     /// Whether nothing new may start.
     #[cfg(test)]
     pub fn is_stopping(&self) -> bool {
-        self.accepting.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+        self.accepting.lock().is_none()
     }
 
     /// Whether what still runs is to end now.
@@ -186,7 +187,7 @@ impl Inner {
         trace: Option<Trace>,
     ) -> Result<Vec<u8>> {
         let settings = &self.surroundings.settings;
-        let alive = self.accepting.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let alive = self.accepting.lock().clone();
         let _alive = alive.ok_or_else(|| self.stopping())?;
         if payload.len().saturating_add(operation.len()) > settings.payload_bytes {
             return Err(self.payload_too_large(payload.len()));
@@ -284,7 +285,7 @@ impl Actor {
     /// Stops the actor: new invocations are refused, those inside or in the queue may finish within `grace` and are cut
     /// off after it. Returns when none is left; answers how many were cut off. The module's memory is given back.
     pub async fn stop(&self, grace: Duration) -> u32 {
-        drop(self.0.accepting.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.0.accepting.lock().take());
         let mut cut_off = 0;
         if task::within(grace, self.0.drained.recv()).await.is_none() {
             let counts = self.counts();

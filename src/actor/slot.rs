@@ -3,11 +3,12 @@
 //! However many invocations wait for it, the module is compiled once, on the blocking pool, and finished even if all of
 //! them have gone.
 
-use std::sync::{Arc, MutexGuard, OnceLock, PoisonError, atomic::Ordering};
+use std::sync::{Arc, OnceLock, atomic::Ordering};
 
 use crate::{
     actor::{handle::Inner, module::Compiled, signal::Signal},
     error::{Error, Result},
+    lock::MutexGuard,
     task,
 };
 
@@ -80,7 +81,7 @@ impl Inner {
     }
 
     fn slot(&self) -> MutexGuard<'_, Slot> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+        self.slot.lock()
     }
 }
 

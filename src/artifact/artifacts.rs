@@ -9,7 +9,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -24,6 +24,7 @@ use crate::{
         running::Watched,
     },
     error::{Error, Kind, Result},
+    lock::{Mutex, MutexGuard, RwLock},
     log,
     store::{Digest, Store},
     task,
@@ -105,13 +106,13 @@ impl Artifacts {
 
     /// References to `remote` are fetched by `origin` from now on.
     pub fn register(&self, remote: Remote, origin: Arc<dyn Origin>) {
-        self.origins.write().unwrap_or_else(PoisonError::into_inner).insert(remote, origin);
+        self.origins.write().insert(remote, origin);
     }
 
     /// `origin` is asked from now on before the source of a reference, once, for any content whose digest is known. What
     /// goes wrong there is logged, and the source asked.
     pub fn set_front(&self, origin: Arc<dyn Origin>) {
-        *self.front.write().unwrap_or_else(PoisonError::into_inner) = Some(origin);
+        *self.front.write() = Some(origin);
     }
 
     /// `needed` says from now on which content must never be removed; while it says nothing, nothing is.
@@ -183,7 +184,7 @@ impl Artifacts {
     /// Whether nobody between this board and the source can put something else in the place of what `reference` names.
     pub fn is_authentic(&self, reference: &Reference) -> bool {
         let Source::Remote(remote) = reference.source() else { return true };
-        let origins = self.origins.read().unwrap_or_else(PoisonError::into_inner);
+        let origins = self.origins.read();
         origins.get(remote).is_none_or(|origin| origin.is_authentic(reference))
     }
 
@@ -194,7 +195,7 @@ impl Artifacts {
     /// Those of [`Origin::resolve`].
     pub async fn look_up(&self, reference: &Reference, wanted: &str) -> Result<Option<Digest>> {
         let Source::Remote(remote) = reference.source() else { return Err(reference.cannot_give(wanted)) };
-        let origin = self.origins.read().unwrap_or_else(PoisonError::into_inner).get(remote).cloned();
+        let origin = self.origins.read().get(remote).cloned();
         let origin = origin.ok_or_else(|| reference.cannot_give(wanted))?;
         match in_time(Instant::now() + self.settings.now().idle, origin.resolve(reference, Requester::Operator)).await?
         {
@@ -281,7 +282,7 @@ impl Artifacts {
         }
         asked.reference.content_digest()?;
         asked.reference.manifest_digest()?;
-        let origin = self.origins.read().unwrap_or_else(PoisonError::into_inner).get(&asked.remote).cloned();
+        let origin = self.origins.read().get(&asked.remote).cloned();
         origin.map_or(Ok(()), |origin| origin.check(asked.reference))
     }
 
@@ -362,7 +363,7 @@ impl Artifacts {
     /// What the mirrors say of an image that is pinned by its manifest; of nothing else, as anything else they say could
     /// not be checked.
     async fn resolve_in_front(&self, asked: Asked<'_>) -> Result<Option<Content>> {
-        let front = self.front.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let front = self.front.read().clone();
         let (Some(front), Some(_)) = (front, asked.reference.manifest_digest()?) else { return Ok(None) };
         let error = match in_time(asked.deadline, front.resolve(asked.reference, asked.requester)).await {
             Ok(Resolved::Content(content)) => return Ok(Some(content)),
@@ -380,7 +381,7 @@ impl Artifacts {
             return self.check_length(digest, asked.limit);
         }
         let origin = self.origin(asked);
-        let front = self.front.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let front = self.front.read().clone();
         if let Some(front) = front.filter(|_| asked.remote != Remote::Mirror) {
             let once = Asked { fruitless: 1, ..asked };
             match self.download_from(front, once, content, None).await {
@@ -468,7 +469,7 @@ impl Artifacts {
     }
 
     fn origin(&self, asked: Asked<'_>) -> Result<Arc<dyn Origin>> {
-        let origin = self.origins.read().unwrap_or_else(PoisonError::into_inner).get(&asked.remote).cloned();
+        let origin = self.origins.read().get(&asked.remote).cloned();
         origin.ok_or_else(|| asked.reference.cannot_give(asked.purpose))
     }
 
@@ -597,7 +598,7 @@ impl Artifacts {
     }
 
     fn lock_fetching(&self) -> MutexGuard<'_, BTreeMap<String, Arc<lock::Mutex<()>>>> {
-        self.fetching.lock().unwrap_or_else(PoisonError::into_inner)
+        self.fetching.lock()
     }
 }
 
@@ -706,7 +707,7 @@ mod tests {
 
     impl Fake {
         fn holds(&self, content: Option<&[u8]>) {
-            *self.content.lock().unwrap() = content.map(<[u8]>::to_vec);
+            *self.content.lock() = content.map(<[u8]>::to_vec);
         }
     }
 
@@ -715,7 +716,7 @@ mod tests {
     impl Origin for Shared {
         fn fetch(&self, mut wanted: Wanted) -> Work<Result<Received>> {
             self.0.asked.fetch_add(1, Ordering::SeqCst);
-            let content = self.0.content.lock().unwrap().clone();
+            let content = self.0.content.lock().clone();
             Box::pin(async move {
                 smol::future::yield_now().await;
                 let content = content.ok_or_else(|| Error::unavailable("nobody answers"))?;

@@ -4,16 +4,13 @@
 //! of images before each pull. What is kept is a secret: it lies in the store's own files (mode 0600, in a folder of mode
 //! 0700), and this file never logs, shows or returns it except through [`Credentials::find`].
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::{Mutex, MutexGuard},
-};
+use std::{collections::BTreeMap, fmt};
 
 use smol::lock;
 
 use crate::{
     error::{Error, Result},
+    lock::{Mutex, MutexGuard},
     log,
     store::{Batch, Store, Table},
     wire::control::registry::{MAX_REGISTRIES, RegistryCredential, normalise},
@@ -108,7 +105,7 @@ impl Credentials {
     /// sent. The last one for a registry counts. Answers whether it is something else than before.
     pub fn configure(&self, logins: impl IntoIterator<Item = (String, RegistryLogin)>) -> bool {
         let logins = logins.into_iter().map(|(registry, login)| (key(&registry), login)).collect();
-        let mut configured = self.configured.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut configured = self.configured.lock();
         let changed = *configured != logins;
         *configured = logins;
         changed
@@ -116,13 +113,13 @@ impl Credentials {
 
     /// The registries for which the settings hold a login, as `HOST[:PORT]`. Those that the lattice sent are not among them.
     pub fn configured_registries(&self) -> Vec<String> {
-        let configured = self.configured.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let configured = self.configured.lock();
         configured.keys().cloned().collect()
     }
 
     /// Whether the settings have a login for `registry`.
     pub fn is_configured(&self, registry: &str) -> bool {
-        let configured = self.configured.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let configured = self.configured.lock();
         configured.contains_key(&key(registry))
     }
 
@@ -163,13 +160,13 @@ impl Credentials {
         let registry = key(registry);
         let kept = self.lock_kept().get(&registry).filter(|kept| kept.registry_type == OCI).cloned();
         kept.as_ref().and_then(RegistryLogin::from).or_else(|| {
-            let configured = self.configured.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let configured = self.configured.lock();
             configured.get(&registry).cloned()
         })
     }
 
     fn lock_kept(&self) -> MutexGuard<'_, BTreeMap<String, RegistryCredential>> {
-        self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.kept.lock()
     }
 }
 

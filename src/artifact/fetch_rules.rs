@@ -8,17 +8,14 @@
 //! * For the operator: the host that the reference names may be anywhere. A redirect to another host may not lead nearer to
 //!   this board than the first address was: not from the internet into the site, not from the site to this machine.
 
-use std::{
-    collections::BTreeSet,
-    net::IpAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::{
     allowed_hosts::{AllowedHosts, Reach, reach},
     artifact::{Requester, Settings},
     error::{Error, Result},
     guarded_resolver::AddressRules,
+    lock::{Mutex, MutexGuard},
 };
 
 /// The setting that opens what is closed here.
@@ -93,8 +90,7 @@ impl FetchRules {
     }
 
     fn begun(&self) -> MutexGuard<'_, Option<Begun>> {
-        // Whole after each statement.
-        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+        self.begun.lock()
     }
 }
 

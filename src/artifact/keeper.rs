@@ -9,7 +9,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,6 +18,7 @@ use smol::lock;
 use crate::{
     artifact::{Live, Records},
     error::{Error, Result},
+    lock::{Mutex, MutexGuard, RwLock},
     log,
     store::{Blobs, Digest, Store},
 };
@@ -58,7 +59,7 @@ pub struct Fetching<'a> {
 
 impl Drop for Fetching<'_> {
     fn drop(&mut self) {
-        let mut fetching = self.keeper.fetching.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fetching = self.keeper.fetching.lock();
         if let Some(count) = fetching.get_mut(&self.name) {
             *count -= 1;
             if *count == 0 {
@@ -102,12 +103,12 @@ impl Keeper {
 
     /// `needed` says from now on what may never be removed.
     pub fn needed_by(&self, needed: Needed) {
-        *self.needed.write().unwrap_or_else(PoisonError::into_inner) = Some(needed);
+        *self.needed.write() = Some(needed);
     }
 
     /// What the host needs; `None` until it has said so.
     pub fn needed(&self) -> Option<BTreeSet<Digest>> {
-        self.needed.read().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|needed| needed())
+        self.needed.read().as_ref().and_then(|needed| needed())
     }
 
     /// `digest` is about to be needed: it stays for [`RECENT`] at least.
@@ -122,13 +123,13 @@ impl Keeper {
 
     /// What has arrived under `name` stays as long as the answer lives.
     pub fn fetching(&self, name: &str) -> Fetching<'_> {
-        let mut fetching = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fetching = self.fetching.lock();
         *fetching.entry(name.to_owned()).or_default() += 1;
         Fetching { keeper: self, name: name.to_owned() }
     }
 
     fn is_fetched(&self, name: &str) -> bool {
-        self.fetching.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name)
+        self.fetching.lock().contains_key(name)
     }
 
     /// Makes room for `bytes` more. What has arrived of it under the name `own` is part of them.
@@ -151,7 +152,7 @@ impl Keeper {
     /// Sweeps if what is needed has changed since the last time. Failures are logged: the next change tries again.
     pub async fn tidy(&self, records: &Records) {
         let needed = self.needed();
-        if needed.is_none() || *self.swept.lock().unwrap_or_else(PoisonError::into_inner) == needed {
+        if needed.is_none() || *self.swept.lock() == needed {
             return;
         }
         match self.sweep(records, 0).await {
@@ -169,7 +170,7 @@ impl Keeper {
             ),
             Err(error) => log::warn!("cannot tidy up the store of artifacts: {error}"),
         }
-        *self.swept.lock().unwrap_or_else(PoisonError::into_inner) = needed;
+        *self.swept.lock() = needed;
     }
 
     /// Removes what nobody refers to, and then, until `extra` bytes more would fit the budget, what was cut off and after
@@ -263,7 +264,7 @@ impl Keeper {
     async fn remove_unless_held(&self, digest: Digest) -> Result<bool> {
         let (recent, blobs) = (self.recent.clone(), self.blobs.clone());
         smol::unblock(move || {
-            let recent = recent.lock().unwrap_or_else(PoisonError::into_inner);
+            let recent = recent.lock();
             if recent.get(&digest).is_some_and(|since| since.elapsed() < RECENT) {
                 return Ok(false);
             }
@@ -273,7 +274,7 @@ impl Keeper {
     }
 
     fn recent(&self) -> MutexGuard<'_, BTreeMap<Digest, Instant>> {
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+        self.recent.lock()
     }
 }
 
@@ -302,12 +303,12 @@ mod tests {
             let artifacts = Artifacts::new(store, Settings { budget_bytes, ..Settings::default() });
             let needed = Arc::<Mutex<BTreeSet<Digest>>>::default();
             let says = needed.clone();
-            artifacts.needed_by(move || Some(says.lock().unwrap().clone()));
+            artifacts.needed_by(move || Some(says.lock().clone()));
             Ok(Self { disk: disk.clone(), artifacts, needed })
         }
 
         fn need(&self, contents: &[&[u8]]) {
-            *self.needed.lock().unwrap() = contents.iter().map(|content| Digest::of(content)).collect();
+            *self.needed.lock() = contents.iter().map(|content| Digest::of(content)).collect();
         }
 
         /// As a source would leave it, fetched long ago.

@@ -6,10 +6,7 @@
 //! manifest to layer, each checked. A mirror that knows names only, any file server on a laptop, will do for `mirror://`. It
 //! sends its token to these mirrors and nowhere else. Everything here blocks, on smol's pool.
 
-use std::{
-    sync::{Arc, PoisonError, RwLock},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use ureq::http::{HeaderMap, header};
 
@@ -21,6 +18,7 @@ use crate::{
         web::{self, Asker, Web},
     },
     error::{Error, Kind, Result},
+    lock::RwLock,
     store::Digest,
 };
 
@@ -107,7 +105,7 @@ impl Mirrors {
 
     /// Shows `token` to all of them from now on.
     pub fn show(&self, token: Option<&str>) {
-        *self.0.authorization.write().unwrap_or_else(PoisonError::into_inner) = bearer(token);
+        *self.0.authorization.write() = bearer(token);
     }
 }
 
@@ -263,7 +261,7 @@ impl Inner {
     }
 
     fn headers(&self) -> Vec<(header::HeaderName, String)> {
-        let authorization = self.authorization.read().unwrap_or_else(PoisonError::into_inner);
+        let authorization = self.authorization.read();
         authorization.iter().map(|value| (header::AUTHORIZATION, value.clone())).collect()
     }
 }

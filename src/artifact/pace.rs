@@ -3,12 +3,11 @@
 //! Pure but for the clock and random numbers that callers hand in; they do the waiting.
 
 use std::{
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant},
 };
+
+use crate::lock::Mutex;
 
 /// Widest first wait before another attempt.
 const RETRY_BASE: Duration = Duration::from_millis(500);
@@ -46,7 +45,7 @@ impl Pace {
         if rate == 0 {
             return Duration::ZERO;
         }
-        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut due = self.due.lock();
         // What was not used before is not saved up: a link has no memory either.
         let start = due.filter(|due| *due > now).unwrap_or(now);
         let after = start + Duration::from_secs_f64(bytes as f64 / rate as f64);

@@ -7,7 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,7 @@ use smol::{channel, lock};
 use crate::{
     artifact::Content,
     error::{Error, Result},
+    lock::{Mutex, MutexGuard},
     log,
     store::{Batch, Digest, Store, Table},
 };
@@ -376,7 +377,7 @@ impl Records {
         smol::unblock(move || {
             let outcome = smol::block_on(committed);
             if outcome.is_ok() {
-                follow(&mut held(&state));
+                follow(&mut state.lock());
             }
             drop(turn);
             // Nobody waits for it any more.
@@ -387,13 +388,8 @@ impl Records {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        held(&self.state)
+        self.state.lock()
     }
-}
-
-/// Each change of the state is whole after its statement, so a panic elsewhere does not spoil it.
-fn held(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Now, by the board's clock; 0 before 1970.

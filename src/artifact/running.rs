@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Instant,
@@ -11,7 +11,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::store::Progress;
+use crate::{lock::Mutex, store::Progress};
 
 /// One download at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -80,7 +80,7 @@ impl Running {
             problem: Mutex::default(),
             next: Mutex::default(),
         });
-        let mut all = lock(&self.0.downloads);
+        let mut all = self.0.downloads.lock();
         let number = all.last_key_value().map_or(0, |(number, _)| number + 1);
         all.insert(number, download.clone());
         Watched { download, number, all: self.0.clone() }
@@ -88,18 +88,18 @@ impl Running {
 
     /// All of them now, in the order they began.
     pub fn transfers(&self) -> Vec<Transfer> {
-        lock(&self.0.downloads).values().map(|download| download.transfer()).collect()
+        self.0.downloads.lock().values().map(|download| download.transfer()).collect()
     }
 
     /// Bytes and attempts of all downloads there ever were: another number means that something moved.
     pub fn moved(&self) -> u64 {
-        let running = lock(&self.0.downloads).values().map(|download| download.moved()).sum::<u64>();
+        let running = self.0.downloads.lock().values().map(|download| download.moved()).sum::<u64>();
         running.wrapping_add(self.0.ended.load(Ordering::Relaxed))
     }
 
     /// When the next one that waits is tried again.
     pub fn next_attempt(&self) -> Option<Instant> {
-        lock(&self.0.downloads).values().filter_map(|download| *lock(&download.next)).min()
+        self.0.downloads.lock().values().filter_map(|download| *download.next.lock()).min()
     }
 }
 
@@ -110,7 +110,7 @@ impl Download {
 
     fn transfer(&self) -> Transfer {
         let received = self.progress.received();
-        let before = lock(&self.at_first).unwrap_or(received);
+        let before = self.at_first.lock().unwrap_or(received);
         let lasted = self.started.elapsed();
         Transfer {
             reference: self.reference.clone(),
@@ -120,7 +120,7 @@ impl Download {
             bytes_per_second: (received.saturating_sub(before) as f64 / lasted.as_secs_f64().max(0.001)) as u64,
             seconds: lasted.as_secs(),
             attempt: self.attempt.load(Ordering::Relaxed),
-            problem: lock(&self.problem).clone(),
+            problem: self.problem.lock().clone(),
         }
     }
 }
@@ -129,17 +129,17 @@ impl Watched {
     /// Another attempt begins, with so many bytes here.
     pub fn attempt(&self, received: u64) {
         self.download.attempt.fetch_add(1, Ordering::Relaxed);
-        lock(&self.download.at_first).get_or_insert(received);
+        self.download.at_first.lock().get_or_insert(received);
     }
 
     /// Why the attempt ended.
     pub fn failed(&self, problem: &str) {
-        problem.clone_into(&mut lock(&self.download.problem));
+        problem.clone_into(&mut self.download.problem.lock());
     }
 
     /// Until when it waits before another attempt; `None` when that begins.
     pub fn waits_until(&self, next: Option<Instant>) {
-        *lock(&self.download.next) = next;
+        *self.download.next.lock() = next;
     }
 
     /// Where whoever brings bytes tells how far it is.
@@ -156,12 +156,8 @@ impl Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         self.download.progress.stop();
-        let mut running = lock(&self.all.downloads);
+        let mut running = self.all.downloads.lock();
         running.remove(&self.number);
         self.all.ended.fetch_add(self.download.moved(), Ordering::Relaxed);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,12 +1,8 @@
 //! What the host decides for artifacts of all sources together.
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use crate::{allowed_hosts::AllowedHosts, artifact::keeper};
+use crate::{allowed_hosts::AllowedHosts, artifact::keeper, lock::RwLock};
 
 /// Default of the longest time one download may take, waits and attempts included: 30 minutes; 64 MiB at 64 KB/s are 17.
 pub const DEFAULT_TOTAL: Duration = Duration::from_secs(30 * 60);
@@ -68,12 +64,12 @@ pub struct Live(Arc<RwLock<Arc<Settings>>>);
 impl Live {
     /// What holds now. Whoever does one thing asks once, so that the whole of it follows the same rules.
     pub fn now(&self) -> Arc<Settings> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.read().clone()
     }
 
     /// What holds from now on.
     pub fn set(&self, settings: Settings) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        *self.0.write() = Arc::new(settings);
     }
 }
 

@@ -12,7 +12,6 @@
 use std::{
     collections::BTreeSet,
     fmt,
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -31,6 +30,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    lock::Mutex,
     wire::{Invocation, text},
 };
 
@@ -197,7 +197,7 @@ impl AntiForgery {
             return Err("Invocation claims and invocation id do not match".into());
         }
         self.find_staleness(claims.iat, now)?;
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         if !seen.note(token.signed_part().0, self.made.elapsed(), 2 * self.max_age) {
             return Err("This invocation was received before".into());
         }

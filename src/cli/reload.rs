@@ -4,10 +4,7 @@
 //! Nothing is changed when the settings cannot be read. The environment of a process never changes, so settings follow
 //! from files: `--env-file`, `.env`, `host_config.json`, credentials.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use super::{
     logins,
@@ -20,6 +17,7 @@ use crate::{
     config::{Config, Effective},
     error::Result,
     host::Host,
+    lock::{Mutex, MutexGuard},
     log,
     service::notify,
     task,
@@ -162,8 +160,8 @@ impl Reloader {
         Ok(())
     }
 
-    fn config(&self) -> std::sync::MutexGuard<'_, Config> {
-        self.config.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn config(&self) -> MutexGuard<'_, Config> {
+        self.config.lock()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -27,6 +27,7 @@ use crate::{
         reconcile::Reconciler,
         remote::{self, Rights},
     },
+    lock::{Mutex, MutexGuard},
     log,
     store::{self, Batch, Store, Table},
 };
@@ -248,7 +249,7 @@ impl Host {
     pub async fn run(self: &Arc<Self>) {
         self.tell(&Event::HostStarted { host_id: self.id(), friendly_name: self.settings.friendly_name.clone() });
         self.tidy_processes().await;
-        let surplus = std::mem::take(&mut *self.surplus.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+        let surplus = std::mem::take(&mut *self.surplus.lock());
         for some in surplus.chunks(SURPLUS_AT_ONCE) {
             let batch = some.iter().fold(Batch::new(), |batch, name| batch.delete(Table::Desired, name.as_slice()));
             if let Err(error) = self.store.commit(batch).await {
@@ -386,20 +387,20 @@ impl Host {
 
     /// What of the settings may change.
     pub(super) fn configured(&self) -> MutexGuard<'_, Configured> {
-        self.configured.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.configured.lock()
     }
 
     /// Labels given at run time.
     pub(super) fn given_labels(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
-        self.labels.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.labels.lock()
     }
 
     /// What the lattice says otherwise than a manifest of this board, by link.
     pub fn conflicts(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
-        self.conflicts.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.conflicts.lock()
     }
 
     fn lock_desired(&self) -> MutexGuard<'_, Arc<Desired>> {
-        self.desired.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.desired.lock()
     }
 }

@@ -3,10 +3,10 @@
 //! What was admitted runs on until it is replaced, and starts again at the next boot (`Host::policy_for`): a claim that ends
 //! while its actor runs, a board that boots later, and a clock that is set back all come to the same.
 
-use std::{collections::BTreeSet, sync::Mutex};
+use std::collections::BTreeSet;
 
 use super::{Host, routes::Routes};
-use crate::{claims::Now, log};
+use crate::{claims::Now, lock::Mutex, log};
 
 /// Entities whose end was said.
 #[derive(Default)]
@@ -16,7 +16,7 @@ impl Host {
     /// Says of each actor and provider whose claims have expired that it runs on, once.
     pub fn warn_of_expired(&self) {
         let expired = expired(&self.router.routes(), self.now());
-        let mut said = self.expiry.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut said = self.expiry.0.lock();
         // One that was replaced, or whose clock was set back, is said again when it comes to that.
         said.retain(|known| expired.contains(known));
         for text in expired {

@@ -6,13 +6,13 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
 use crate::{
     error::Error,
     host::{Host, event::Event},
+    lock::Mutex,
     log,
 };
 
@@ -220,31 +220,31 @@ pub struct Health {
 impl Health {
     /// Judges by `settings` from now on.
     pub fn configure(&self, settings: Settings) {
-        *held(&self.settings) = settings;
+        *self.settings.lock() = settings;
     }
 
     /// How health is judged now.
     pub fn settings(&self) -> Settings {
-        *held(&self.settings)
+        *self.settings.lock()
     }
 
     /// Whether `patient` was unwell when it was last asked.
     pub fn is_unwell(&self, patient: &Patient) -> bool {
-        held(&self.records).is_unwell(patient)
+        self.records.lock().is_unwell(patient)
     }
 
     /// Who is unwell: what the reconciler calls it, why, and since when.
     pub fn complaints(&self) -> Vec<(String, String, Instant)> {
-        let records = held(&self.records);
+        let records = self.records.lock();
         records.unwell().map(|(patient, why, since)| (patient.subject(), why.to_owned(), since)).collect()
     }
 
     pub(super) fn renew(&self, patient: &Patient) {
-        held(&self.records).renew(patient);
+        self.records.lock().renew(patient);
     }
 
     pub(super) fn retain(&self, wanted: impl Fn(&Patient) -> bool) {
-        held(&self.records).retain(wanted);
+        self.records.lock().retain(wanted);
     }
 }
 
@@ -266,7 +266,7 @@ impl Host {
     /// works and knows what it lacks.
     pub fn report_complaint(&self, patient: &Patient, complaint: String) {
         self.take_report(patient, Err(complaint), Settings { failures: 0, ..self.health.settings() });
-        held(&self.health.records).excuse(patient);
+        self.health.records.lock().excuse(patient);
     }
 
     fn take_report(&self, patient: &Patient, found: Result<(), String>, settings: Settings) {
@@ -283,7 +283,7 @@ impl Host {
         };
         let complaint = found.err();
         let now = Instant::now();
-        let (verdict, consequence) = held(&self.health.records).report(patient, complaint.clone(), &settings, now);
+        let (verdict, consequence) = self.health.records.lock().report(patient, complaint.clone(), &settings, now);
         let complaint = complaint.unwrap_or_default();
         self.tell(&Event::HealthChecked { public_key, contract_id, link_name, verdict, complaint: complaint.clone() });
         if verdict != Verdict::Unchanged {
@@ -291,7 +291,7 @@ impl Host {
         }
         if let Consequence::End(wait) = consequence {
             let again = wait.map(|wait| now + wait);
-            held(&self.health.condemned).push(Condemned { patient: patient.clone(), complaint, again });
+            self.health.condemned.lock().push(Condemned { patient: patient.clone(), complaint, again });
             self.reconciler.nudge();
         }
     }
@@ -299,14 +299,14 @@ impl Host {
     /// Lets start again what was ended because it was unwell: somebody asks for it.
     pub fn release(&self, patient: &Patient) {
         if self.reconciler.release(&patient.subject()) {
-            held(&self.health.records).forget(patient);
+            self.health.records.lock().forget(patient);
             self.reconciler.nudge();
         }
     }
 
     /// Ends what was found unwell too often. The reconciler calls it before it makes its plan.
     pub(super) async fn end_the_unwell(&self) {
-        let condemned = std::mem::take(&mut *held(&self.health.condemned));
+        let condemned = std::mem::take(&mut *self.health.condemned.lock());
         let failures = self.health.settings().failures;
         for Condemned { patient, complaint, again } in condemned {
             let reason = format!("unhealthy {failures} times in a row: {complaint}");
@@ -328,11 +328,6 @@ impl Host {
             self.reconciler.hold(subject, Error::unavailable(format!("{reason}; {next}")), again);
         }
     }
-}
-
-/// Every table here is whole after each statement, so a panic elsewhere does not spoil it.
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 #[cfg(test)]

@@ -2,11 +2,12 @@
 //!
 //! A label given at run time wins over one of the settings until it is deleted.
 
-use std::{collections::BTreeMap, sync::MutexGuard};
+use std::collections::BTreeMap;
 
 use crate::{
     error::{Error, Result},
     host::{Host, core::Configured},
+    lock::MutexGuard,
     log,
     store::{Batch, Store, Table},
 };

@@ -5,10 +5,7 @@
 //! its question. A loop that waits for nothing but work is alive when it came round; the disk, which cannot be asked for
 //! nothing, when no change has been waiting for it too long.
 
-use std::{
-    sync::{Mutex, MutexGuard},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde::Serialize;
@@ -16,6 +13,7 @@ use smol::future;
 
 use crate::{
     host::{BoxFuture, Host},
+    lock::{Mutex, MutexGuard},
     task,
 };
 
@@ -111,7 +109,7 @@ impl Liveness {
 }
 
 fn moved(one: &Loop) -> MutexGuard<'_, Instant> {
-    one.moved.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    one.moved.lock()
 }
 
 /// Every thread that runs the executor comes round.

@@ -5,13 +5,13 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
 use crate::{
     error::Error,
     host::{Host, retry::Failures},
+    lock::{Mutex, MutexGuard},
 };
 
 /// See the file. By subject: `manifest /etc/latticed/manifests/app.yaml`.
@@ -61,7 +61,7 @@ impl Pending {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.0.lock()
     }
 }
 

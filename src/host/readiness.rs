@@ -4,13 +4,12 @@
 
 use std::{
     collections::BTreeMap,
-    sync::Mutex,
     time::{Duration, Instant},
 };
 
 use serde::Serialize;
 
-use crate::host::Host;
+use crate::{host::Host, lock::Mutex};
 
 /// What a host must have before it counts as ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +61,7 @@ impl Readiness {
                 found.push((what, why, Some(since)));
             }
         }
-        let mut known = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut known = self.0.lock();
         known.retain(|what, _| found.iter().any(|(other, ..)| other == what));
         found
             .into_iter()

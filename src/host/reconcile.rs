@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::{Deref, DerefMut},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -30,6 +30,7 @@ use crate::{
         router::Counters,
         routes::{RunningActor, RunningProvider, unclaimed},
     },
+    lock::{Mutex, MutexGuard},
     log,
     store::{Blobs, Digest},
     task,
@@ -238,7 +239,7 @@ impl Reconciler {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.state.lock()
     }
 }
 
@@ -475,7 +476,7 @@ impl Host {
     }
 
     fn tried(&self) -> MutexGuard<'_, Option<(Digest, Actor)>> {
-        self.tried.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.tried.lock()
     }
 
     async fn start_actor(self: &Arc<Self>, desired: &DesiredActor) -> Result<()> {

@@ -7,7 +7,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Instant,
@@ -20,6 +20,7 @@ use crate::{
         BoxFuture, Call, Capability, Invoke, Uplink, UplinkStatus,
         routes::{Routes, unclaimed},
     },
+    lock::{RwLock, RwLockReadGuard, RwLockWriteGuard},
     log, task,
     wire::{Entity, LinkDefinition},
 };
@@ -78,12 +79,12 @@ impl Router {
 
     /// What runs, to read.
     pub fn routes(&self) -> RwLockReadGuard<'_, Routes> {
-        self.routes.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.routes.read()
     }
 
     /// What runs, to change; for the reconciler.
     pub(super) fn routes_mut(&self) -> RwLockWriteGuard<'_, Routes> {
-        self.routes.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.routes.write()
     }
 
     fn this(&self) -> Arc<Router> {

@@ -185,7 +185,7 @@ impl LatticeEvents {
 
     /// What runs under `key` may have changed: tells the difference to what was told last.
     pub(super) fn actor_changed(&self, key: &str) {
-        let mut actors = self.actors.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut actors = self.actors.lock();
         let after = self.running(key);
         let now = after.as_ref().map_or(Now::from_system(0), |(now, _)| *now);
         let new = after.map(|(_, told)| told);

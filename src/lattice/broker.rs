@@ -8,7 +8,7 @@ use std::{
     io::Write,
     os::fd::{AsRawFd, OwnedFd},
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
 
@@ -27,6 +27,7 @@ use crate::{
         BoxFuture, Broker, Bus, BusServer,
         bus::{Forwarded, Listening, Parcel, Sink},
     },
+    lock::{Mutex, MutexGuard},
     task,
     trust::Trust,
     wire::interface::BrokerMessage,
@@ -146,8 +147,7 @@ impl NatsBroker {
     }
 
     fn opened(&self) -> MutexGuard<'_, Vec<Opened>> {
-        // Whole after each statement.
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+        self.opened.lock()
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::Arc,
 };
 
 use event_listener::Event as Signal;
@@ -14,6 +14,7 @@ use event_listener::Event as Signal;
 use super::bucket::Entry;
 use crate::{
     error::Result,
+    lock::{Mutex, MutexGuard},
     log,
     store::{Batch, Store, Table},
     wire::cache::{Aliases, ClaimsRecord, Key, ReferenceRecord},
@@ -73,7 +74,7 @@ impl Cache {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.known.lock()
     }
 
     /// Every entity known, with its claims.

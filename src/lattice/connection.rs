@@ -11,7 +11,7 @@ use std::{
     collections::BTreeSet,
     future::Future,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -34,6 +34,7 @@ use super::{
 pub use crate::nats::Reader as Subscriber;
 use crate::{
     error::{Error, Kind, Result},
+    lock::{Mutex, MutexGuard},
     log,
     nats::{self, Guard, Target},
     task,
@@ -130,15 +131,15 @@ struct Shared {
 
 impl Shared {
     fn standing(&self) -> MutexGuard<'_, Standing> {
-        self.standing.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.standing.lock()
     }
 
     fn connected(&self) {
         self.mute.store(false, Relaxed);
         self.denials().clear();
         *self.standing() = Standing::Connected { since: Instant::now() };
-        *self.ever_connected.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = true;
-        match self.unnamed_owner.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take() {
+        *self.ever_connected.lock() = true;
+        match self.unnamed_owner.lock().take() {
             Some(owner) => log::info!(
                 "connected to NATS for {}: to the server on this machine at {}, which nobody named and which belongs to {owner}",
                 self.name,
@@ -150,7 +151,7 @@ impl Shared {
     }
 
     fn denials(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.denials.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.denials.lock()
     }
 
     /// The server says that something is wrong. What it forbids stays wrong until the next connection, so it is kept.
@@ -175,7 +176,7 @@ impl Shared {
     }
 
     fn was_connected(&self) -> bool {
-        *self.ever_connected.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        *self.ever_connected.lock()
     }
 
     /// An attempt is about to be made after `wait`.
@@ -637,8 +638,7 @@ fn options(
             let owner = unnamed.map(|server| server.check_connections()).transpose();
             let (login, greeted) = (login.clone(), greeted.clone());
             async move {
-                *greeted.unnamed_owner.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) =
-                    owner.map_err(AuthError::new)?;
+                *greeted.unnamed_owner.lock() = owner.map_err(AuthError::new)?;
                 credentials::answer(login, nonce).await
             }
         }),

@@ -8,7 +8,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
-        Arc, Mutex, Once, OnceLock, Weak,
+        Arc, Once, OnceLock, Weak,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::{SystemTime, UNIX_EPOCH},
@@ -26,6 +26,7 @@ use crate::{
         health::Verdict,
         routes::RunningProvider,
     },
+    lock::Mutex,
     log,
     wire::{
         control::Annotations,
@@ -142,7 +143,7 @@ impl LatticeEvents {
     }
 
     fn put<D: Data>(&self, data: &D) {
-        let _one_at_a_time = self.order.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let _one_at_a_time = self.order.lock();
         let mut body = Vec::new();
         let unix_micros = unix_micros();
         if let Err(error) = event::write(&mut body, &self.host_id, random_id(), unix_micros, data) {
@@ -181,7 +182,7 @@ impl LatticeEvents {
             },
             host_id: &self.host_id,
         });
-        let mut providers = self.providers.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut providers = self.providers.lock();
         providers.insert((key.to_owned(), link_name.to_owned()), (desired, instance_id));
     }
 
@@ -195,7 +196,7 @@ impl LatticeEvents {
 
     fn provider_stopped(&self, key: &str, link_name: &str, contract_id: &str, reason: &str) {
         let gone = {
-            let mut providers = self.providers.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let mut providers = self.providers.lock();
             providers.remove(&(key.to_owned(), link_name.to_owned()))
         };
         let (annotations, instance) = match gone {

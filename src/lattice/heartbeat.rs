@@ -3,7 +3,7 @@
 //! Written from what runs into one buffer that is kept. A heartbeat that cannot be sent is not kept: the next one says more.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     error::Result,
+    lock::Mutex,
     log,
     wire::{
         control::host::uptime_human,
@@ -78,7 +79,7 @@ fn next_beat(first: Instant, now: Instant) -> Instant {
 /// Sends one if the last is long enough ago.
 pub async fn beat_after_ping(shared: &Shared) {
     let recent = {
-        let last = shared.heart.last.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let last = shared.heart.last.lock();
         last.is_some_and(|last| last.elapsed() < MIN_GAP)
     };
     if !recent && let Err(error) = beat(shared).await {
@@ -92,10 +93,10 @@ async fn beat(shared: &Shared) -> Result<()> {
         return Ok(());
     }
     let (name, body) = {
-        let mut buffers = shared.heart.buffers.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut buffers = shared.heart.buffers.lock();
         (write(shared, &mut buffers.text)?, buffers.give())
     };
-    *shared.heart.last.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(Instant::now());
+    *shared.heart.last.lock() = Some(Instant::now());
     shared.control.publish(shared.subjects.events(), body.clone()).await?;
     shared.control.publish(shared.subjects.events_named(name), body).await
 }

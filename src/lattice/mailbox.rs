@@ -4,10 +4,7 @@
 //! leave the outbox only when the server has answered something said after them; until then they are sent again over the
 //! next connection, each with the identity it always had. Nothing here is on the way of whoever tells of an event.
 
-use std::{
-    sync::{Mutex, MutexGuard},
-    time::Duration,
-};
+use std::time::Duration;
 
 use bytes::Bytes;
 use event_listener::Event as Signal;
@@ -20,6 +17,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
+    lock::{Mutex, MutexGuard},
     log,
     store::{Batch, Store, Table},
     wire::{
@@ -101,7 +99,7 @@ impl Mailbox {
     }
 
     fn outbox(&self) -> MutexGuard<'_, Outbox> {
-        self.outbox.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.outbox.lock()
     }
 
     /// Events that wait.
@@ -228,7 +226,7 @@ impl Mailbox {
     }
 
     fn reporting(&self) -> MutexGuard<'_, Option<(Dropped, Bytes)>> {
-        self.reporting.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.reporting.lock()
     }
 
     /// Keeps the disk like the mailbox, for ever.

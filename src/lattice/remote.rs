@@ -5,11 +5,7 @@
 //! already ignore it. Providers that actors of this host are linked to are probed, so that the status tells where calls will
 //! go; one that stays silent is forgotten, its links are not.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde::Deserialize;
 
@@ -17,6 +13,7 @@ use super::Shared;
 use crate::{
     error::{Error, Kind, Result},
     host::{ProviderStatus, Uplink},
+    lock::{Mutex, MutexGuard},
     log,
     wire::{
         LinkDefinition, codec,
@@ -63,7 +60,7 @@ enum News {
 
 impl Remotes {
     fn known(&self) -> MutexGuard<'_, BTreeMap<Name, Remote>> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.0.lock()
     }
 
     /// Those that answered lately, for the status.

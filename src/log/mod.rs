@@ -18,10 +18,7 @@ mod stderr;
 
 use std::{
     fmt,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, Ordering},
-    },
+    sync::atomic::{AtomicU8, Ordering},
     time::{Duration, Instant},
 };
 
@@ -31,6 +28,8 @@ pub use format::Format;
 use limit::{Limiter, Verdict};
 use names::Names;
 use stderr::Stderr;
+
+use crate::lock::Mutex;
 
 /// The gravest level that is not written, as a number: 0 is [`Level::Error`].
 static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
@@ -58,7 +57,7 @@ impl Default for Settings {
 /// Events before the first call are written as plain text at level info.
 pub fn setup(settings: Settings) {
     set_level(settings.level);
-    held(&STDERR).open(settings.structured);
+    STDERR.lock().open(settings.structured);
 }
 
 /// Changes the level from now on.
@@ -75,7 +74,7 @@ pub fn enabled(level: Level) -> bool {
 ///
 /// At most [`names::CAPACITY`] names are kept; the oldest makes room.
 pub fn name(key: &str, name: &str) {
-    held(&NAMES).set(key, name);
+    NAMES.lock().set(key, name);
 }
 
 /// Writes one line of a guest, whatever it holds: control characters are escaped, the length is bounded, and the
@@ -109,7 +108,7 @@ pub fn provider(provider: &str, level: Level, text: &str) {
 /// housekeeping tick and the end of the process call it.
 pub fn settle() {
     report_suppressed(now());
-    held(&STDERR).settle();
+    STDERR.lock().settle();
 }
 
 /// Writes one event; use the macros instead.
@@ -121,7 +120,7 @@ pub fn write(level: Level, target: &'static str, text: fmt::Arguments<'_>, field
 /// Takes an event past the rate limit to every sink.
 fn dispatch(event: &Event<'_>) {
     let now = now();
-    let verdict = held(&LIMITER).admit(event.target, event.source().as_deref(), now);
+    let verdict = LIMITER.lock().admit(event.target, event.source().as_deref(), now);
     match verdict {
         Verdict::Write => {}
         Verdict::WriteAfterReport => report_suppressed(now),
@@ -134,7 +133,7 @@ fn dispatch(event: &Event<'_>) {
 fn report_suppressed(now: Duration) {
     loop {
         // The lock is not held while the report is written, or the report itself could not be.
-        let Some(report) = held(&LIMITER).take_report(now) else { return };
+        let Some(report) = LIMITER.lock().take_report(now) else { return };
         let lines = report.lines;
         let fields: [(&str, &dyn fmt::Display); 2] = [("source", &report.target), ("actor_id", &report.key)];
         let fields = if report.key.is_empty() { &fields[..1] } else { &fields[..] };
@@ -149,20 +148,15 @@ fn deliver(event: &Event<'_>) {
     if capture::take(event) {
         return;
     }
-    let format = held(&STDERR).format();
-    let line = format.render(event, std::time::SystemTime::now(), |key, into| held(&NAMES).get(key, into));
-    held(&STDERR).write(line.as_bytes());
+    let format = STDERR.lock().format();
+    let line = format.render(event, std::time::SystemTime::now(), |key, into| NAMES.lock().get(key, into));
+    STDERR.lock().write(line.as_bytes());
 }
 
 /// Time since the first event: the limiter needs no more.
 fn now() -> Duration {
     static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     START.get_or_init(Instant::now).elapsed()
-}
-
-/// A panic while a table was locked leaves at worst a wrong count; the log goes on.
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a test's own thread logs.
@@ -274,7 +268,7 @@ mod tests {
         });
         let written = lines.len() as u64;
         assert!((limit::BURST_LINES..2 * limit::BURST_LINES).contains(&written), "{written} lines");
-        held(&LIMITER).age_for_test(Duration::from_secs(3600));
+        LIMITER.lock().age_for_test(Duration::from_secs(3600));
         let ((), lines) = capture::lines(settle);
         let report = lines.iter().find(|line| line.contains("MFLOODOFTHISTESTALONE")).expect("a report of the flood");
         assert!(report.starts_with("<4>held back "), "{report}");

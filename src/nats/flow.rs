@@ -9,7 +9,7 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -17,6 +17,8 @@ use std::{
 use async_nats::{Message, Subscriber, UnsubscribeError};
 use bytes::Bytes;
 use futures_util::Stream;
+
+use crate::lock::{Mutex, MutexGuard};
 
 /// Bytes that may wait on one connection. A board of 512 MB has no more for what nobody has looked at.
 pub const MAX_WAITING_BYTES: usize = 2 << 20;
@@ -96,8 +98,7 @@ pub(super) struct Counted {
 
 impl Flow {
     fn counts(&self) -> MutexGuard<'_, Counts> {
-        // Whole after each statement.
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock()
     }
 
     fn source(&self, reply: Option<&[u8]>) -> usize {

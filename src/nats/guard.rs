@@ -6,7 +6,7 @@
 use std::{
     net::{SocketAddr, SocketAddrV4},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     task::Waker,
@@ -31,6 +31,7 @@ use super::{
 };
 use crate::{
     error::{Context, Error, Kind, Result},
+    lock::Mutex,
     log,
 };
 
@@ -93,11 +94,6 @@ pub(super) struct Watched {
     waker: AtomicWaker,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Whole after each statement.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Guard {
     /// Begins to listen. To be called inside the runtime of the main thread.
     ///
@@ -148,7 +144,7 @@ impl Guard {
 
     /// Why the last attempt or connection failed, if the guard knows, and with which server. Each reason is told once.
     pub fn take_failure(&self) -> (Option<Target>, Option<String>) {
-        let mut last = lock(&self.watched.last);
+        let mut last = self.watched.last.lock();
         (last.0.clone(), last.1.take())
     }
 
@@ -165,7 +161,7 @@ impl Guard {
     /// Waits until all that the library wrote so far is with the system; ends early when a connection ends.
     pub async fn flush(&self) {
         let (done, flushed) = smol::channel::bounded(1);
-        lock(&self.watched.flushes).push(done);
+        self.watched.flushes.lock().push(done);
         self.watched.waiting_flushes.fetch_add(1, Relaxed);
         self.watched.waker.wake();
         let _ = flushed.recv().await;
@@ -192,7 +188,7 @@ impl Watched {
     }
 
     fn end_flushes(&self) {
-        let mut flushes = lock(&self.flushes);
+        let mut flushes = self.flushes.lock();
         self.waiting_flushes.store(0, Relaxed);
         // Each waits for an end of this channel and not for a word.
         flushes.clear();
@@ -200,7 +196,7 @@ impl Watched {
 
     /// Notes what the server tells of others.
     pub fn learn(&self, info: &Info) {
-        if let Some(teller) = &lock(&self.last).0.as_ref().filter(|_| self.discover) {
+        if let Some(teller) = &self.last.lock().0.as_ref().filter(|_| self.discover) {
             self.pool.learn(&info.connect_urls, teller);
         }
     }
@@ -209,7 +205,7 @@ impl Watched {
     pub fn tell(&self, what: &'static str, subject: &[u8], why: &'static str) {
         let now = Instant::now();
         {
-            let mut told = lock(&self.told);
+            let mut told = self.told.lock();
             match told.iter_mut().find(|(kind, _)| *kind == why) {
                 Some((_, last)) if now - *last < TELL_EVERY => return,
                 Some((_, last)) => *last = now,
@@ -230,7 +226,7 @@ impl Watched {
     }
 
     fn failed(&self, target: Option<&Target>, why: String) {
-        let mut last = lock(&self.last);
+        let mut last = self.last.lock();
         if let Some(target) = target {
             self.pool.tried(target, false);
             last.0 = Some(target.clone());
@@ -266,7 +262,7 @@ async fn accept_for_ever(listener: TcpListener, address: SocketAddrV4, watched: 
 async fn serve(mut library: TcpStream, watched: Arc<Watched>) {
     let draw = getrandom::u32().unwrap_or_default() as usize;
     let Some(target) = watched.pool.next(draw) else { return };
-    *lock(&watched.last) = (Some(target.clone()), None);
+    *watched.last.lock() = (Some(target.clone()), None);
     let Reached { line, info, rest } = match dial::reach(&target, &watched.manner).await {
         Ok(reached) => reached,
         Err(why) => return watched.failed(Some(&target), why),

@@ -1,8 +1,7 @@
 //! Which server is tried next: the one that failed the least, drawn among equals.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 /// Servers that are known at most, those that a cluster tells of included. More are not remembered.
+use crate::lock::{Mutex, MutexGuard};
 const MAX_TARGETS: usize = 32;
 
 /// Longest address that a server may tell of another, bytes: a host name has at most 253, its port 6.
@@ -33,8 +32,7 @@ impl Pool {
     }
 
     fn entries(&self) -> MutexGuard<'_, Vec<Entry>> {
-        // Whole after each statement.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// The next server to try; `draw` chooses among equals.

@@ -10,7 +10,7 @@ use std::{
     os::{fd::OwnedFd, unix::net::UnixStream, unix::process::CommandExt},
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -36,6 +36,7 @@ use super::{
 use crate::{
     error::{Context, Error, Kind, Result},
     host::{BoxFuture, Call, Capability, Probed, ProcessStart, Uplink, Watcher},
+    lock::{Mutex, MutexGuard},
     log, task,
     wire::{
         LinkDefinition, codec,
@@ -247,7 +248,7 @@ impl Process {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.state.lock()
     }
 
     fn enter(&self, phase: Phase) {
@@ -430,14 +431,14 @@ impl Process {
     }
 
     fn supervisor(&self) -> Option<Arc<Async<UnixStream>>> {
-        self.orders.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+        self.orders.lock().clone()
     }
 
     /// Lets the supervisor see the end of its socket: it kills everything below it and ends.
     fn lose_supervisor(&self) {
         self.state().forced = true;
         self.changed.notify(usize::MAX);
-        let socket = self.orders.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        let socket = self.orders.lock().take();
         if let Some(socket) = socket {
             // The task that hears it holds it too.
             let _ = socket.get_ref().shutdown(std::net::Shutdown::Write);

@@ -10,7 +10,7 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 
 use data_encoding::HEXUPPER;
@@ -20,6 +20,7 @@ use super::failed;
 use crate::{
     claims::{Policy, Provider, SignedProvider, Token, archive, archive::Wanted, judge_provider, verify_kept_provider},
     error::{Error, Result},
+    lock::Mutex,
     log,
 };
 
@@ -59,7 +60,7 @@ impl Shelf {
     pub fn keep(&self, archive: &[u8], policy: &Policy) -> Result<SignedProvider> {
         // Before anything is written: the token, and whether it vouches for the binary.
         let claims = judge_provider(archive, &archive::host_target(), policy)?;
-        let _one_at_a_time = self.writing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let _one_at_a_time = self.writing.lock();
         let place = || format!("cannot unpack the provider into {}", self.directory.display());
         make_directory(&self.directory).map_err(|cause| failed(place(), &cause))?;
         let unfinished = self.directory.join(UNFINISHED);
@@ -124,7 +125,7 @@ impl Shelf {
     pub fn tidy(&self, needed: &BTreeSet<String>) {
         let target = archive::host_target();
         let needed: BTreeSet<String> = needed.iter().filter_map(|token| binary_hash(token, &target).ok()).collect();
-        let _one_at_a_time = self.writing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let _one_at_a_time = self.writing.lock();
         for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if needed.contains(&name) {

@@ -10,7 +10,7 @@ use std::{
     io,
     process::{Child, Command},
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread,
@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    lock::{Mutex, MutexGuard},
     log,
 };
 
@@ -201,7 +202,7 @@ impl Supervisors {
     }
 
     fn running(&self) -> MutexGuard<'_, BTreeMap<i32, Enrolment>> {
-        self.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.running.lock()
     }
 }
 

@@ -2,13 +2,11 @@
 //!
 //! Pure: says what a message changes; whoever calls tells the provider.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     error::{Error, Result},
+    lock::{Mutex, MutexGuard},
     wire::LinkDefinition,
 };
 
@@ -68,9 +66,8 @@ impl Links {
         self.held().remove(actor)
     }
 
-    /// A panic elsewhere leaves nothing half changed: each use is one operation on the map.
     fn held(&self) -> MutexGuard<'_, HashMap<String, Arc<LinkDefinition>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -10,13 +10,17 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::net::UnixListener,
     },
-    sync::{Mutex, MutexGuard},
 };
 
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use super::notify;
-use crate::{capability::http_server::Sockets, log, web::probes};
+use crate::{
+    capability::http_server::Sockets,
+    lock::{Mutex, MutexGuard},
+    log,
+    web::probes,
+};
 
 /// Beginning of the name of what we gave the service manager to keep. No socket unit should choose it: its socket would be
 /// taken for one of ours, and closed when no link wants it.
@@ -70,11 +74,11 @@ impl HandedOver {
     }
 
     fn http(&self) -> MutexGuard<'_, Vec<Open>> {
-        self.http.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.http.lock()
     }
 
     fn activated(&self) -> MutexGuard<'_, Vec<SocketAddr>> {
-        self.activated.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.activated.lock()
     }
 }
 

@@ -3,13 +3,7 @@
 //! A blob appears under its name only when all of it is durable, and is checked each time it is read, so a wrong byte is
 //! never handed out. It never removes one on its own: what is still needed is for `artifact` to know.
 
-use std::{
-    fmt,
-    future::Future,
-    io,
-    str::FromStr,
-    sync::{Arc, Mutex},
-};
+use std::{fmt, future::Future, io, str::FromStr, sync::Arc};
 
 use data_encoding::HEXLOWER;
 use sha2::Digest as _;
@@ -18,12 +12,13 @@ use super::{
     Damage, DamageKind, Incoming, Unfinished,
     damage::move_aside,
     disk::{Disk, DiskFile, failed},
-    log::{Shared, lock},
+    log::Shared,
     partial,
     writer::{Writer, read_all},
 };
 use crate::{
     error::{Error, Result},
+    lock::Mutex,
     log,
 };
 
@@ -145,7 +140,7 @@ impl Blobs {
         }
         let digest = Digest::of(bytes);
         // One at a time: two writers of the same blob would share an unfinished file.
-        let _writing = lock(&self.shared.writer);
+        let _writing = self.shared.writer.lock();
         if self.disk().open(&name_of(digest)).is_ok() && self.read_blocking(digest).is_ok() {
             return Ok(digest);
         }
@@ -207,7 +202,7 @@ impl Blobs {
         };
         log::error!("state damaged: {damage}");
         let error = Error::storage(format!("blob {digest} is damaged: {damage}"));
-        lock(&self.shared.damage).push(damage);
+        self.shared.damage.lock().push(damage);
         error
     }
 

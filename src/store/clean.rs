@@ -6,13 +6,7 @@
 
 use std::io;
 
-use super::{
-    Damage, DamageKind, damage,
-    disk::failed,
-    log::{Shared, lock},
-    state::read_value,
-    writer::Writer,
-};
+use super::{Damage, DamageKind, damage, disk::failed, log::Shared, state::read_value, writer::Writer};
 use crate::{
     error::{Error, Result},
     log,
@@ -165,7 +159,7 @@ impl Writer {
                 set_aside: Some(format!("{}/ (the whole segment)", damage::DAMAGED_DIR)),
             };
             log::error!("state damaged: {damage}");
-            lock(&shared.damage).push(damage);
+            shared.damage.lock().push(damage);
         }
     }
 }

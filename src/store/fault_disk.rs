@@ -10,10 +10,12 @@
 use std::{
     collections::BTreeMap,
     io,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Weak},
 };
 
 use super::disk::{Disk, DiskFile, Lock};
+
+use crate::lock::Mutex;
 
 type Name = String;
 
@@ -184,7 +186,7 @@ impl FaultDisk {
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Inner) -> T) -> T {
-        work(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut self.inner.lock())
     }
 }
 

@@ -18,7 +18,6 @@ use super::{
     Store,
     blobs::{BLOBS_DIR, Blobs, Digest, MAX_BLOB_BYTES, UNFINISHED, name_of},
     disk::{DiskFile, failed},
-    log::lock,
     partial::{self, Content},
 };
 use crate::error::{Error, Result};
@@ -288,7 +287,7 @@ impl Incoming {
             )));
         }
         let kept = {
-            let _writing = lock(self.blobs.writer());
+            let _writing = self.blobs.writer().lock();
             let disk = self.blobs.disk();
             file.sync()
                 .and_then(|()| disk.rename(&self.name, &name_of(digest)))

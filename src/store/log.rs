@@ -7,11 +7,7 @@
 //! Called by `host` (identity, desired state, links) and by the key-value capability. Everything here that touches the
 //! disk blocks: async code uses [`Store::update`], [`Store::commit`] and [`Store::read`], which run it elsewhere.
 
-use std::{
-    future::Future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
-    time::Instant,
-};
+use std::{future::Future, sync::Arc, time::Instant};
 
 use super::{
     Batch, Blobs, Damage, Table,
@@ -21,6 +17,8 @@ use super::{
     writer::Writer,
 };
 use crate::error::{Error, Result};
+
+use crate::lock::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Default length of a segment: 1 MiB. Shorter ones cost more file creations (each dirties the directory and the file
 /// system's journal), longer ones more room beyond the live data and a longer pause when one is cleaned.
@@ -211,7 +209,7 @@ impl Store {
     }
 
     fn enqueue(&self, job: Box<dyn Job>) -> Result<()> {
-        let mut queue = lock(&self.shared.queue);
+        let mut queue = self.shared.queue.lock();
         if queue.waiting.len() >= MAX_WAITING {
             return Err(Error::limit(format!(
                 "{MAX_WAITING} changes wait for the state directory {} already: the storage medium is too slow for \
@@ -230,13 +228,13 @@ impl Store {
 
     /// Since when changes wait without one of them having been written; nothing when none waits.
     pub fn waiting_since(&self) -> Option<Instant> {
-        let queue = lock(&self.shared.queue);
+        let queue = self.shared.queue.lock();
         queue.moved.filter(|_| queue.attended)
     }
 
     /// Everything found wrong with the state directory, at opening and since.
     pub fn damage(&self) -> Vec<Damage> {
-        lock(&self.shared.damage).clone()
+        self.shared.damage.lock().clone()
     }
 
     /// Larger things, by their digest, in the same directory.
@@ -252,11 +250,11 @@ impl Store {
 
 impl Shared {
     pub(super) fn state(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
+        self.state.read()
     }
 
     pub(super) fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
-        self.state.write().unwrap_or_else(PoisonError::into_inner)
+        self.state.write()
     }
 
     /// Works on the queue until it is empty.
@@ -264,7 +262,7 @@ impl Shared {
         let unattended = Unattended(&self);
         loop {
             let waiting = {
-                let mut queue = lock(&self.queue);
+                let mut queue = self.queue.lock();
                 if queue.waiting.is_empty() {
                     queue.attended = false;
                     std::mem::forget(unattended);
@@ -275,14 +273,14 @@ impl Shared {
             let mut waiting = waiting.into_iter().peekable();
             while waiting.peek().is_some() {
                 self.write_group(&mut waiting);
-                lock(&self.queue).moved = Some(Instant::now());
+                self.queue.lock().moved = Some(Instant::now());
             }
         }
     }
 
     /// Decides on as many jobs as fit a group, writes them, answers them.
     fn write_group(&self, waiting: &mut impl Iterator<Item = Box<dyn Job>>) {
-        let mut writer = lock(&self.writer);
+        let mut writer = self.writer.lock();
         let mut overlay = Overlay::default();
         let mut decided = Vec::new();
         let mut refused = false;
@@ -346,11 +344,6 @@ struct Unattended<'a>(&'a Shared);
 
 impl Drop for Unattended<'_> {
     fn drop(&mut self) {
-        lock(&self.0.queue).attended = false;
+        self.0.queue.lock().attended = false;
     }
-}
-
-/// Locks `mutex`. A panic elsewhere leaves nothing half changed here: each critical section is a few assignments.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -17,7 +17,6 @@ use super::{
     damage::{self, Finding, Opened},
     disk::{Disk, Lock, failed},
     format::{self, FRAME_HEADER_BYTES, HEADER_BYTES, Header, Operations, Salt},
-    log::lock,
     partial,
     scan::{self, Scan},
     state::{Location, Segment, State},
@@ -78,8 +77,8 @@ impl Store {
             cleaning_fails: false,
         };
         let store = Store::new(disk, settings, lock_held, opening.state, writer);
-        lock(&store.shared.damage).clone_from(&opening.damage);
-        lock(&store.shared.writer).clean_damaged(&store.shared);
+        store.shared.damage.lock().clone_from(&opening.damage);
+        store.shared.writer.lock().clean_damaged(&store.shared);
         if opening.writable {
             partial::load(&store);
         }

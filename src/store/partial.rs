@@ -19,7 +19,7 @@ use super::{
     Batch, Store, Table,
     blobs::BLOBS_DIR,
     disk::{Disk, DiskFile},
-    log::{Shared, lock},
+    log::Shared,
 };
 
 /// Ends the name of a file that waits for the rest of its bytes.
@@ -95,7 +95,7 @@ pub(super) struct Taken {
 /// Takes what is left of `name`, or begins it; `None` while another one works on it.
 pub(super) fn take(shared: &Arc<Shared>, name: &str, limit: u64) -> Option<Taken> {
     let (file_name, bytes, hash, content) = {
-        let mut partials = lock(&shared.partials);
+        let mut partials = shared.partials.lock();
         if !partials.by_name.contains_key(name) {
             partials.make_room(shared);
             partials.next += 1;
@@ -140,7 +140,7 @@ pub(super) fn take(shared: &Arc<Shared>, name: &str, limit: u64) -> Option<Taken
 
 /// What notes on disk that `bytes` of `name` are there for sure. The caller has synced them, and commits it.
 pub(super) fn record(shared: &Arc<Shared>, name: &str, bytes: u64, content: &Content) -> Option<Batch> {
-    let mut partials = lock(&shared.partials);
+    let mut partials = shared.partials.lock();
     let partial = partials.by_name.get_mut(name)?;
     partial.recorded = true;
     let record = Record {
@@ -156,14 +156,14 @@ pub(super) fn record(shared: &Arc<Shared>, name: &str, bytes: u64, content: &Con
 
 /// Puts back what has arrived so far, for whoever goes on with it.
 pub(super) fn put_back(shared: &Arc<Shared>, name: &str, bytes: u64, hash: Sha256, content: Content) {
-    if let Some(partial) = lock(&shared.partials).by_name.get_mut(name) {
+    if let Some(partial) = shared.partials.lock().by_name.get_mut(name) {
         (partial.bytes, partial.hash, partial.content, partial.in_use) = (bytes, Some(hash), content, false);
     }
 }
 
 /// Takes the note of `name` back: its bytes are about to be others.
 pub(super) fn unrecord(shared: &Arc<Shared>, name: &str) {
-    let recorded = lock(&shared.partials).by_name.get_mut(name).is_some_and(|it| std::mem::take(&mut it.recorded));
+    let recorded = shared.partials.lock().by_name.get_mut(name).is_some_and(|it| std::mem::take(&mut it.recorded));
     if recorded {
         // Starts at once, and what is committed later stays later.
         drop(Store { shared: shared.clone() }.commit(Batch::new().delete(Table::Partial, name)));
@@ -172,7 +172,7 @@ pub(super) fn unrecord(shared: &Arc<Shared>, name: &str) {
 
 /// Forgets `name`: it is complete, or nobody can go on with it. Its file is the caller's.
 pub(super) fn forget(shared: &Arc<Shared>, name: &str) {
-    let removed = lock(&shared.partials).by_name.remove(name);
+    let removed = shared.partials.lock().by_name.remove(name);
     if removed.is_some_and(|partial| partial.recorded) {
         // Starts at once. A record whose file is gone means nothing, so nobody waits for this.
         drop(Store { shared: shared.clone() }.commit(Batch::new().delete(Table::Partial, name)));
@@ -182,7 +182,7 @@ pub(super) fn forget(shared: &Arc<Shared>, name: &str) {
 /// What `name` has so far.
 #[cfg(test)]
 pub(super) fn bytes_of(shared: &Shared, name: &str) -> Option<u64> {
-    lock(&shared.partials).by_name.get(name).map(|partial| partial.bytes)
+    shared.partials.lock().by_name.get(name).map(|partial| partial.bytes)
 }
 
 /// What has arrived of something whose rest is missing.
@@ -197,7 +197,7 @@ pub struct Unfinished {
 /// All of them, the one begun first in front. Blocks.
 pub(super) fn list(shared: &Shared) -> Vec<Unfinished> {
     let mut found: Vec<(u64, String, String)> = {
-        let partials = lock(&shared.partials);
+        let partials = shared.partials.lock();
         partials.by_name.iter().map(|(name, one)| (one.order, name.clone(), one.file.clone())).collect()
     };
     found.sort_unstable();
@@ -208,7 +208,7 @@ pub(super) fn list(shared: &Shared) -> Vec<Unfinished> {
 
 /// Gives up `name`, unless somebody works on it; answers whether it did. Blocks.
 pub(super) fn give_up(shared: &Arc<Shared>, name: &str) -> bool {
-    let mut partials = lock(&shared.partials);
+    let mut partials = shared.partials.lock();
     let idle = partials.by_name.get(name).is_some_and(|partial| !partial.in_use);
     if idle {
         partials.remove(shared, name);
@@ -259,7 +259,7 @@ pub(super) fn load(store: &Store) {
         found.push((name, record));
     }
     found.sort_by_key(|(_, record)| record.since);
-    let mut partials = lock(&shared.partials);
+    let mut partials = shared.partials.lock();
     for (name, record) in found {
         partials.next += 1;
         let partial = Partial {

@@ -1,13 +1,16 @@
 //! Places for probes: a share for each source, some kept for this machine, and room for who asks in place of who is silent.
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
+    Arc,
     atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
 use smol::channel::{Receiver, Sender, bounded};
 
-use crate::client_source::{Full, Source, admit};
+use crate::{
+    client_source::{Full, Source, admit},
+    lock::{Mutex, MutexGuard},
+};
 
 /// The places of one socket.
 #[derive(Clone)]
@@ -61,7 +64,7 @@ impl Places {
     }
 
     fn open(&self) -> MutexGuard<'_, Vec<Slot>> {
-        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.open.lock()
     }
 }
 

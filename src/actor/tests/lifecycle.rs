@@ -33,7 +33,7 @@ async fn until(condition: impl Fn() -> bool) {
 
 /// How many wait for the compilation that is under way.
 fn waiters(actor: &Actor) -> usize {
-    match &*actor.0.slot.lock().unwrap() {
+    match &*actor.0.slot.lock() {
         // The slot and the compilation hold the flight, too.
         Slot::Compiling(flight) => Arc::strong_count(flight) - 2,
         _ => 0,
@@ -135,7 +135,7 @@ fn a_source_that_fails_fails_its_callers_and_may_recover() {
         *source.broken.lock().unwrap() = true;
         let error = invoke(&actor, b"").await.unwrap_err();
         assert_eq!((error.kind(), error.text()), (Kind::Storage, "actor test: the card is gone"));
-        assert!(matches!(*actor.0.slot.lock().unwrap(), Slot::Cold));
+        assert!(matches!(*actor.0.slot.lock(), Slot::Cold));
         *source.broken.lock().unwrap() = false;
         assert_eq!(invoke(&actor, b"back").await, Ok(b"back".to_vec()));
     });

@@ -7,16 +7,12 @@
 mod operation;
 mod redis_link;
 
-use std::{
-    collections::HashMap,
-    process::ExitCode,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, process::ExitCode, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use latticed::{
     error::{Error, Result},
+    lock::{Mutex, MutexGuard},
     sdk::{self, Call, Lattice, Provider},
     wire::LinkDefinition,
 };
@@ -76,9 +72,8 @@ impl KvRedis {
         Ok(Self { default_url, timeout, links: Mutex::default() })
     }
 
-    /// A panic elsewhere leaves nothing half changed: each use is one operation on the map.
     fn held(&self) -> MutexGuard<'_, HashMap<String, Arc<RedisLink>>> {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+        self.links.lock()
     }
 }
 

@@ -6,12 +6,13 @@
 
 use std::{
     future::Future,
-    sync::{Arc, Mutex as Held, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use latticed::{
     error::{Error, Result},
+    lock::Mutex as Held,
     log, task,
 };
 use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError, aio::MultiplexedConnection};
@@ -60,13 +61,13 @@ struct Open {
 
 impl Open {
     fn quiet_for(&self) -> Duration {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+        self.heard.lock().elapsed()
     }
 
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisError> {
         let mut connection = self.connection.clone();
         let answer = command.query_async(&mut connection).await?;
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.heard.lock() = Instant::now();
         Ok(answer)
     }
 }

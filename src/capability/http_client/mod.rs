@@ -27,7 +27,7 @@ mod tests;
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Instant,
@@ -43,6 +43,7 @@ use crate::{
     capability::preview::{LinkPlan, unknown},
     error::{Error, Result},
     host::{BoxFuture, Call, Capability, ProviderContext},
+    lock::{Mutex, MutexGuard},
     log, task,
     trust::Trust,
     wire::{LinkDefinition, codec, interface, interface::HttpClientRequest},
@@ -96,8 +97,7 @@ struct Linked {
 
 impl HttpClient {
     fn links(&self) -> MutexGuard<'_, BTreeMap<LinkKey, Linked>> {
-        // The table is whole after each statement, so a panic elsewhere does not spoil it.
-        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+        self.links.lock()
     }
 
     async fn open(&self, link: Arc<LinkDefinition>) -> Result<()> {

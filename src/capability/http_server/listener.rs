@@ -8,7 +8,7 @@ use std::{
     convert::Infallible,
     net::{Shutdown, SocketAddr, TcpListener as StdTcpListener},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -36,6 +36,7 @@ use crate::{
     client_source::{self, Full, Source},
     error::{Error, Kind, Result},
     host::Invoke,
+    lock::{Mutex, MutexGuard},
     log, task,
     wire::{Entity, LinkDefinition},
 };
@@ -279,12 +280,11 @@ async fn accept(shared: Arc<Shared>, socket: TcpListener) {
 
 impl Shared {
     fn connections(&self) -> MutexGuard<'_, Connections> {
-        // The table is whole after each statement, so a panic elsewhere does not spoil it.
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connections.lock()
     }
 
     fn acceptor(&self) -> MutexGuard<'_, Option<TlsAcceptor>> {
-        self.acceptor.lock().unwrap_or_else(PoisonError::into_inner)
+        self.acceptor.lock()
     }
 
     /// Takes a new connection in, if there is a place or one can be made.

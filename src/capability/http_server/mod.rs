@@ -31,7 +31,7 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
 pub use self::settings::Settings;
@@ -46,6 +46,7 @@ use crate::{
     certificate,
     error::{Error, Result},
     host::{BoxFuture, Call, Capability, ProviderContext},
+    lock::{Mutex, MutexGuard},
     log,
     wire::{Entity, LinkDefinition, interface},
 };
@@ -89,8 +90,7 @@ struct HttpServer {
 
 impl HttpServer {
     fn listeners(&self) -> MutexGuard<'_, BTreeMap<LinkKey, Listener>> {
-        // The table is whole after each statement, so a panic elsewhere does not spoil it.
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+        self.listeners.lock()
     }
 
     /// The link of `listener` goes, and its socket with it.

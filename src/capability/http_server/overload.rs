@@ -5,11 +5,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use crate::error::Kind;
+use crate::{error::Kind, lock::Mutex};
 
 /// Time between two warnings of one kind. Ten seconds: an operator sees that it goes on, at 8 640 lines a day in the worst case.
 pub const INTERVAL: Duration = Duration::from_secs(10);
@@ -30,7 +29,7 @@ impl Overload {
         if !matches!(kind, Kind::Busy | Kind::Unavailable | Kind::NotFound | Kind::Timeout) {
             return Some(0);
         }
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         match all.get_mut(kind.name()) {
             Some(held) if now.saturating_duration_since(held.said) < INTERVAL => {
                 held.count += 1;

@@ -6,7 +6,7 @@
 
 use std::{
     sync::{
-        LazyLock, Mutex, MutexGuard, PoisonError,
+        LazyLock,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     task::Waker,
@@ -14,6 +14,8 @@ use std::{
 };
 
 use super::settings::Settings;
+
+use crate::lock::{Mutex, MutexGuard};
 
 /// How long past its deadline an invocation may stay before its connection is cut. The router answers at the deadline;
 /// this only catches one that never does.
@@ -187,8 +189,7 @@ impl Pace {
     }
 
     fn reader(&self) -> MutexGuard<'_, Option<Waker>> {
-        // Whole after each statement.
-        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+        self.reader.lock()
     }
 
     /// Whether the body was too slow.

@@ -11,12 +11,9 @@
 //! A key seen as expired is removed durably before anyone is told so; what was gone once stays gone, whatever the clock
 //! says next.
 
-use std::{
-    sync::Mutex,
-    time::{Duration, Instant, SystemTime},
-};
+use std::time::{Duration, Instant, SystemTime};
 
-use super::held;
+use crate::lock::Mutex;
 
 /// Where time comes from: wall clock since 1970, and a clock that only runs forward.
 pub(super) type Source = Box<dyn Fn() -> (Duration, Duration) + Send + Sync>;
@@ -38,7 +35,7 @@ impl Clock {
     /// Milliseconds since 1970.
     pub(super) fn now_ms(&self) -> u64 {
         let (wall, steady) = (self.source)();
-        let mut last = held(&self.last);
+        let mut last = self.last.lock();
         let passed = last.0.saturating_add(steady.saturating_sub(last.1));
         *last = (passed.max(wall), steady);
         u64::try_from(last.0.as_millis()).unwrap_or(u64::MAX)

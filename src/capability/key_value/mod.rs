@@ -26,11 +26,7 @@ mod space;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 pub use space::{DEFAULT_MAX_BYTES, DEFAULT_MAX_ELEMENTS, DEFAULT_MAX_KEYS, DEFAULT_MAX_VALUE_BYTES, Quotas};
 
@@ -42,6 +38,7 @@ use crate::{
     capability::preview::LinkPlan,
     error::{Error, Result},
     host::{BoxFuture, Call, Capability},
+    lock::Mutex,
     log,
     store::{Store, Table, Transaction, View},
     wire::{
@@ -107,20 +104,20 @@ impl Capability for KeyValue {
             for warning in space::unknown_values(&link)? {
                 log::warn!("{warning}"; actor_id = link.actor_id, link_name = link.link_name);
             }
-            held(&self.links).insert((link.actor_id.clone(), link.link_name.clone()), Arc::new(space));
+            self.links.lock().insert((link.actor_id.clone(), link.link_name.clone()), Arc::new(space));
             Ok(())
         })
     }
 
     fn unlink(&self, link: Arc<LinkDefinition>) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            held(&self.links).remove(&(link.actor_id.clone(), link.link_name.clone()));
+            self.links.lock().remove(&(link.actor_id.clone(), link.link_name.clone()));
         })
     }
 
     fn call(&self, link: Arc<LinkDefinition>, call: Call) -> BoxFuture<'_, Result<Vec<u8>>> {
         Box::pin(async move {
-            let space = held(&self.links).get(&(link.actor_id.clone(), link.link_name.clone())).cloned();
+            let space = self.links.lock().get(&(link.actor_id.clone(), link.link_name.clone())).cloned();
             let space = space.ok_or_else(|| {
                 Error::denied(format!("{} is not linked to {KEY_VALUE} as {}", link.actor_id, link.link_name))
             })?;
@@ -129,7 +126,7 @@ impl Capability for KeyValue {
     }
 
     fn stop(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async move { held(&self.links).clear() })
+        Box::pin(async move { self.links.lock().clear() })
     }
 }
 
@@ -245,14 +242,9 @@ impl Engine {
         let change = move |transaction: &mut Transaction<'_>| {
             let mut session = Session::change(transaction, &space, engine.clock.now_ms());
             let answer = operation(&mut session)?;
-            session.finish(&mut held(&engine.totals))?;
+            session.finish(&mut engine.totals.lock())?;
             Ok(answer)
         };
         self.store.update(change).await
     }
-}
-
-/// Locks `mutex`. A panic elsewhere leaves nothing half changed: each critical section is a few assignments.
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,10 +2,9 @@
 //!
 //! Pure but for its lock. An answer goes straight to the broker and never into an outbox.
 
-use std::{
-    collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::VecDeque;
+
+use crate::lock::{Mutex, MutexGuard};
 
 /// Places for answers that are remembered. An actor answers the last few messages it got; each place takes about 60 bytes.
 /// The answer to one that was forgotten is known by its beginning, unless its client chose another.
@@ -43,7 +42,7 @@ impl Answers {
     }
 
     fn places(&self) -> MutexGuard<'_, VecDeque<String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -4,14 +4,15 @@
 //! The newest are the ones dropped, as brokers do with slow listeners: what waits keeps its order, and a flood cannot push
 //! out what came before it. Nothing here waits but [`Inbox::take`].
 
-use std::{
-    collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::VecDeque;
 
 use event_listener::Event as Signal;
 
-use crate::{log, wire::interface::BrokerMessage};
+use crate::{
+    lock::{Mutex, MutexGuard},
+    log,
+    wire::interface::BrokerMessage,
+};
 
 /// What a message costs beside its texts: the entry here and the allocator's share.
 const OVERHEAD_BYTES: usize = 128;
@@ -133,7 +134,7 @@ impl Inbox {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

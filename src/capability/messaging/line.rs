@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeSet,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -30,6 +30,7 @@ use crate::{
         Bus, Call, Invoke,
         bus::{Forwarded, Listening, Parcel},
     },
+    lock::Mutex,
     log, task,
     wire::{
         Entity, LinkDefinition, codec,
@@ -141,17 +142,17 @@ impl Line {
         });
         if !line.options.subscriptions.is_empty() {
             let tasks = vec![task::spawn(line.clone().subscribe()), task::spawn(line.clone().deliver())];
-            *held(&line.listening) = tasks;
+            *line.listening.lock() = tasks;
         }
         if let Some(outbox) = line.outbox.clone() {
-            *held(&line.sending) = Some(task::spawn(line.clone().send(outbox)));
+            *line.sending.lock() = Some(task::spawn(line.clone().send(outbox)));
         }
         Ok(line)
     }
 
     /// Takes no message in any more; those that wait are given up, those in the actor's hands go on.
     pub async fn quiet(&self) {
-        let tasks = std::mem::take(&mut *held(&self.listening));
+        let tasks = std::mem::take(&mut *self.listening.lock());
         for task in tasks {
             task.cancel().await;
         }
@@ -177,7 +178,7 @@ impl Line {
             }
         };
         task::within(self.options.timeout, handled).await;
-        let sending = held(&self.sending).take();
+        let sending = self.sending.lock().take();
         if let Some(sending) = sending {
             sending.cancel().await;
         }
@@ -206,7 +207,7 @@ impl Line {
             add("in the outbox", outbox.len() as u64);
             add("of the outbox given up", outbox.dropped());
         }
-        let problem = held(&self.problem);
+        let problem = self.problem.lock();
         if !problem.is_empty() {
             text.push_str(&format!(" ({problem})"));
         }
@@ -475,7 +476,7 @@ impl Line {
 
     /// Says why messages wait, when that changes.
     fn set_problem(&self, text: &str) {
-        let mut problem = held(&self.problem);
+        let mut problem = self.problem.lock();
         if *problem == text {
             return;
         }
@@ -519,9 +520,4 @@ impl Homeless {
             *self = Self { tries: self.tries, ..Self::default() };
         }
     }
-}
-
-/// Locks `mutex`. Each critical section is one assignment, so a panic elsewhere leaves nothing half changed.
-fn held<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

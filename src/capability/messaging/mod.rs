@@ -15,10 +15,7 @@ mod outbox;
 pub mod settings;
 mod subject;
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 pub use self::settings::Settings;
 use self::{
@@ -30,6 +27,7 @@ use crate::{
     capability::preview::LinkPlan,
     error::{Error, Result},
     host::{BoxFuture, Bus, BusServer, Call, Capability, ProviderContext},
+    lock::{Mutex, MutexGuard},
     log,
     store::Store,
     wire::{
@@ -94,8 +92,7 @@ struct Messaging {
 
 impl Messaging {
     fn lines(&self) -> MutexGuard<'_, BTreeMap<(String, String), Arc<Line>>> {
-        // The table is whole after each statement, so a panic elsewhere does not spoil it.
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lines.lock()
     }
 
     async fn open(&self, link: Arc<LinkDefinition>) -> Result<()> {

@@ -10,7 +10,7 @@
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
@@ -23,6 +23,7 @@ use super::options::{OutboxOptions, WhenFull};
 use crate::{
     error::{Error, Result},
     host::bus::Parcel,
+    lock::{Mutex, MutexGuard},
     log,
     store::{Batch, Store, Table},
     wire::codec,
@@ -290,7 +291,7 @@ impl Outbox {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -10,7 +10,7 @@ mod worker;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -23,6 +23,7 @@ use crate::{
     config::Config,
     error::{Error, Result},
     host::{Host, application::Asking},
+    lock::Mutex,
     task,
 };
 
@@ -105,7 +106,7 @@ impl Manifests {
     /// given up for it.
     pub async fn again(&self, config: Config) {
         let (done, round) = channel::bounded(1);
-        *held(&self.shared.request) = Some(Request { config, done });
+        *self.shared.request.lock() = Some(Request { config, done });
         self.shared.requested.notify(usize::MAX);
         // An error: it was done, or another request has taken the place of this one.
         let _ = round.recv().await;
@@ -117,7 +118,7 @@ impl Manifests {
     /// The only manifest that the host was given cannot be used.
     pub async fn stop(self) -> Result<()> {
         self.task.cancel().await;
-        held(&self.shared.failed).take().map_or(Ok(()), Err)
+        self.shared.failed.lock().take().map_or(Ok(()), Err)
     }
 
     async fn tried(&self) {
@@ -129,8 +130,4 @@ impl Manifests {
 /// What readiness and status call the application of `file`.
 fn subject(file: &Path) -> String {
     format!("manifest {}", file.file_name().unwrap_or(file.as_os_str()).to_string_lossy())
-}
-
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

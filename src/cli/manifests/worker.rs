@@ -5,19 +5,20 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use futures_util::{StreamExt, stream};
 use smol::{Timer, channel, future};
 
-use super::{Request, Shared, files, held, subject};
+use super::{Request, Shared, files, subject};
 use crate::{
     cli::{artifact::watch, preflight::applications::Judge},
     config::{Config, manifest},
     error::{Error, Kind, Result},
     host::{Application, Host, application::Asking},
+    lock::Mutex,
     log, task,
 };
 
@@ -72,7 +73,7 @@ impl Worker {
                 // A reload ends no host that may have served for long.
                 Ok(Round::Interrupted) => undisturbed = false,
                 Err(error) if first && undisturbed => {
-                    *held(&self.shared.failed) = Some(error);
+                    *self.shared.failed.lock() = Some(error);
                     host.request_stop();
                     return;
                 }
@@ -100,7 +101,7 @@ impl Worker {
     async fn next(&mut self) -> Option<channel::Sender<()>> {
         loop {
             let requested = self.shared.requested.listen();
-            if let Some(Request { config, done }) = held(&self.shared.request).take() {
+            if let Some(Request { config, done }) = self.shared.request.lock().take() {
                 (self.config, self.asking) = (config, Asking::Always);
                 return Some(done);
             }
@@ -225,7 +226,7 @@ impl Worker {
     async fn judge(&self, file: &Path, manifest: manifest::Application) -> Result<Application> {
         let (judge, config, file) = (self.judge.clone(), self.config.clone(), file.to_owned());
         smol::unblock(move || {
-            for warning in held(&judge).judge(&file, &manifest)? {
+            for warning in judge.lock().judge(&file, &manifest)? {
                 log::warn!("{warning}");
             }
             Ok(files::wanted(manifest, &config))
@@ -239,7 +240,7 @@ impl Worker {
         let interrupted = async {
             loop {
                 let requested = self.shared.requested.listen();
-                if held(&self.shared.request).is_some() {
+                if self.shared.request.lock().is_some() {
                     return None;
                 }
                 requested.await;

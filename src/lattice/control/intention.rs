@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -21,6 +21,7 @@ use crate::{
     error::{Error, Kind, Result},
     host::{Host, desired::Desired, health::Patient},
     lattice::events::random_id,
+    lock::{Mutex, MutexGuard},
     log,
     store::{Batch, Table},
     task,
@@ -111,7 +112,7 @@ impl Ticket {
     }
 
     pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.progress.lock()
     }
 
     /// Changes what should run as the command wants it, and ends its intention with that.
@@ -150,7 +151,7 @@ impl Ticket {
     }
 
     fn stopped(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.stopped.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.stopped.lock()
     }
 
     /// Whether the command will be tried again after this failure, so that nobody need be told of it yet.

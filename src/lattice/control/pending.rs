@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -19,6 +19,7 @@ use crate::{
     claims::Now,
     error::Result,
     host::uplink::PendingCommand,
+    lock::{Mutex, MutexGuard},
     log,
     store::{Batch, Store, Table},
 };
@@ -83,7 +84,7 @@ impl Pending {
     }
 
     pub(super) fn tasks(&self) -> MutexGuard<'_, BTreeMap<String, Pursued>> {
-        self.tasks.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.tasks.lock()
     }
 
     /// Whether a command about the artifact `reference` is still being carried out.

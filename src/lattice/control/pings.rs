@@ -3,10 +3,7 @@
 //! A ping is answered at a moment of the host's own, so that the answers of many boards do not arrive as one burst. What
 //! comes until then is answered together, from one text. Pings take no place among the requests under way.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use async_nats::{Message, Subject};
 use bytes::Bytes;
@@ -15,6 +12,7 @@ use super::Shared;
 use crate::{
     error::Result,
     lattice::{backoff, heartbeat},
+    lock::{Mutex, MutexGuard},
     log, task,
     wire::control::host::{PingReply, uptime_human},
 };
@@ -43,7 +41,7 @@ struct Waiting {
 
 impl Pings {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.0.lock()
     }
 
     /// Takes those that wait; `None` when there are none, and then nobody is answering any more.

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{Read, Write},
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 
 use sha2::Digest as _;
@@ -18,6 +18,7 @@ use super::{
 use crate::{
     error::{Context, Error, Kind, Result},
     lattice::{Settings, gather},
+    lock::Mutex,
     store::Digest,
 };
 
@@ -43,7 +44,7 @@ pub async fn put(settings: &Settings, place: &Place, file: File, mut progress: i
         sent += wanted as u64;
         let file = file.clone();
         smol::unblock(move || {
-            let mut file = file.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let mut file = file.lock();
             let mut piece = Vec::with_capacity(wanted);
             Read::by_ref(&mut *file)
                 .take(wanted as u64)

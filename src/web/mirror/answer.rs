@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, RwLock, atomic::AtomicU64},
+    sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
@@ -26,6 +26,7 @@ use super::{
 use crate::{
     artifact::{Artifacts, records::kept_manifest},
     error::{Error, Kind, Result},
+    lock::{Mutex, MutexGuard, RwLock},
     log,
     store::Digest,
 };
@@ -77,12 +78,12 @@ impl Shelf {
 
     /// What a client must show from now on.
     pub(super) fn want(&self, token: Option<Token>) {
-        *self.token.write().unwrap_or_else(PoisonError::into_inner) = token;
+        *self.token.write() = token;
     }
 
     /// Whether a client that shows this may be answered.
     fn is_satisfied_by(&self, shown: Option<&[u8]>) -> bool {
-        let token = self.token.read().unwrap_or_else(PoisonError::into_inner);
+        let token = self.token.read();
         token.as_ref().is_none_or(|token| token.is_shown_by(shown))
     }
 
@@ -211,8 +212,8 @@ impl Shelf {
         Ok(length)
     }
 
-    fn whole(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Instant>> {
-        self.whole.lock().unwrap_or_else(PoisonError::into_inner)
+    fn whole(&self) -> MutexGuard<'_, HashMap<Digest, Instant>> {
+        self.whole.lock()
     }
 
     async fn list(&self, format: Format) -> Result<Reply> {

@@ -10,7 +10,7 @@ use std::{
     net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream},
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -30,6 +30,7 @@ use crate::{
     certificate,
     client_source::Source,
     error::Result,
+    lock::{Mutex, RwLock},
     log, task,
     web::{accept, listen::Listening},
 };
@@ -143,7 +144,7 @@ impl Mirror {
     /// Whoever connects from now on meets this certificate, and must show this token.
     pub fn renew(&self, renewal: Renewal) {
         self.shelf.want(renewal.token);
-        *self.acceptor.write().unwrap_or_else(PoisonError::into_inner) = renewal.acceptor;
+        *self.acceptor.write() = renewal.acceptor;
     }
 
     /// Accepts nobody any more. Answers on their way still go out while the process lives.
@@ -153,7 +154,7 @@ impl Mirror {
 }
 
 fn current(acceptor: &Acceptor) -> Option<TlsAcceptor> {
-    acceptor.read().unwrap_or_else(PoisonError::into_inner).clone()
+    acceptor.read().clone()
 }
 
 /// How many connections each source has.
@@ -163,7 +164,7 @@ struct Clients(Arc<Mutex<HashMap<Source, usize>>>);
 impl Clients {
     /// A place for one more connection of `address`, unless it has its share already.
     fn admit(&self, address: Source) -> Option<Admitted> {
-        let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = self.0.lock();
         let count = clients.entry(address).or_default();
         if *count >= MAX_CONNECTIONS_OF_ONE {
             return None;
@@ -180,7 +181,7 @@ struct Admitted {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        let mut clients = self.clients.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = self.clients.0.lock();
         if let Some(count) = clients.get_mut(&self.address) {
             *count -= 1;
             if *count == 0 {
