@@ -5,10 +5,10 @@
 use std::sync::Arc;
 
 use crate::{
-    error::{Context, Error, Kind, Result},
+    error::{Error, Result},
     host::{BoxFuture, Call, Capability},
     wire::{
-        LinkDefinition, codec,
+        LinkDefinition, codec, id,
         interface::{NUMBERGEN, RangeLimit},
     },
 };
@@ -20,7 +20,7 @@ use crate::{
 /// randomness.
 pub fn call(operation: &str, payload: &[u8]) -> Result<Vec<u8>> {
     match operation {
-        "NumberGen.GenerateGuid" => codec::encode(&guid(random_bytes()?)),
+        "NumberGen.GenerateGuid" => codec::encode(&id::strict_uuid()?.as_str()),
         "NumberGen.Random32" => codec::encode(&random_u32()?),
         "NumberGen.RandomInRange" => {
             let range: RangeLimit = codec::decode("NumberGen.RandomInRange request", payload)?;
@@ -33,13 +33,7 @@ pub fn call(operation: &str, payload: &[u8]) -> Result<Vec<u8>> {
 }
 
 fn random_u32() -> Result<u32> {
-    random_bytes().map(u32::from_le_bytes)
-}
-
-fn random_bytes<const N: usize>() -> Result<[u8; N]> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).context(Kind::Unavailable, "the kernel gives no random numbers")?;
-    Ok(bytes)
+    id::random_bytes().map(u32::from_le_bytes)
 }
 
 /// A number from `min` to `max`, both included and all equally likely; ends in the wrong order are swapped.
@@ -54,14 +48,6 @@ fn in_range(min: u32, max: u32, mut random: impl FnMut() -> Result<u32>) -> Resu
             return Ok(min + number % count);
         }
     }
-}
-
-/// `bytes` as a version 4 UUID, hyphenated.
-fn guid(mut bytes: [u8; 16]) -> String {
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let hex = data_encoding::HEXLOWER.encode(&bytes);
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
 /// The built-in as a provider.
@@ -127,8 +113,6 @@ mod tests {
 
     #[test]
     fn a_guid_is_a_version_4_uuid() {
-        assert_eq!(guid([0xff; 16]), "ffffffff-ffff-4fff-bfff-ffffffffffff");
-        assert_eq!(guid([0; 16]), "00000000-0000-4000-8000-000000000000");
         let answer: String = codec::decode("guid", &call("NumberGen.GenerateGuid", b"").unwrap()).unwrap();
         assert_eq!(answer.len(), 36);
     }

@@ -1,7 +1,7 @@
 //! The name of a host for people (`protocol/config.md §5`): the one of the settings, else the machine's host name, else
 //! `adjective-noun-1234`, made up once and kept.
 
-use crate::error::{Error, Result};
+use crate::{error::Result, wire::id};
 
 /// Highest number behind the words.
 const MAX_NUMBER: u32 = 9999;
@@ -51,10 +51,7 @@ fn usable(name: &str) -> bool {
 /// # Errors
 /// `Unavailable`: the system gives no random numbers.
 pub fn friendly_name() -> Result<String> {
-    let mut random = [0; 8];
-    getrandom::fill(&mut random)
-        .map_err(|cause| Error::unavailable(format!("cannot name this host: no random numbers: {cause}")))?;
-    Ok(name_from(random))
+    id::random_bytes().map(name_from).map_err(|error| error.context("cannot name this host"))
 }
 
 /// The name that belongs to `random`. Both lists have 64 words, so no word is likelier than another.

@@ -27,7 +27,7 @@ use crate::{
     log,
     store::{Digest, MAX_BLOB_BYTES},
     task,
-    wire::{LinkDefinition, event::event_id},
+    wire::{LinkDefinition, id},
 };
 
 /// A provider by its public key and link name.
@@ -297,7 +297,7 @@ impl Host {
             Error::unavailable("there is no connection to NATS now; the provider is started when there is one")
         })?;
         log::name(&desired.public_key, &claims.name);
-        let instance_id = new_uuid()?;
+        let instance_id = id::strict_uuid()?.as_str().to_owned();
         let links = self.links_of(&self.desired(), &name);
         let (telling, told) = channel::bounded(1);
         let watcher =
@@ -409,14 +409,6 @@ pub fn check_link_name(link_name: &str) -> Result<()> {
 /// Longest link name of a process, bytes: it is part of a folder's name.
 const MAX_LINK_NAME_BYTES: usize = 64;
 
-/// A random UUID, version 4.
-fn new_uuid() -> Result<String> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes)
-        .map_err(|cause| Error::unavailable(format!("the system gives no random numbers: {cause}")))?;
-    Ok(event_id(bytes).as_str().to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -429,12 +421,5 @@ mod tests {
         for bad in ["", "a.b", "*", ">", "a b", "../x", &"x".repeat(65)] {
             assert!(check_link_name(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn names_of_processes_are_uuids() {
-        let uuid = new_uuid().unwrap();
-        assert_eq!((uuid.len(), &uuid[14..15]), (36, "4"));
-        assert_ne!(uuid, new_uuid().unwrap());
     }
 }

@@ -8,21 +8,16 @@
 
 use std::collections::HashMap;
 
-use sha2::{Digest, Sha256};
-
-use super::events::{LatticeEvents, instance_id};
+use super::events::LatticeEvents;
 use crate::{
     claims::{Now, SignedModule},
     wire::{
         control::Annotations,
-        event::{
-            EventId,
-            actor::{
-                ActorClaims, ActorScaleFailed, ActorScaled, ActorStartFailed, ActorStarted, ActorStopped,
-                ActorUpdateFailed, ActorUpdated, ActorsStartFailed, ActorsStarted, ActorsStopped,
-            },
-            event_id,
+        event::actor::{
+            ActorClaims, ActorScaleFailed, ActorScaled, ActorStartFailed, ActorStarted, ActorStopped,
+            ActorUpdateFailed, ActorUpdated, ActorsStartFailed, ActorsStarted, ActorsStopped,
         },
+        id::actor_instance_id,
     },
 };
 
@@ -222,21 +217,6 @@ fn replace(actors: &mut HashMap<String, Told>, key: &str, new: Option<Told>) -> 
         Some(told) => actors.insert(key.to_owned(), told),
         None => actors.remove(key),
     }
-}
-
-/// The name of instance `number` of those of the actor `key` on `host_id` that have these annotations.
-pub fn actor_instance_id(host_id: &str, key: &str, annotations: &Annotations, number: u16) -> EventId {
-    if annotations.is_empty() {
-        return instance_id(host_id, key, number);
-    }
-    let mut hash = Sha256::new().chain_update(host_id).chain_update(key).chain_update(number.to_be_bytes());
-    for text in annotations.iter().flat_map(|(name, value)| [name, value]) {
-        hash.update((text.len() as u64).to_be_bytes());
-        hash.update(text);
-    }
-    let mut id = [0; 16];
-    id.copy_from_slice(&hash.finalize()[..16]);
-    event_id(id)
 }
 
 fn dates(now: Now, claims: &SignedModule) -> (String, String) {

@@ -11,11 +11,9 @@ use std::{
         Arc, Once, OnceLock, Weak,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use event_listener::Event as Signal;
-use sha2::{Digest, Sha256};
 
 use super::{actor_events::Told, connection::Connection, mailbox::Mailbox, outbox::Entry};
 use crate::{
@@ -31,13 +29,14 @@ use crate::{
     wire::{
         control::Annotations,
         event::{
-            self, Data, EventId, event_id,
+            self, Data,
             host::{HostStarted, HostStopped},
             provider::{
                 HealthCheckFailed, HealthCheckPassed, HealthCheckStatus, ProviderClaims, ProviderStartFailed,
                 ProviderStarted, ProviderStopped,
             },
         },
+        id,
     },
 };
 
@@ -145,8 +144,8 @@ impl LatticeEvents {
     fn put<D: Data>(&self, data: &D) {
         let _one_at_a_time = self.order.lock();
         let mut body = Vec::new();
-        let unix_micros = unix_micros();
-        if let Err(error) = event::write(&mut body, &self.host_id, random_id(), unix_micros, data) {
+        let unix_micros = id::unix_micros();
+        if let Err(error) = event::write(&mut body, &self.host_id, id::random_id(), unix_micros, data) {
             log::warn!("the event {} was not sent: {error}", D::NAME);
             return;
         }
@@ -190,7 +189,7 @@ impl LatticeEvents {
     pub(super) fn instance_of(&self, running: &RunningProvider) -> String {
         running.instance_id.clone().unwrap_or_else(|| {
             let place = format!("{}/{}", running.desired.public_key, running.desired.link_name);
-            instance_id(&self.host_id, &place, 0).as_str().to_owned()
+            id::instance_id(&self.host_id, &place, 0).as_str().to_owned()
         })
     }
 
@@ -201,9 +200,10 @@ impl LatticeEvents {
         };
         let (annotations, instance) = match gone {
             Some((desired, instance)) => (desired.annotations, instance),
-            None => {
-                (Annotations::new(), instance_id(&self.host_id, &format!("{key}/{link_name}"), 0).as_str().to_owned())
-            }
+            None => (
+                Annotations::new(),
+                id::instance_id(&self.host_id, &format!("{key}/{link_name}"), 0).as_str().to_owned(),
+            ),
         };
         self.emit(&ProviderStopped {
             public_key: key,
@@ -269,29 +269,6 @@ impl Events for LatticeEvents {
         self.listening.calls.store(false, Relaxed);
         self.routes_changed.notify(usize::MAX);
     }
-}
-
-/// A name for instance `number` of `key` on `host_id`: instances have no life of their own here, clients want a UUID.
-pub fn instance_id(host_id: &str, key: &str, number: u16) -> EventId {
-    let digest = Sha256::new().chain_update(host_id).chain_update(key).chain_update(number.to_be_bytes()).finalize();
-    let mut id = [0; 16];
-    id.copy_from_slice(&digest[..16]);
-    event_id(id)
-}
-
-/// Sixteen random bytes; without a source of randomness, the clock, since an event is better than none.
-pub fn random_id() -> [u8; 16] {
-    let mut id = [0; 16];
-    if getrandom::fill(&mut id).is_err() {
-        id[..8].copy_from_slice(&unix_micros().to_be_bytes());
-    }
-    id
-}
-
-/// Now, in microseconds since 1970, as the clock says.
-pub fn unix_micros() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -7,13 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     connection::{Connection, Standing},
-    events::{instance_id, random_id},
     settings::Settings,
 };
 use crate::{
     error::{Error, Result},
     task,
-    wire::{event::event_id, json, name_limits, subject::Subjects},
+    wire::{id, json, name_limits, subject::Subjects},
 };
 
 /// Answers kept at most; more hosts than this are counted by other means.
@@ -58,7 +57,7 @@ impl FoundHost {
 /// # Errors
 /// No server could be reached within the time one attempt may take.
 pub(super) async fn reach(settings: &Settings, purpose: &'static str) -> Result<Connection> {
-    let name = event_id(random_id());
+    let name = id::random_uuid();
     let connection = Connection::open(purpose, &settings.control, &settings.timing, &name).await?;
     match task::within(settings.timing.connect, connection.connected()).await {
         Some(()) => Ok(connection),
@@ -81,9 +80,9 @@ pub(super) async fn reach(settings: &Settings, purpose: &'static str) -> Result<
 /// No server could be reached within the time one attempt may take.
 pub async fn hosts(settings: &Settings, window: Duration) -> Result<Vec<FoundHost>> {
     let subjects = Subjects::new(&settings.control_prefix, &settings.lattice)?;
-    let name = event_id(random_id());
+    let name = id::random_uuid();
     let connection = reach(settings, "hosts").await?;
-    let inbox = format!("_INBOX.{}", instance_id(&name, "hosts", 0));
+    let inbox = format!("_INBOX.{}", id::instance_id(&name, "hosts", 0));
     let mut answers = connection.subscribe(inbox.clone(), None).await?;
     connection.publish_all(subjects.ping_hosts(), Some(inbox), None, bytes::Bytes::new()).await?;
     let mut found = BTreeMap::new();

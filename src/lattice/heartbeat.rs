@@ -9,10 +9,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 
-use super::{
-    Shared, backoff,
-    events::{random_id, unix_micros},
-};
+use super::{Shared, backoff};
 use crate::{
     error::Result,
     lock::Mutex,
@@ -23,6 +20,7 @@ use crate::{
             self, Data,
             host::{HeartbeatProvider, HostHeartbeat},
         },
+        id,
         json::{Items, Pairs},
     },
 };
@@ -123,7 +121,7 @@ fn write(shared: &Shared, buffer: &mut Vec<u8>) -> Result<&'static str> {
         uptime_seconds: uptime,
         uptime_human: &uptime_human(uptime),
     };
-    event::write(buffer, &shared.host_id, random_id(), unix_micros(), &data)?;
+    event::write(buffer, &shared.host_id, id::random_id(), id::unix_micros(), &data)?;
     Ok(name(&data))
 }
 

@@ -199,7 +199,7 @@ impl Client {
             target: Entity::actor(actor),
             operation: operation.into(),
             msg: Cow::Borrowed(&[]),
-            id: super::events::instance_id(actor, operation, 0).as_str().into(),
+            id: crate::wire::id::instance_id(actor, operation, 0).as_str().into(),
             host_id: "NwashHostCallerId000000000000000000000000000000000000000".into(),
             content_length: Some(body.len() as u64),
             ..Invocation::default()
@@ -426,7 +426,7 @@ fn a_board_is_managed_from_afar_and_keeps_what_it_was_told() {
         // What happens offline is told when the way is open, with its own time.
         let (stopped, _) = board.host.desired().stop_actor(&key, None, &BTreeMap::new());
         board.host.change(|_| Ok(stopped)).await.unwrap();
-        let offline = super::events::unix_micros();
+        let offline = crate::wire::id::unix_micros();
         smol::Timer::after(Duration::from_millis(300)).await;
         client.heard.lock().unwrap().clear();
         forward(gate, server.port, Arc::default());

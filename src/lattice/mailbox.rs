@@ -12,7 +12,6 @@ use smol::lock;
 
 use super::{
     connection::Connection,
-    events::{random_id, unix_micros},
     outbox::{Dropped, Entry, Kept, Outbox},
 };
 use crate::{
@@ -22,6 +21,7 @@ use crate::{
     store::{Batch, Store, Table},
     wire::{
         event::{self, Data, event_time, host::EventsDropped},
+        id,
         subject::Subjects,
     },
 };
@@ -219,7 +219,7 @@ impl Mailbox {
                 last: &event_time(report.last_micros),
             };
             let mut body = Vec::new();
-            event::write(&mut body, &self.host_id, random_id(), unix_micros(), &data)?;
+            event::write(&mut body, &self.host_id, id::random_id(), id::unix_micros(), &data)?;
             *reporting = Some((report, body.into()));
         }
         Ok(reporting.clone())

@@ -20,7 +20,7 @@ use super::{
     cache::Cache,
     connection::{Answer, Background, Connection, Standing},
     control::pending::Pending,
-    events::{LatticeEvents, random_id, unix_micros},
+    events::LatticeEvents,
     gate::Gate,
     remote::Remotes,
 };
@@ -32,9 +32,10 @@ use crate::{
     wire::{
         Entity, Invocation, InvocationResponse, Trace, chunk, codec,
         event::{
-            self, Data, event_id,
+            self, Data,
             invocation::{InvocationFailed, InvocationSucceeded, Passed},
         },
+        id,
         subject::{PROVIDER_QUEUE_GROUP, ProviderTopic, Subjects},
         text, trace,
     },
@@ -369,7 +370,7 @@ impl InvocationEvents {
 
     fn write<D: Data>(&self, data: &D) -> Result<Vec<u8>> {
         let mut body = Vec::new();
-        event::write(&mut body, &self.host_id, random_id(), unix_micros(), data)?;
+        event::write(&mut body, &self.host_id, id::random_id(), id::unix_micros(), data)?;
         Ok(body)
     }
 }
@@ -579,7 +580,7 @@ pub(crate) async fn seal(
     bodies: &Bodies,
     patience: Duration,
 ) -> Result<Invocation<'static>> {
-    invocation.id = event_id(random_id()).as_str().to_owned();
+    invocation.id = id::random_uuid().as_str().to_owned();
     invocation.content_length = Some(payload.len() as u64);
     invocation.encoded_claims = anti_forgery.sign(&invocation, &payload, Now::from_system(0))?;
     if chunk::must_store(payload.len()) {

@@ -414,7 +414,7 @@ fn events_said_on_a_line_that_died_without_a_word_are_told_over_the_next_one() {
         board.host.change(|desired| desired.put_link(link("one"))).await.unwrap();
         eventually("the line is given up", || !shared.control.is_connected()).await;
         assert!(shared.events.waiting() >= 5, "{} wait", shared.events.waiting());
-        let dead = crate::wire::event::event_time(super::events::unix_micros());
+        let dead = crate::wire::event::event_time(crate::wire::id::unix_micros());
         swallow.store(false, SeqCst);
 
         for (name, count) in

@@ -1,4 +1,5 @@
-//! The words of the lattice: messages, names, codecs. Pure data; nothing here does I/O or keeps state.
+//! The words of the lattice: messages, names, codecs. Pure data; nothing here does I/O or keeps state. What asks the system
+//! for random bytes and the time is in [`id`].
 //!
 //! Comments everywhere in this crate cite the protocol as `protocol/lattice.md §4.2`: that is a section of a file in
 //! `src/wire/protocol/`, beside this one.
@@ -10,6 +11,7 @@ pub mod control;
 pub mod entity;
 pub mod event;
 pub mod host_data;
+pub mod id;
 pub mod interface;
 pub mod invocation;
 pub mod json;

@@ -20,7 +20,7 @@ use super::{
     answers::Answers,
     inbox::Inbox,
     options::Options,
-    outbox::{Outbox, new_id},
+    outbox::Outbox,
     settings::MAX_PUBLISHING,
     subject::{Use, check},
 };
@@ -33,7 +33,7 @@ use crate::{
     lock::Mutex,
     log, task,
     wire::{
-        Entity, LinkDefinition, codec,
+        Entity, LinkDefinition, codec, id,
         interface::{BrokerMessage, BrokerRequest},
     },
 };
@@ -366,7 +366,7 @@ impl Line {
 
     async fn store(&self, outbox: &Outbox, message: BrokerMessage) -> Result<()> {
         let parcel = Parcel {
-            id: new_id()?,
+            id: id::message_id()?,
             subject: message.subject,
             body: message.body,
             stream: outbox.stream().map(str::to_owned),

@@ -15,7 +15,6 @@ use std::{
     },
 };
 
-use data_encoding::HEXLOWER;
 use event_listener::{Event as Signal, EventListener};
 use serde::{Deserialize, Serialize};
 
@@ -31,9 +30,6 @@ use crate::{
 
 /// First byte of a record: what follows is a [`Record`] in MessagePack.
 const RECORD_VERSION: u8 = 1;
-
-/// Bytes of a message's identity: random, so that no two of any hosts are the same.
-const ID_BYTES: usize = 16;
 
 /// What all outboxes of this host may hold on disk together, bytes. Those of links that were removed count too, because
 /// what they hold stays; past it messages are refused.
@@ -84,16 +80,6 @@ pub struct Waiting {
     pub number: u64,
     /// What is sent.
     pub parcel: Parcel,
-}
-
-/// An identity for a new message.
-///
-/// # Errors
-/// `Internal`: the system gives no random numbers.
-pub fn new_id() -> Result<String> {
-    let mut id = [0; ID_BYTES];
-    getrandom::fill(&mut id).map_err(|cause| Error::internal(format!("there are no random numbers: {cause}")))?;
-    Ok(HEXLOWER.encode(&id))
 }
 
 impl Outbox {

@@ -20,15 +20,11 @@ use crate::{
     claims::Now,
     error::{Error, Kind, Result},
     host::{Host, desired::Desired, health::Patient},
-    lattice::events::random_id,
     lock::{Mutex, MutexGuard},
     log,
     store::{Batch, Table},
     task,
-    wire::{
-        event::{event_id, provider::ProviderStartFailed},
-        subject::Verb,
-    },
+    wire::{event::provider::ProviderStartFailed, id, subject::Verb},
 };
 
 /// Beginning of an intention's record name.
@@ -86,7 +82,7 @@ pub(super) enum State {
 impl Ticket {
     /// A command that has just come in.
     pub(super) fn new(verb: Verb, now: Now, others: bool) -> Arc<Self> {
-        let name = format!("{RECORD}{}", event_id(random_id()));
+        let name = format!("{RECORD}{}", id::random_uuid());
         let accepted = if now.is_trusted() { now.unix_seconds() } else { 0 };
         Arc::new(Self { others, ..Self::made(name, verb, State::Open, accepted) })
     }

@@ -6,13 +6,16 @@ use serde::Serialize;
 use super::{Shared, reply};
 use crate::{
     host::desired::MAX_GROUPS,
-    lattice::{actor_events::actor_instance_id, sync},
+    lattice::sync,
     log,
-    wire::control::{
-        claims::ClaimsList,
-        host::uptime_human,
-        inventory::{self, Inventory},
-        link::Links,
+    wire::{
+        control::{
+            claims::ClaimsList,
+            host::uptime_human,
+            inventory::{self, Inventory},
+            link::Links,
+        },
+        id,
     },
 };
 
@@ -56,7 +59,7 @@ fn written(shared: &Shared, most: usize) -> Inventory {
             let instances =
                 running.desired.counts().into_iter().take(most).map(|(count, annotations)| inventory::Instance {
                     annotations: annotations.clone(),
-                    instance_id: actor_instance_id(&shared.host_id, key, annotations, 0).as_str().to_owned(),
+                    instance_id: id::actor_instance_id(&shared.host_id, key, annotations, 0).as_str().to_owned(),
                     revision: running.claims.revision,
                     image_ref: running.desired.reference.clone(),
                     max_concurrent: count,

@@ -14,10 +14,9 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    lattice::events::random_id,
     log,
     store::Digest,
-    wire::event::event_id,
+    wire::id,
 };
 
 /// Bytes of a chunk, as every client cuts objects. Smaller where the server takes less in one message.
@@ -40,7 +39,7 @@ where
     F: Future<Output = Result<Vec<u8>>>,
 {
     let before = bucket.info(place).await?;
-    let nuid = event_id(random_id()).to_string();
+    let nuid = id::random_uuid().to_string();
     let outcome = put_chunks(bucket, place, &nuid, &mut read).await;
     match outcome {
         Ok(info) => {
@@ -66,8 +65,8 @@ where
 /// `Unavailable`, `Timeout`, `Denied`.
 pub async fn delete(bucket: &Bucket, place: &Place, info: &Info) -> Result<()> {
     let gone = Info { deleted: true, size: 0, chunks: 0, mtime: now()?, digest: String::new(), ..info.clone() };
-    let id = event_id(random_id()).to_string();
-    bucket.put(&place.info_subject(), &id, true, text_of(&gone)?.into()).await?;
+    let message = id::random_uuid();
+    bucket.put(&place.info_subject(), &message, true, text_of(&gone)?.into()).await?;
     bucket.purge(&place.chunk_subject(&info.nuid)).await
 }
 

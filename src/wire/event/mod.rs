@@ -14,7 +14,10 @@ use std::fmt::Write;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use crate::{error::Result, wire::json};
+use crate::{
+    error::Result,
+    wire::{id, json},
+};
 
 /// Longest event, bytes: a heartbeat that names a thousand actors and as many providers. NATS servers pass 1 MiB.
 pub const MAX_EVENT_BYTES: usize = 512 * 1024;
@@ -27,9 +30,6 @@ pub trait Data: Serialize {
     /// Last part of the type, and of the subject newer clients listen to.
     const NAME: &'static str;
 }
-
-/// An event's identity: a random UUID.
-pub type EventId = heapless::String<36>;
 
 /// A moment as events carry it: RFC 3339, UTC, microseconds.
 pub type EventTime = heapless::String<32>;
@@ -55,7 +55,7 @@ pub fn write<D: Data>(buffer: &mut Vec<u8>, source: &str, id: [u8; 16], unix_mic
     let _ = name.push_str(TYPE_PREFIX).and_then(|()| name.push_str(D::NAME));
     let envelope = Envelope {
         specversion: "1.0",
-        id: &event_id(id),
+        id: &id::uuid_of(id),
         name: &name,
         source,
         time: &event_time(unix_micros),
@@ -63,19 +63,6 @@ pub fn write<D: Data>(buffer: &mut Vec<u8>, source: &str, id: [u8; 16], unix_mic
         data,
     };
     json::write(buffer, MAX_EVENT_BYTES, &envelope)
-}
-
-/// The UUID (version 4) made of 16 random bytes.
-pub fn event_id(mut random: [u8; 16]) -> EventId {
-    random[6] = random[6] & 0x0f | 0x40;
-    random[8] = random[8] & 0x3f | 0x80;
-    let mut text = EventId::new();
-    for (place, byte) in random.iter().enumerate() {
-        let dash = if matches!(place, 4 | 6 | 8 | 10) { "-" } else { "" };
-        // 32 digits and 4 dashes fill the 36 bytes exactly.
-        let _ = write!(text, "{dash}{byte:02x}");
-    }
-    text
 }
 
 /// The text of a moment given in microseconds since 1970.
@@ -130,11 +117,6 @@ pub(super) mod tests {
         let mut ours: Value = serde_json::from_slice(&buffer).unwrap();
         ours["id"] = "1".into();
         assert_eq!(ours, plain["event"]);
-    }
-
-    #[test]
-    fn ids_are_version_4_uuids() {
-        assert_eq!(event_id([0xff; 16]), "ffffffff-ffff-4fff-bfff-ffffffffffff");
     }
 
     #[test]
