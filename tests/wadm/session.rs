@@ -58,6 +58,8 @@ struct Session {
     /// Commands to hosts so far, by their last word.
     commands: Rc<RefCell<Vec<String>>>,
     quiet: Duration,
+    /// How a manifest of this wadm calls the number of instances: `instances`, before 0.10 `replicas`.
+    count: String,
 }
 
 impl Session {
@@ -89,7 +91,7 @@ impl Session {
     /// Puts and deploys `version` of the application, and waits until it runs as it says.
     async fn deploy(&self, version: &str, image: &str, instances: u16) {
         let (start, before) = (Instant::now(), self.commands.borrow().len());
-        let put = self.api("put", manifest(version, image, instances)).await;
+        let put = self.api("put", manifest(version, image, instances, &self.count)).await;
         assert!(put["result"] == "created" || put["result"] == "newversion", "{put}");
         let deployed = self.api(&format!("deploy.{NAME}"), json!({"version": version})).await;
         assert_eq!(deployed["result"], "acknowledged", "{deployed}");
@@ -136,7 +138,7 @@ fn providers(status: &HostStatus) -> usize {
 }
 
 /// An actor spread over the sites, and a provider that it is linked to.
-fn manifest(version: &str, image: &str, instances: u16) -> Value {
+fn manifest(version: &str, image: &str, instances: u16, count: &str) -> Value {
     let spread: Vec<Value> =
         SITES.iter().map(|site| json!({"name": site, "requirements": {"site": site}, "weight": 100})).collect();
     json!({
@@ -149,7 +151,7 @@ fn manifest(version: &str, image: &str, instances: u16) -> Value {
                 "type": "actor",
                 "properties": {"image": image},
                 "traits": [
-                    {"type": "spreadscaler", "properties": {"instances": instances, "spread": spread}},
+                    {"type": "spreadscaler", "properties": {count: instances, "spread": spread}},
                     {"type": "linkdef", "properties": {"target": "store", "values": {"a": "b"}}},
                 ],
             },
@@ -159,7 +161,7 @@ fn manifest(version: &str, image: &str, instances: u16) -> Value {
                 "properties": {"image": "builtin:keyvalue", "contract": KEY_VALUE},
                 "traits": [{
                     "type": "spreadscaler",
-                    "properties": {"instances": 1, "spread": [{"name": "one", "requirements": {"site": SITES[0]}}]},
+                    "properties": {count: 1, "spread": [{"name": "one", "requirements": {"site": SITES[0]}}]},
                 }],
             },
         ]},
@@ -169,14 +171,15 @@ fn manifest(version: &str, image: &str, instances: u16) -> Value {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [latticed, wadm, rest @ ..] = arguments.as_slice() else {
-        eprintln!("usage: wadm-session LATTICED WADM [SECONDS]");
+        eprintln!("usage: wadm-session LATTICED WADM [SECONDS [instances|replicas]]");
         std::process::exit(2);
     };
     let quiet = rest.first().map_or(60, |text| text.parse().expect("SECONDS is a number"));
-    nats::block_on(session(Path::new(latticed), Path::new(wadm), Duration::from_secs(quiet)));
+    let count = rest.get(1).map_or("instances", String::as_str).to_owned();
+    nats::block_on(session(Path::new(latticed), Path::new(wadm), Duration::from_secs(quiet), count));
 }
 
-async fn session(latticed: &Path, wadm: &Path, quiet: Duration) {
+async fn session(latticed: &Path, wadm: &Path, quiet: Duration, count: String) {
     let server = NatsServer::start();
     let nats = nats::connect(&server).await;
     let commands = Rc::<RefCell<Vec<String>>>::default();
@@ -204,7 +207,7 @@ async fn session(latticed: &Path, wadm: &Path, quiet: Duration) {
 
     let work = async {
         let sandboxes: Vec<Sandbox> = SITES.iter().map(|_| Sandbox::new(latticed)).collect();
-        let mut session = Session { nats: nats.clone(), hosts: Vec::new(), commands, quiet };
+        let mut session = Session { nats: nats.clone(), hosts: Vec::new(), commands, quiet, count };
         // It must listen before the hosts say that they have started.
         session.api("list", json!({})).await;
         for (site, sandbox) in SITES.iter().zip(&sandboxes) {
