@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
 use latticed::{
     claims::builtin_provider_key,
-    wire::interface::{HTTP_SERVER, KEY_VALUE},
+    wire::interface::{HTTP_SERVER, KEY_VALUE, MESSAGING},
 };
 use serde_json::{Value, json};
 use support::{
@@ -146,6 +146,25 @@ fn own_changes_only_what_came_over_the_lattice_and_listens_on_loopback() {
             let problems = board.host.status().problems;
             problems.iter().any(|why| why.contains("WASMCLOUD_REMOTE_LISTEN") && why.contains("192.0.2.7"))
         });
+        let messaging = builtin_provider_key("messaging").to_string();
+        board.accepted("cmd.{id}.lp", json!({ "provider_ref": "builtin:messaging", "link_name": "default" })).await;
+        let own_server = json!({
+            "actor_id": small, "provider_id": messaging, "contract_id": MESSAGING, "link_name": "default",
+            "values": { "SUBSCRIPTION": "a", "URI": "nats://127.0.0.1:1" }
+        });
+        board.accepted("linkdefs.put", own_server).await;
+        eventually("a server of its own is refused by name", || {
+            board
+                .host
+                .status()
+                .problems
+                .iter()
+                .any(|why| why.contains("`URI`") && why.contains("WASMCLOUD_REMOTE=full"))
+        });
+        board
+            .accepted("linkdefs.del", json!({ "actor_id": small, "contract_id": MESSAGING, "link_name": "default" }))
+            .await;
+        board.accepted("cmd.{id}.sp", json!({ "provider_ref": messaging, "link_name": "default" })).await;
         board
             .accepted("linkdefs.del", json!({ "actor_id": small, "contract_id": HTTP_SERVER, "link_name": "default" }))
             .await;

@@ -130,6 +130,7 @@ pub(super) fn capabilities(
         http_client: http_client::Settings {
             request_bytes_max: payload_bytes,
             response_bytes_max: payload_bytes,
+            remote_allow: config.artifacts.fetch_allow.clone(),
             ..http_client::Settings::default()
         },
         messaging: messaging::Settings {

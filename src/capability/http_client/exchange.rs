@@ -34,16 +34,16 @@ const USER_AGENT: &str = concat!("latticed/", env!("CARGO_PKG_VERSION"));
 #[derive(Debug)]
 pub struct Exchange {
     agent: Agent,
-    allowed: Arc<AllowedHosts>,
+    rules: Arc<LinkRules>,
     settings: Arc<Settings>,
 }
 
 impl Exchange {
-    /// Requests to `allowed` hosts, through `proxy` if there is one, trusting `trust`.
-    pub fn new(settings: Arc<Settings>, allowed: AllowedHosts, trust: Arc<Trust>, proxy: Option<Proxy>) -> Self {
-        let allowed = Arc::new(allowed);
+    /// Requests to hosts that `rules` allow, through `proxy` if there is one, trusting `trust`.
+    pub fn new(settings: Arc<Settings>, rules: LinkRules, trust: Arc<Trust>, proxy: Option<Proxy>) -> Self {
+        let rules = Arc::new(rules);
         let resolver = GuardedResolver {
-            rules: Arc::new(LinkRules(Arc::clone(&allowed))),
+            rules: Arc::<LinkRules>::clone(&rules),
             proxy: proxy.as_ref().map(|proxy| (proxy.host().to_owned(), proxy.port())),
         };
         let config = Config::builder()
@@ -62,7 +62,7 @@ impl Exchange {
             .build();
         let tls = TlsConnector { trust, buffer_bytes: BUFFER_BYTES };
         let connector = ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default()).chain(tls);
-        Self { agent: Agent::with_parts(config, connector, resolver), allowed, settings }
+        Self { agent: Agent::with_parts(config, connector, resolver), rules, settings }
     }
 
     /// Runs `request` to its last answer.
@@ -100,9 +100,7 @@ impl Exchange {
 
     fn ask(&self, hop: &Hop, deadline: Instant) -> Result<Response<Body>> {
         let (host, port) = hop.host_and_port();
-        if !self.allowed.allows_host(host, port) {
-            return Err(not_allowed(host, port));
-        }
+        self.rules.check(host, port)?;
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(Error::timeout("the time was up before the request could be sent"));
@@ -160,27 +158,50 @@ impl Exchange {
     }
 }
 
-/// What the link of an actor allows.
+/// Where the requests of a link may lead.
 #[derive(Debug)]
-struct LinkRules(Arc<AllowedHosts>);
+pub struct LinkRules {
+    /// What the link says.
+    pub link: AllowedHosts,
+    /// What the board allows beside that, for a link that came over the lattice: both must allow it.
+    pub board: Option<AllowedHosts>,
+}
 
-impl AddressRules for LinkRules {
-    fn allows(&self, host: &str, port: u16, address: IpAddr) -> bool {
-        self.0.allows_address(host, port, address)
-    }
+/// What to do where the board does not allow it.
+const REMEDY: &str = "the link came over the lattice: name it in WASMCLOUD_REMOTE_FETCH_ALLOW on this board, set \
+                      WASMCLOUD_REMOTE=full there, or put the link into a manifest of the board";
 
-    fn refusal(&self, host: &str) -> Error {
-        Error::denied(format!(
-            "every address of {host} lies in a network that actors may not reach: list the address itself in the link \
-             value `allowed_hosts` if they should"
-        ))
+impl LinkRules {
+    fn check(&self, host: &str, port: u16) -> Result<()> {
+        if !self.link.allows_host(host, port) {
+            return Err(Error::denied(format!(
+                "{host}:{port} is not among the hosts this link allows: add it to the link value `allowed_hosts`"
+            )));
+        }
+        if self.board.as_ref().is_some_and(|board| !board.allows_host(host, port)) {
+            return Err(Error::denied(format!("{host}:{port} may not be reached: {REMEDY}")));
+        }
+        Ok(())
     }
 }
 
-fn not_allowed(host: &str, port: u16) -> Error {
-    Error::denied(format!(
-        "{host}:{port} is not among the hosts this link allows: add it to the link value `allowed_hosts`"
-    ))
+impl AddressRules for LinkRules {
+    fn allows(&self, host: &str, port: u16, address: IpAddr) -> bool {
+        let allows = |rules: &AllowedHosts| rules.allows_address(host, port, address);
+        allows(&self.link) && self.board.as_ref().is_none_or(allows)
+    }
+
+    fn refusal(&self, host: &str) -> Error {
+        match self.board {
+            None => Error::denied(format!(
+                "every address of {host} lies in a network that actors may not reach: list the address itself in the \
+                 link value `allowed_hosts` if they should"
+            )),
+            Some(_) => Error::denied(format!(
+                "every address of {host} lies in a network that this link may not reach; {REMEDY}"
+            )),
+        }
+    }
 }
 
 fn too_large(limit: usize) -> Error {

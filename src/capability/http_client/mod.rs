@@ -36,7 +36,7 @@ use std::{
 use smol::lock::Semaphore;
 use ureq::Proxy;
 
-use self::exchange::Exchange;
+use self::exchange::{Exchange, LinkRules};
 pub use self::settings::Settings;
 use crate::{
     allowed_hosts::AllowedHosts,
@@ -92,6 +92,7 @@ struct HttpClient {
 
 struct Linked {
     values: BTreeMap<String, String>,
+    confined: bool,
     exchange: Arc<Exchange>,
 }
 
@@ -100,9 +101,11 @@ impl HttpClient {
         self.links.lock()
     }
 
-    async fn open(&self, link: Arc<LinkDefinition>) -> Result<()> {
+    /// Opens `link`; a `confined` one came over the lattice to a board that confines those.
+    async fn open(&self, link: Arc<LinkDefinition>, confined: bool) -> Result<()> {
         let key = key(&link);
-        if self.links().get(&key).is_some_and(|linked| linked.values == link.values) {
+        let is_open = |linked: &Linked| linked.values == link.values && linked.confined == confined;
+        if self.links().get(&key).is_some_and(is_open) {
             return Ok(());
         }
         for warning in unknown_values(&link)? {
@@ -113,10 +116,10 @@ impl HttpClient {
         }
         let (settings, trust) = (Arc::clone(&self.settings), Arc::clone(&self.trust));
         let read = Arc::clone(&link);
-        let exchange = smol::unblock(move || prepare(settings, trust, &read))
+        let exchange = smol::unblock(move || prepare(settings, trust, &read, confined))
             .await
             .map_err(|error| error.context(format_args!("the HTTP client link of actor {}", link.actor_id)))?;
-        self.links().insert(key, Linked { values: link.values.clone(), exchange: Arc::new(exchange) });
+        self.links().insert(key, Linked { values: link.values.clone(), confined, exchange: Arc::new(exchange) });
         Ok(())
     }
 
@@ -179,7 +182,11 @@ impl Capability for HttpClient {
     }
 
     fn link(&self, link: Arc<LinkDefinition>) -> BoxFuture<'_, Result<()>> {
-        Box::pin(self.open(link))
+        Box::pin(self.open(link, false))
+    }
+
+    fn link_confined(&self, link: Arc<LinkDefinition>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.open(link, true))
     }
 
     fn unlink(&self, link: Arc<LinkDefinition>) -> BoxFuture<'_, ()> {
@@ -208,7 +215,7 @@ fn key(link: &LinkDefinition) -> LinkKey {
 /// A value or a file that cannot be used.
 pub fn preview(settings: &Settings, link: &LinkDefinition) -> Result<LinkPlan> {
     let warnings = unknown_values(link)?;
-    prepare(Arc::new(settings.clone()), Arc::new(Trust::platform(CA_FILE)), link)?;
+    prepare(Arc::new(settings.clone()), Arc::new(Trust::platform(CA_FILE)), link, false)?;
     Ok(LinkPlan { warnings, listens: None })
 }
 
@@ -218,8 +225,16 @@ fn unknown_values(link: &LinkDefinition) -> Result<Vec<String>> {
     strange.map(|name| unknown("link value", name, "the HTTP client", KEYS)).collect()
 }
 
-/// Everything about a link that needs files. Runs on a blocking thread.
-fn prepare(settings: Arc<Settings>, platform: Arc<Trust>, link: &LinkDefinition) -> Result<Exchange> {
+/// Everything about a link that needs files. Runs on a blocking thread. A `confined` one came over the lattice: it names neither
+/// a file of this board nor a proxy, and leads only where commands of the lattice may have something fetched.
+fn prepare(settings: Arc<Settings>, platform: Arc<Trust>, link: &LinkDefinition, confined: bool) -> Result<Exchange> {
+    let closed = ["tls_ca_file", "proxy"].into_iter().find(|name| confined && link.value(name).is_some());
+    if let Some(name) = closed {
+        return Err(Error::denied(format!(
+            "`{name}`: a link that came over the lattice may not have it: set WASMCLOUD_REMOTE=full on this board, or put the \
+             link into a manifest of the board"
+        )));
+    }
     let allowed = link
         .value("allowed_hosts")
         .map(|text| AllowedHosts::parse(text, "allowed_hosts"))
@@ -236,7 +251,8 @@ fn prepare(settings: Arc<Settings>, platform: Arc<Trust>, link: &LinkDefinition)
              `allowed_hosts`, without `*`",
         ));
     }
-    Ok(Exchange::new(settings, allowed, trust, proxy))
+    let board = confined.then(|| settings.remote_allow.clone());
+    Ok(Exchange::new(settings, LinkRules { link: allowed, board }, trust, proxy))
 }
 
 /// Never shows the value: it may hold a password.

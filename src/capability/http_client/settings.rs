@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::actor::settings::PAYLOAD_BYTES;
+use crate::{actor::settings::PAYLOAD_BYTES, allowed_hosts::AllowedHosts};
 
 /// Requests at once. Each holds a blocking thread and its bodies, so eight stay under 80 MiB at the worst. More wait.
 pub const DEFAULT_CONCURRENT_MAX: usize = 8;
@@ -52,6 +52,8 @@ pub struct Settings {
     pub total_timeout: Duration,
     /// Redirects; see [`DEFAULT_REDIRECTS_MAX`].
     pub redirects_max: u32,
+    /// Where links that came over the lattice may lead at most, on a board that confines those.
+    pub remote_allow: AllowedHosts,
 }
 
 impl Default for Settings {
@@ -64,6 +66,7 @@ impl Default for Settings {
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             total_timeout: DEFAULT_TOTAL_TIMEOUT,
             redirects_max: DEFAULT_REDIRECTS_MAX,
+            remote_allow: AllowedHosts::default(),
         }
     }
 }

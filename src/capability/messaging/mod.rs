@@ -95,13 +95,25 @@ impl Messaging {
         self.lines.lock()
     }
 
-    async fn open(&self, link: Arc<LinkDefinition>) -> Result<()> {
+    async fn open_named(&self, link: Arc<LinkDefinition>, confined: bool) -> Result<()> {
+        let named = format!("the messaging link of actor {}", link.actor_id);
+        self.open(link, confined).await.map_err(|error| error.context(named))
+    }
+
+    /// Opens `link`; a `confined` one came over the lattice to a board that confines those.
+    async fn open(&self, link: Arc<LinkDefinition>, confined: bool) -> Result<()> {
         let key = key(&link);
         if self.lines().get(&key).is_some_and(|line| line.link.values == link.values) {
             return Ok(());
         }
         let configuration = self.context.configuration.as_deref();
         let (options, warnings) = Options::from_link(&self.settings, configuration, &link)?;
+        if confined && options.server.is_some() {
+            return Err(Error::denied(
+                "`URI`: a link that came over the lattice may not name a server that this board connects to: set \
+                 WASMCLOUD_REMOTE=full there, or put the link into a manifest of the board",
+            ));
+        }
         for warning in warnings {
             log::warn!("{warning}"; actor_id = link.actor_id, link_name = link.link_name);
         }
@@ -169,10 +181,11 @@ impl Capability for Messaging {
     }
 
     fn link(&self, link: Arc<LinkDefinition>) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async move {
-            let named = format!("the messaging link of actor {}", link.actor_id);
-            self.open(link).await.map_err(|error| error.context(named))
-        })
+        Box::pin(self.open_named(link, false))
+    }
+
+    fn link_confined(&self, link: Arc<LinkDefinition>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.open_named(link, true))
     }
 
     fn unlink(&self, link: Arc<LinkDefinition>) -> BoxFuture<'_, ()> {

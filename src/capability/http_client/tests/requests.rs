@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, io::Write, sync::Arc};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use rustls::{ServerConfig, ServerConnection, StreamOwned, crypto::ring, pki_types::PrivateKeyDer};
 
-use super::harness::{Server, answer, client, client_with, get, provider, read_request, serve};
+use super::harness::{Client, Server, answer, client, client_with, get, link, provider, read_request, serve};
 use crate::{
+    allowed_hosts::AllowedHosts,
     capability::http_client::Settings,
     error::Kind,
     wire::interface::{HeaderMap, HttpClientRequest},
@@ -104,6 +105,31 @@ fn headers_that_belong_to_the_connection_are_not_the_actors() {
     }
     assert_eq!(seen[0].headers["host"], server.address.to_string());
     assert_eq!(seen[0].headers["x-kept"], "1");
+}
+
+#[test]
+fn a_link_from_the_lattice_leads_only_where_the_board_lets_it() {
+    let server = Server::start(vec![answer("200 OK", "", "here")]);
+    let confined = |allow: &str, values: &[(&str, &str)]| {
+        let remote_allow = AllowedHosts::parse(allow, "WASMCLOUD_REMOTE_FETCH_ALLOW").unwrap().and_public();
+        let client =
+            Client { provider: provider(Settings { remote_allow, ..Settings::default() }), link: link(values) };
+        smol::block_on(client.provider.link_confined(Arc::clone(&client.link))).map(|()| client)
+    };
+    let here = [("allowed_hosts", "127.0.0.1,localhost")];
+    for url in [server.url("/"), format!("http://localhost:{}/", server.address.port())] {
+        let refused = confined("", &here).unwrap().ask(&get(url)).unwrap_err();
+        assert!(refused.kind() == Kind::Denied && refused.text().contains("WASMCLOUD_REMOTE_FETCH_ALLOW"), "{refused}");
+    }
+    assert_eq!(server.seen.lock().unwrap().len(), 0);
+    for (name, value) in [("tls_ca_file", "/etc/hostname"), ("proxy", "http://127.0.0.1:1")] {
+        let refused = confined("127.0.0.1", &[here[0], (name, value)]).err().expect("it is closed");
+        assert!(refused.kind() == Kind::Denied && refused.text().contains("WASMCLOUD_REMOTE=full"), "{refused}");
+    }
+    // The link's own list still counts.
+    let refused = confined("127.0.0.1", &[("allowed_hosts", "example.org")]).unwrap().ask(&get(server.url("/")));
+    assert!(refused.is_err_and(|error| error.text().contains("allowed_hosts")));
+    assert_eq!(confined("127.0.0.1", &here).unwrap().ask(&get(server.url("/"))).unwrap().body, b"here");
 }
 
 #[test]
