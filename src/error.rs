@@ -76,6 +76,30 @@ impl Kind {
         }
     }
 
+    /// Whether the same may succeed later without anybody changing anything: something was away, slow, or had too much
+    /// to do.
+    pub fn is_passing(self) -> bool {
+        match self {
+            Kind::Busy | Kind::Timeout | Kind::Unavailable => true,
+            Kind::Usage
+            | Kind::Config
+            | Kind::NotFound
+            | Kind::Conflict
+            | Kind::Invalid
+            | Kind::Denied
+            | Kind::Limit
+            | Kind::Storage
+            | Kind::Guest
+            | Kind::Internal => false,
+        }
+    }
+
+    /// Whether it says nothing against what was asked for: it passes, or the disk is to blame, which may have room again
+    /// by the next time. Who keeps a list of what was refused leaves these out of it.
+    pub fn is_curable(self) -> bool {
+        self.is_passing() || self == Kind::Storage
+    }
+
     /// The kind whose [`Kind::name`] is `name`, for readers of our own JSON.
     pub fn from_name(name: &str) -> Option<Kind> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
@@ -191,5 +215,17 @@ pub trait Context<T> {
 impl<T, E: fmt::Display> Context<T> for std::result::Result<T, E> {
     fn context(self, kind: Kind, context: impl fmt::Display) -> Result<T> {
         self.map_err(|cause| Error::new(kind, format!("{context}: {cause}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_is_curable_and_so_is_the_disk_but_no_verdict_is() {
+        let of = |question: fn(Kind) -> bool| Kind::ALL.into_iter().filter(|kind| question(*kind)).collect::<Vec<_>>();
+        assert_eq!(of(Kind::is_passing), [Kind::Timeout, Kind::Unavailable, Kind::Busy]);
+        assert_eq!(of(Kind::is_curable), [Kind::Timeout, Kind::Unavailable, Kind::Storage, Kind::Busy]);
     }
 }

@@ -331,7 +331,7 @@ impl Artifacts {
                 self.remember(asked.reference, digest, &content).await?;
                 Ok(digest)
             }
-            Err(error) if is_passing(&error) => {
+            Err(error) if error.kind().is_passing() => {
                 let kept = kept.ok_or(error.clone())?;
                 let error = explain(error, asked.reference, asked.limit);
                 log::warn!("{error}; using the copy kept from before"; digest = kept);
@@ -639,7 +639,7 @@ impl Attempts {
     /// # Errors
     /// `error` when no other attempt is worth it.
     async fn next(&mut self, watched: &Watched, error: Error, after: Option<Duration>, progressed: bool) -> Result<()> {
-        if !is_passing(&error) {
+        if !error.kind().is_passing() {
             return Err(error);
         }
         watched.failed(error.text());
@@ -662,11 +662,6 @@ impl Attempts {
         watched.waits_until(None);
         Ok(())
     }
-}
-
-/// Whether the same may succeed later.
-fn is_passing(error: &Error) -> bool {
-    matches!(error.kind(), Kind::Unavailable | Kind::Busy | Kind::Timeout)
 }
 
 /// `error` with the reference before it, unless it names it already, and with the remedy for a limit.

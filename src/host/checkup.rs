@@ -106,8 +106,8 @@ fn judge(outcome: Result<Vec<u8>>, implements: bool) -> (Option<Result<(), Strin
     match answer {
         Ok(Answer { healthy: true, .. }) => (Some(Ok(())), true),
         Ok(Answer { healthy: false, message }) => (Some(Err(message.unwrap_or_else(|| "it says so".to_owned()))), true),
-        // It is stopping, or the host is full: no fault of the actor.
-        Err(error) if matches!(error.kind(), Kind::Busy | Kind::Unavailable | Kind::Storage) => (None, implements),
+        // It is stopping, or the host is full: no fault of the actor. That it took too long is.
+        Err(error) if error.kind().is_curable() && error.kind() != Kind::Timeout => (None, implements),
         Err(error) if actor::is_trap(&error) => (Some(Err(short(&error))), implements),
         Err(_) if !implements => (Some(Ok(())), false),
         Err(error) => (Some(Err(short(&error))), true),

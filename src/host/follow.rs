@@ -13,7 +13,7 @@ use smol::Timer;
 use crate::{
     artifact::{Reference, Remote, Source},
     claims::{self, SignedModule},
-    error::{Error, Kind, Result},
+    error::{Error, Result},
     host::{Host, change::Module, desired::DesiredActor},
     log,
     store::Digest,
@@ -95,7 +95,7 @@ impl Host {
         }
         let outcome = self.take_newer(actor).await;
         if let Err(error) = &outcome
-            && !matches!(error.kind(), Kind::Unavailable | Kind::Busy | Kind::Timeout | Kind::Storage)
+            && !error.kind().is_curable()
         {
             seen.refused.insert(actor.reference.clone(), digest);
         }

@@ -243,8 +243,8 @@ impl Host {
                 self.artifacts.accept(reference, digest).await;
                 Ok(claims)
             }
-            // The disk may be well again later, and then it need not be fetched again.
-            Err(error) if error.kind() == Kind::Storage => Err(error.context(reference.text())),
+            // Nothing was found against it, so it need not be fetched again.
+            Err(error) if error.kind().is_curable() => Err(error.context(reference.text())),
             Err(error) => {
                 self.discard(reference, digest).await;
                 Err(error.context(reference.text()))

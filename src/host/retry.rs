@@ -36,6 +36,9 @@ impl Failures {
 
     /// Remembers that `subject` failed at `now`. Waiting cures no malformed module or missing right: those are tried
     /// again only when a command changes them. Answers the wait, if there is a next time.
+    ///
+    /// More is tried again than [`Kind::is_curable`] says: nobody looks after a board, and somebody elsewhere may
+    /// publish what was not found, or free what was taken.
     pub fn failed(&mut self, subject: String, error: Error, now: Instant) -> Option<Duration> {
         let attempts = self.0.get(&subject).map_or(0, |failure| failure.attempts) + 1;
         let curable = !matches!(error.kind(), Kind::Invalid | Kind::Denied | Kind::Config | Kind::Usage | Kind::Limit);
@@ -90,8 +93,7 @@ impl Failures {
 
     /// The same among those that failed because something was away: their retries are a wait, those of others a hope.
     pub fn next_passing(&self) -> Option<Instant> {
-        let passes =
-            |failure: &&Failure| matches!(failure.error.kind(), Kind::Unavailable | Kind::Timeout | Kind::Busy);
+        let passes = |failure: &&Failure| failure.error.kind().is_passing();
         self.0.values().filter(passes).filter_map(|failure| failure.next).min()
     }
 

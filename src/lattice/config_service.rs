@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{Shared, connection::Answer, control::intention};
 use crate::{
-    error::{Error, Kind, Result},
+    error::Result,
     log,
     wire::{
         control::config::{AutoStartProvider, ConfigAnswer, ConfigRequest},
@@ -60,7 +60,7 @@ pub async fn ask_once(shared: Arc<Shared>) {
         for start in left {
             match begin(&shared, &start).await {
                 Ok(()) => {}
-                Err(error) if attempt < MAX_ATTEMPTS && for_now(&error) => again.push(start),
+                Err(error) if attempt < MAX_ATTEMPTS && error.kind().is_curable() => again.push(start),
                 Err(error) => {
                     log::warn!("the configuration service's {} was not started: {error}", start.reference());
                 }
@@ -127,10 +127,6 @@ async fn begin(shared: &Arc<Shared>, start: &Start) -> Result<()> {
         return Ok(());
     }
     intention::carry_out(shared, verb, body.to_string().as_bytes(), START_PATIENCE).await
-}
-
-fn for_now(error: &Error) -> bool {
-    matches!(error.kind(), Kind::Unavailable | Kind::Timeout | Kind::Busy | Kind::Storage)
 }
 
 impl Start {

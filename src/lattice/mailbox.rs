@@ -15,7 +15,7 @@ use super::{
     outbox::{Dropped, Entry, Kept, Outbox},
 };
 use crate::{
-    error::{Error, Kind, Result},
+    error::{Error, Result},
     lock::{Mutex, MutexGuard},
     log,
     store::{Batch, Store, Table},
@@ -184,8 +184,8 @@ impl Mailbox {
                 Err(error) => Err(error),
             };
             match outcome {
-                Err(error) if error.kind() == Kind::Unavailable => return Err(error),
-                // Larger than this server takes, or damaged: those behind it must not wait for ever.
+                Err(error) if error.kind().is_passing() => return Err(error),
+                // Larger than this server takes, or damaged on the disk: those behind it must not wait for ever.
                 Err(error) => {
                     log::warn!("an event cannot be sent and is given up: {error}"; event = kept.name);
                     self.outbox().give_up(kept.number);

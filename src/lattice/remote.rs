@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::Shared;
 use crate::{
-    error::{Error, Kind, Result},
+    error::Result,
     host::{ProviderStatus, Uplink},
     lock::{Mutex, MutexGuard},
     log,
@@ -126,7 +126,7 @@ pub async fn watch_for_ever(shared: Arc<Shared>) {
             let answer = match asked {
                 Ok(answer) => answer,
                 // A name that cannot be asked for is nobody's fault but its own.
-                Err(error) if !passes(&error) => continue,
+                Err(error) if !error.kind().is_passing() => continue,
                 Err(_) => break,
             };
             let answer = answer.map(|body| codec::read::<Answer>(&body).is_ok_and(|answer| answer.healthy));
@@ -156,15 +156,10 @@ async fn tell(shared: &Shared, uplink: &dyn Uplink, name: &Name, contract_id: &s
     }
 }
 
-/// Whether `error` is one of the line, and another time may be better.
-fn passes(error: &Error) -> bool {
-    !matches!(error.kind(), Kind::Invalid | Kind::Limit)
-}
-
 /// Says `link`; one that can never be said is left out.
 async fn say_or_leave(uplink: &dyn Uplink, topic: ProviderTopic, link: &LinkDefinition) -> Result<()> {
     match say(uplink, topic, link).await {
-        Err(error) if !passes(&error) => {
+        Err(error) if !error.kind().is_passing() => {
             log::warn!("a link cannot be said to its provider: {error}"; provider_id = link.provider_id);
             Ok(())
         }
@@ -245,6 +240,58 @@ async fn say_links(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        error::{Error, Kind},
+        host::{BoxFuture, Call, UplinkStatus},
+    };
+
+    /// A way out on which everything fails in one way.
+    struct Failing(Kind);
+
+    impl Uplink for Failing {
+        fn call(&self, _: Call) -> BoxFuture<'static, Result<Vec<u8>>> {
+            let error = Error::new(self.0, "a call");
+            Box::pin(async { Err(error) })
+        }
+
+        fn resolve_alias(&self, _: &str) -> Option<String> {
+            None
+        }
+
+        fn is_connected(&self) -> bool {
+            true
+        }
+
+        fn tell_provider(&self, _: &str, _: &str, _: ProviderTopic, _: Vec<u8>) -> BoxFuture<'static, Result<()>> {
+            let error = Error::new(self.0, "a link");
+            Box::pin(async { Err(error) })
+        }
+
+        fn ask_provider(
+            &self,
+            _: &str,
+            _: &str,
+            _: ProviderTopic,
+            _: Vec<u8>,
+            _: Duration,
+        ) -> BoxFuture<'static, Result<Option<Vec<u8>>>> {
+            let error = Error::new(self.0, "a question");
+            Box::pin(async { Err(error) })
+        }
+
+        fn status(&self) -> UplinkStatus {
+            UplinkStatus::default()
+        }
+    }
+
+    #[test]
+    fn a_link_that_can_never_be_said_holds_up_no_other() {
+        let link = LinkDefinition { provider_id: "V1".into(), ..LinkDefinition::default() };
+        for kind in Kind::ALL {
+            let said = crate::task::block_on(say_or_leave(&Failing(kind), ProviderTopic::LinkPut, &link));
+            assert_eq!(said.is_err(), kind.is_passing(), "{kind:?}");
+        }
+    }
 
     #[test]
     fn one_elsewhere_appears_changes_and_is_forgotten_after_enough_silence() {

@@ -26,7 +26,8 @@ impl Overload {
     /// Whether a failure of `kind` is to be said now: nothing when it is held back, else how many were held back since the
     /// last time. Failures that are no sign of an overload are all said; the log has its own limit.
     pub fn admit(&self, kind: Kind, now: Instant) -> Option<u64> {
-        if !matches!(kind, Kind::Busy | Kind::Unavailable | Kind::NotFound | Kind::Timeout) {
+        // `NotFound` does not pass by itself, but an actor that is gone fails every request.
+        if !kind.is_passing() && kind != Kind::NotFound {
             return Some(0);
         }
         let mut all = self.0.lock();

@@ -16,7 +16,7 @@ use super::{Request, Shared, files, subject};
 use crate::{
     cli::{artifact::watch, preflight::applications::Judge},
     config::{Config, manifest},
-    error::{Error, Kind, Result},
+    error::{Error, Result},
     host::{Application, Host, application::Asking},
     lock::Mutex,
     log, task,
@@ -147,7 +147,8 @@ impl Worker {
             self.host.pend(&subject(file));
         }
         let (mut names, mut read, mut unread) = (BTreeSet::new(), Vec::new(), false);
-        let fatal = |error: &Error| first && !folder && !passes(error);
+        // A full disk is told at once: whoever starts a host at a terminal can make room.
+        let fatal = |error: &Error| first && !folder && !error.kind().is_passing();
         for file in &files {
             let outcome = match self.read(file).await {
                 Ok(manifest) if names.insert(manifest.name.clone()) => self.judge(file, manifest).await,
@@ -296,9 +297,4 @@ impl Worker {
         }
         Ok(())
     }
-}
-
-/// Whether waiting may cure `error`, and nobody need be told at a terminal: the network, or a host at its limit.
-fn passes(error: &Error) -> bool {
-    matches!(error.kind(), Kind::Unavailable | Kind::Timeout | Kind::Busy)
 }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     claims::Now,
-    error::{Error, Kind, Result},
+    error::{Error, Result},
     host::{Host, desired::Desired, health::Patient},
     lock::{Mutex, MutexGuard},
     log,
@@ -152,7 +152,7 @@ impl Ticket {
 
     /// Whether the command will be tried again after this failure, so that nobody need be told of it yet.
     pub fn goes_on_after(&self, error: &Error) -> bool {
-        self.resumed && is_curable(error)
+        self.resumed && error.kind().is_curable()
     }
 
     /// Puts the command on disk, if it has not ended meanwhile.
@@ -180,11 +180,6 @@ impl Ticket {
             );
         }
     }
-}
-
-/// Whether waiting may help.
-fn is_curable(error: &Error) -> bool {
-    matches!(error.kind(), Kind::Unavailable | Kind::Timeout | Kind::Storage | Kind::Busy)
 }
 
 /// What a command is about.

@@ -79,7 +79,7 @@ pub async fn get(
                 sink.write_all(&chunk).context(Kind::Storage, "the file cannot be written")?;
                 progress(reader.at(), reader.info().size);
             }
-            Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Timeout) && failures < MAX_FAILURES => {
+            Err(error) if error.kind().is_passing() && failures < MAX_FAILURES => {
                 failures += 1;
                 wait_for(bucket.connection(), RECONNECT).await?;
             }

@@ -13,7 +13,7 @@ use super::{
     words::{Info, Options, Place},
 };
 use crate::{
-    error::{Error, Kind, Result},
+    error::{Error, Result},
     log,
     store::Digest,
     wire::id,
@@ -120,7 +120,7 @@ fn now() -> Result<String> {
 async fn put_message(bucket: &Bucket, subject: &str, id: &str, replaces: bool, payload: Bytes) -> Result<()> {
     for _ in 1..ATTEMPTS {
         match bucket.put(subject, id, replaces, payload.clone()).await {
-            Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Timeout) => {
+            Err(error) if error.kind().is_passing() => {
                 super::origin::wait_for(bucket.connection(), super::origin::RECONNECT).await?;
             }
             outcome => return outcome,
