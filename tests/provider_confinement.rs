@@ -106,6 +106,10 @@ fn calls_into_other_processes_and_the_depths_of_the_kernel_are_refused() {
             // Writable and executable; and executable after it was writable.
             (libc::SYS_mmap, "0, 4096, 7, 34, -1, 0".into()),
             (libc::SYS_socket, "2, 1, 262".into()),
+            // Flags and project of a file, by each way there is.
+            (libc::SYS_ioctl, format!("0, {}, 0", 0x401C_5820)),
+            (libc::SYS_ioctl, format!("0, {}, 0", 0x4008_6602)),
+            (469, "0, 0, 0, 0, 0".into()),
         ];
         for (number, arguments) in refused {
             let said = shell(&stage, "prober", &call(number, &arguments)).await;

@@ -140,8 +140,8 @@ impl Default for Confinement {
 }
 
 impl Confinement {
-    /// In words, for the status.
-    pub fn words(&self) -> String {
+    /// In words, for the status; `disk_kept`: the kernel keeps the limits of the disk.
+    pub fn words(&self, disk_kept: bool) -> String {
         let limit = |what: &str, limit: u64| if limit == 0 { String::new() } else { format!(", {limit} {what}") };
         let memory = if self.memory_bytes == 0 { String::new() } else { format!(", {} MiB", self.memory_bytes >> 20) };
         format!(
@@ -150,6 +150,11 @@ impl Confinement {
             limit("processes", self.processes)
         ) + &if self.disk_bytes == 0 { String::new() } else { format!(", {} MiB on disk", self.disk_bytes >> 20) }
             + &limit("files on disk", self.disk_files)
+            + match (self.disk_bytes == 0 && self.disk_files == 0, disk_kept) {
+                (true, _) => "",
+                (false, true) => " (kept by the kernel)",
+                (false, false) => " (watched)",
+            }
             + &self.user.map_or_else(String::new, |user| format!(", user {}", user.id))
     }
 }

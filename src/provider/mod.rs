@@ -9,7 +9,8 @@
 //! * [`environment`]: what of this host's environment a provider sees; what it is told is [`crate::wire::host_data`].
 //! * [`process`]: one process from start to end: readiness, links, health, shutdown. The host's side of [`supervisor`],
 //!   which runs in a process of its own and sees to it that nothing outlives the host; the words between them are [`orders`].
-//! * [`watch`] and `usage`: what the supervisor looks at while the provider runs: memory, tasks, disk.
+//! * [`watch`] and `usage`: what the supervisor looks at while the provider runs: memory, tasks, disk; [`quota`]: where the
+//!   kernel keeps the limits of the disk.
 //! * `supervisors`: which processes are providers', told by whom they descend from.
 //! * [`confine`]: what a process takes from itself right before it becomes the provider; [`layers`] says which of that the
 //!   kernel has, `landlock`, `seccomp` and `new_code` are the layers.
@@ -33,6 +34,8 @@ mod output;
 mod places;
 pub mod process;
 mod process_tree;
+pub mod quota;
+mod quota_calls;
 pub mod rules;
 mod seccomp;
 pub mod settings;

@@ -27,7 +27,7 @@ use super::{
     health::Answer,
     layers::Layers,
     orders::{self, MAX_LINE_BYTES, Orders, Report},
-    output,
+    output, quota,
     settings::{Nats, Settings},
     supervisor,
     supervisors::{Enlisted, Supervisors},
@@ -159,7 +159,12 @@ impl Process {
             let state = settings.directory.parent().unwrap_or(&settings.directory).to_owned();
             smol::unblock(move || user.prepare(&binary, &directory, &state)).await?;
         }
-        let confined = format!("{}, {}", confinement.words(), layers.words(&confinement, &missing));
+        let kept = {
+            let (directory, bytes, files) = (directory.clone(), confinement.disk_bytes, confinement.disk_files);
+            // Without the filter it could leave its project.
+            smol::unblock(move || quota::keep(&directory, bytes, files)).await && layers.syscalls
+        };
+        let confined = format!("{}, {}", confinement.words(kept), layers.words(&confinement, &missing));
         let mut supervisor = Supervisor { child: None, group: None };
         let group = settings.cgroup.as_ref().map(|base| cgroup::make(base, &start.instance_id, &confinement));
         let group = group.transpose()?;

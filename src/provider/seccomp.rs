@@ -38,8 +38,9 @@ const FIRST_UNKNOWN: u32 = 470;
 /// Where 32-bit ARM has its own calls, such as `cacheflush`, which every program needs.
 const ARM_PRIVATE: u32 = 0x000F_0000;
 
-/// `open_tree_attr`, which the C library's headers do not name yet.
+/// `open_tree_attr` and `file_setattr`, which the C library's headers do not name yet.
 const OPEN_TREE_ATTR: i64 = 467;
+const FILE_SETATTR: i64 = 469;
 
 /// Refused whatever is asked.
 const REFUSED: &[libc::c_long] = &[
@@ -90,6 +91,7 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_acct,
     libc::SYS_quotactl,
     libc::SYS_quotactl_fd,
+    FILE_SETATTR as libc::c_long,
     libc::SYS_settimeofday,
     libc::SYS_clock_settime,
     libc::SYS_clock_adjtime,
@@ -145,6 +147,10 @@ const AF_SMC: libc::c_int = 43;
 
 /// `TIOCSTI` and `TIOCLINUX`, as numbers: the C libraries do not agree on the type of a request.
 const TERMINAL_INPUT: [u32; 2] = [0x5412, 0x541C];
+
+/// `FS_IOC_FSSETXATTR`, and `FS_IOC_SETFLAGS` as 64-bit and 32-bit programs write it: with either the owner of a directory
+/// takes what is made in it out of its project, and so out of its quota.
+const FILE_ATTRIBUTES: [u32; 3] = [0x401C_5820, 0x4008_6602, 0x4004_6602];
 
 /// Multipath TCP, which Landlock's rules for TCP do not cover.
 const IPPROTO_MPTCP: u32 = 262;
@@ -255,9 +261,9 @@ fn rules(wanted: &Wanted<'_>) -> Outcome<Rules> {
         add(call, vec![all(&[(0, Op::Ne, one_process)])?, all(&another(1))?]);
     }
     add(libc::SYS_clone, NAMESPACES.map(|kind| has(0, kind.cast_unsigned())).into_iter().collect::<Outcome<_>>()?);
-    // Typing into a terminal that somebody else reads.
-    let terminal = TERMINAL_INPUT.map(|request| all(&[(1, Op::Eq, request)]));
-    add(libc::SYS_ioctl, terminal.into_iter().collect::<Outcome<_>>()?);
+    // Typing into a terminal that somebody else reads; leaving the quota (by `file_setattr` too).
+    let requests = TERMINAL_INPUT.into_iter().chain(FILE_ATTRIBUTES);
+    add(libc::SYS_ioctl, requests.map(|request| all(&[(1, Op::Eq, request)])).collect::<Outcome<_>>()?);
     if wanted.visible {
         let hide = [(0, Op::Eq, libc::PR_SET_DUMPABLE.cast_unsigned()), (1, Op::Eq, 0)];
         add(libc::SYS_prctl, vec![all(&hide)?]);
