@@ -21,7 +21,6 @@ use std::{
     io,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
 };
 
 use rustix::{
@@ -32,7 +31,7 @@ use rustix::{
 };
 
 use super::quota_calls::{self, INHERITED};
-use crate::log;
+use crate::{lock::Mutex, log};
 
 /// The lowest number of a project that is ours. Administrators count theirs from 1 (`/etc/projid`), and container
 /// engines from there on.
@@ -98,7 +97,7 @@ fn keep_or_leave(directory: &Path, bytes: u64, files: u64) -> io::Result<Option<
         return Ok(Some("there are none"));
     }
     let project = {
-        let _choosing = CHOICE.lock().unwrap_or_else(PoisonError::into_inner);
+        let _choosing = CHOICE.lock();
         let project = choose(root.metadata()?.ino(), &neighbours(directory));
         put(&root, project)?;
         project
