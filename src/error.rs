@@ -148,28 +148,67 @@ impl Kind {
 
 /// An error: a kind and a text. One machine word beside the discriminant, so results stay small.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Error(Box<(Kind, String)>);
+pub struct Error(Box<Inner>);
+
+#[derive(Clone, PartialEq, Eq)]
+struct Inner {
+    kind: Kind,
+    text: String,
+    cause: Cause,
+}
+
+/// What a few places must tell apart within a kind. Everywhere else the kind is enough.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    Any,
+    TooLarge,
+    Trap,
+}
 
 impl Error {
     /// An error of `kind` that reads `text`.
     pub fn new(kind: Kind, text: impl Into<String>) -> Self {
-        Self(Box::new((kind, text.into())))
+        Self::caused(Cause::Any, kind, text)
+    }
+
+    /// A [`Kind::Limit`]: something has more bytes than it may have. Whoever set that limit can name its setting.
+    pub fn too_large(text: impl Into<String>) -> Self {
+        Self::caused(Cause::TooLarge, Kind::Limit, text)
+    }
+
+    /// A [`Kind::Guest`]: the guest trapped. One that it answered with is [`Error::guest`].
+    pub fn trap(text: impl Into<String>) -> Self {
+        Self::caused(Cause::Trap, Kind::Guest, text)
+    }
+
+    fn caused(cause: Cause, kind: Kind, text: impl Into<String>) -> Self {
+        Self(Box::new(Inner { kind, text: text.into(), cause }))
     }
 
     /// What went wrong, for code.
     pub fn kind(&self) -> Kind {
-        self.0.0
+        self.0.kind
+    }
+
+    /// Whether it is a [`Error::too_large`].
+    pub fn is_too_large(&self) -> bool {
+        self.0.cause == Cause::TooLarge
+    }
+
+    /// Whether it is a [`Error::trap`].
+    pub fn is_trap(&self) -> bool {
+        self.0.cause == Cause::Trap
     }
 
     /// What went wrong, for people.
     pub fn text(&self) -> &str {
-        &self.0.1
+        &self.0.text
     }
 
     /// The same error with `context: ` before its text.
     pub fn context(self, context: impl fmt::Display) -> Self {
-        let (kind, text) = *self.0;
-        Self::new(kind, format!("{context}: {text}"))
+        let Inner { kind, text, cause } = *self.0;
+        Self::caused(cause, kind, format!("{context}: {text}"))
     }
 }
 
@@ -221,6 +260,16 @@ impl<T, E: fmt::Display> Context<T> for std::result::Result<T, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_context_keeps_what_an_error_is() {
+        let large = Error::too_large("3 bytes, more than the 2 allowed").context("a.wasm");
+        assert_eq!((large.kind(), large.text()), (Kind::Limit, "a.wasm: 3 bytes, more than the 2 allowed"));
+        assert!(large.is_too_large() && !large.is_trap());
+        let trap = Error::trap("unreachable").context("echo");
+        assert!(trap.is_trap() && trap.kind() == Kind::Guest && !trap.is_too_large());
+        assert!(!Error::guest("unreachable").is_trap() && !Error::limit("allowed").is_too_large());
+    }
 
     #[test]
     fn what_passes_is_curable_and_so_is_the_disk_but_no_verdict_is() {

@@ -1,7 +1,10 @@
 //! `env::abort`, which every module of the AssemblyScript compiler imports: it ends the invocation with the text that the
 //! guest gives, and does nothing else.
 
+use std::fmt;
+
 use wasmi::{Caller, Error, Linker};
+use wasmi_core::HostError;
 
 use crate::actor::{abi, guest::Guest};
 
@@ -14,8 +17,17 @@ pub const FUNCTION: &str = "abort";
 /// Length of each of its two texts, bytes. Longer ones are cut: they travel in a response and in logs.
 const TEXT_BYTES: usize = 2048;
 
-/// What the error of an invocation begins with that ended so.
-pub const ABORTED: &str = "the actor aborted: ";
+/// Why an invocation ended that the guest ended by it.
+#[derive(Debug)]
+pub struct Aborted(String);
+
+impl fmt::Display for Aborted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the actor aborted: {}", self.0)
+    }
+}
+
+impl HostError for Aborted {}
 
 /// Offers it to modules of the linker's engine.
 pub fn define(linker: &mut Linker<Guest>) -> Result<(), Error> {
@@ -27,7 +39,7 @@ fn abort(mut caller: Caller<'_, Guest>, message: i32, file: i32, line: i32, colu
     let message = text(&mut caller, message).unwrap_or_else(|| "no message".to_owned());
     let file = text(&mut caller, file).unwrap_or_else(|| "unknown file".to_owned());
     let (line, column) = (abi::unsigned(line), abi::unsigned(column));
-    Err(Error::new(format!("{ABORTED}{message} ({file}:{line}:{column})")))
+    Err(Error::host(Aborted(format!("{message} ({file}:{line}:{column})"))))
 }
 
 /// A string of the guest: UTF-16, its length in bytes in front of it. `None` for a null pointer and for one that points

@@ -15,7 +15,7 @@ use wasmi::{Instance, ResumableCall, ResumableCallHostTrap, ResumableCallOutOfFu
 
 use crate::{
     actor::{
-        assembly_script,
+        assembly_script::Aborted,
         gate::Place,
         guest::{GUEST_CALL_SUCCEEDED, Guest},
         handle::{Ended, Inner, Until},
@@ -241,14 +241,15 @@ impl<'a> Running<'a> {
             Some(TrapCode::OutOfFuel) => self.actor.start_section_too_long(),
             _ => match self.store.data().bounds.refusal() {
                 Some(refusal) => Error::limit(format!("{cause} ({refusal})")),
+                None if is_own_doing(cause) => Error::trap(cause.to_string()),
                 None => Error::guest(cause.to_string()),
             },
         }
     }
 }
 
-/// Whether `error` is that of a guest that trapped, and not one that it answered with.
-pub fn is_trap(error: &Error) -> bool {
+/// Whether the guest did what its module must not do, or called the end of itself.
+fn is_own_doing(cause: &wasmi::Error) -> bool {
     const TRAPS: [TrapCode; 8] = [
         TrapCode::UnreachableCodeReached,
         TrapCode::MemoryOutOfBounds,
@@ -259,15 +260,13 @@ pub fn is_trap(error: &Error) -> bool {
         TrapCode::BadConversionToInteger,
         TrapCode::BadSignature,
     ];
-    match error.kind() {
-        // Out of fuel, stack or memory.
-        Kind::Limit => true,
-        Kind::Guest => {
-            TRAPS.iter().any(|code| code.trap_message() == error.text())
-                || error.text().starts_with(assembly_script::ABORTED)
-        }
-        _ => false,
-    }
+    cause.as_trap_code().is_some_and(|code| TRAPS.contains(&code)) || cause.downcast_ref::<Aborted>().is_some()
+}
+
+/// Whether `error` is that of a guest that trapped, and not one that it answered with.
+pub fn is_trap(error: &Error) -> bool {
+    // Out of fuel, stack or memory, or ended by what it did.
+    error.kind() == Kind::Limit || error.is_trap()
 }
 
 impl Drop for Running<'_> {

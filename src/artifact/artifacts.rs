@@ -408,7 +408,10 @@ impl Artifacts {
         let _fetching = self.keeper.fetching(&name);
         if let Some(bytes) = content.bytes {
             if bytes > asked.limit.bytes {
-                return Err(Error::limit(format!("it has {bytes} bytes, more than the {} allowed", asked.limit.bytes)));
+                return Err(Error::too_large(format!(
+                    "it has {bytes} bytes, more than the {} allowed",
+                    asked.limit.bytes
+                )));
             }
             self.keeper.make_room(&self.records, bytes, Some(&name)).await?;
         }
@@ -486,7 +489,7 @@ impl Artifacts {
     fn check_length(&self, digest: Digest, limit: Limit) -> Result<()> {
         match self.store.blobs().length(digest) {
             Some(bytes) if bytes > limit.bytes => {
-                Err(Error::limit(format!("it has {bytes} bytes, more than the {} allowed", limit.bytes)))
+                Err(Error::too_large(format!("it has {bytes} bytes, more than the {} allowed", limit.bytes)))
             }
             _ => Ok(()),
         }
@@ -666,10 +669,11 @@ impl Attempts {
 
 /// `error` with the reference before it, unless it names it already, and with the remedy for a limit.
 fn explain(error: Error, reference: &Reference, limit: Limit) -> Error {
-    let error = match error.kind() {
-        Kind::Limit if error.text().ends_with("allowed") => Error::limit(format!("{error}; {}", limit.remedy())),
-        _ => error,
+    let error = match error.is_too_large() {
+        true => Error::too_large(format!("{error}; {}", limit.remedy())),
+        false => error,
     };
+    // A matter of wording alone: an address is not to be read twice.
     if error.text().contains(reference.text()) { error } else { error.context(reference.text()) }
 }
 

@@ -155,10 +155,14 @@ impl AntiForgery {
     /// # Errors
     /// [`Kind::Denied`](crate::error::Kind::Denied), `Anti-forgery check failed: …`.
     pub fn check(&self, invocation: &Invocation<'_>, now: Now) -> Result<Checked> {
-        self.find_forgery(invocation, now).map_err(refused)
+        Ok(self.find_forgery(invocation, now)?)
     }
 
-    fn find_forgery(&self, invocation: &Invocation<'_>, now: Now) -> Result<Checked, String> {
+    /// As [`AntiForgery::check`], for who says it in other words.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn find_forgery(&self, invocation: &Invocation<'_>, now: Now) -> Result<Checked, Forgery> {
         let token = Token::<body::Invocation>::parse(invocation.encoded_claims.as_str())
             .map_err(|cause| cause.text().to_owned())?;
         let claims = token.claims();
@@ -182,10 +186,10 @@ impl AntiForgery {
         }
         let host_id = &invocation.host_id;
         if !host_id.starts_with('N') && host_id.len() != KEY_CHARS {
-            return Err(format!("Invalid host ID on invocation: '{}'", shown(host_id)));
+            return Err(format!("Invalid host ID on invocation: '{}'", shown(host_id)).into());
         }
         if !self.issuers.contains(&claims.iss) {
-            return Err("Issuer of this invocation is not among the list of valid issuers".into());
+            return Err(Forgery::UnknownIssuer);
         }
         if wascap.target_url != target_url {
             return Err("Invocation claims and invocation target URL do not match".into());
@@ -229,8 +233,16 @@ impl Checked {
     /// # Errors
     /// [`Kind::Denied`](crate::error::Kind::Denied), `Anti-forgery check failed: …`.
     pub fn check_stored_body(&self, invocation: &Invocation<'_>, body: &[u8]) -> Result<()> {
+        Ok(self.find_forgery(invocation, body)?)
+    }
+
+    /// As [`Checked::check_stored_body`], for who says it in other words.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn find_forgery(&self, invocation: &Invocation<'_>, body: &[u8]) -> Result<(), Forgery> {
         let computed = hash(&invocation.origin_url(), &invocation.target_url(), &invocation.operation, body);
-        check_hash(&self.claimed_hash, &computed).map_err(refused)
+        Ok(check_hash(&self.claimed_hash, &computed)?)
     }
 }
 
@@ -240,8 +252,46 @@ impl fmt::Debug for AntiForgery {
     }
 }
 
-fn refused(reason: String) -> Error {
-    Error::denied(format!("Anti-forgery check failed: {reason}"))
+/// Why an invocation is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Forgery {
+    /// Its issuer is none of ours. Hosts and providers say this in different words.
+    UnknownIssuer,
+    /// Anything else, in the words of both.
+    Other(String),
+}
+
+impl Forgery {
+    /// The refusal in the words of the provider SDKs, which leave the beginning away and name one thing otherwise.
+    pub fn as_provider_says(self) -> Error {
+        Error::denied(match self {
+            Self::UnknownIssuer => "Issuer of this invocation is not in list of cluster issuers".to_owned(),
+            Self::Other(reason) => reason,
+        })
+    }
+}
+
+impl From<String> for Forgery {
+    fn from(reason: String) -> Self {
+        Self::Other(reason)
+    }
+}
+
+impl From<&str> for Forgery {
+    fn from(reason: &str) -> Self {
+        Self::Other(reason.to_owned())
+    }
+}
+
+impl From<Forgery> for Error {
+    /// The refusal in the words of hosts.
+    fn from(forgery: Forgery) -> Self {
+        let reason = match forgery {
+            Forgery::UnknownIssuer => "Issuer of this invocation is not among the list of valid issuers".to_owned(),
+            Forgery::Other(reason) => reason,
+        };
+        Self::denied(format!("Anti-forgery check failed: {reason}"))
+    }
 }
 
 /// Whether the issuer the token names signed it.

@@ -23,7 +23,7 @@ pub mod token;
 pub mod verify;
 
 pub use body::{Account, Actor, Body, Cluster, Invocation, Operator, Provider};
-pub use invocation::{AntiForgery, Checked};
+pub use invocation::{AntiForgery, Checked, Forgery};
 pub use issuer::AllowedIssuers;
 pub use keys::{KeyPair, PublicKey, Role, SeedText, builtin_provider_key};
 pub use time::Now;

@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_trap_is_no_health() {
-        let trap = || Err(Error::guest("wasm `unreachable` instruction executed"));
+        let trap = || Err(Error::trap("wasm `unreachable` instruction executed"));
         for implements in [false, true] {
             let (found, still) = judge(trap(), implements);
             assert!(found.is_some_and(|found| found.is_err_and(|why| why.starts_with("wasm `unreachable`"))));

@@ -260,9 +260,9 @@ fn trace_of(invocation: &Invocation<'_>, message: &Message) -> Option<Trace> {
 }
 
 fn check(shared: &Shared, served: &Served, invocation: &Invocation<'_>) -> Result<Checked> {
-    shared.anti_forgery.check(invocation, shared.host.now()).map_err(|error| match served {
-        Served::Provider { .. } => as_provider_says(&error),
-        _ => error,
+    shared.anti_forgery.find_forgery(invocation, shared.host.now()).map_err(|forgery| match served {
+        Served::Provider { .. } => forgery.as_provider_says(),
+        _ => forgery.into(),
     })
 }
 
@@ -328,18 +328,6 @@ impl Drop for LeftBehind<'_> {
             bodies.discard_later(vec![chunk::request_object(id)], Duration::ZERO);
         }
     }
-}
-
-/// The refusal in the words of the provider SDKs, which leave the beginning away and name one thing otherwise.
-pub(crate) fn as_provider_says(error: &Error) -> Error {
-    let text = error.text().strip_prefix("Anti-forgery check failed: ").unwrap_or(error.text());
-    let text = match text {
-        "Issuer of this invocation is not among the list of valid issuers" => {
-            "Issuer of this invocation is not in list of cluster issuers"
-        }
-        other => other,
-    };
-    Error::denied(text)
 }
 
 /// Tells of single invocations on their own subject, while there is a connection: these events are not kept.

@@ -7,7 +7,7 @@ use super::{
     serve::{Place, Running},
 };
 use crate::{
-    claims::Now,
+    claims::{Forgery, Now},
     error::{Error, Result},
     lattice::connection::Message,
     log, task,
@@ -29,8 +29,8 @@ impl<P: Provider> Running<P> {
     }
 
     async fn answer(&self, message: &Message, before: usize, _place: Place) {
-        let response = match Invocation::decode(&message.payload) {
-            Err(error) => failure("", &check::in_their_words(error)),
+        let response = match check::read(&message.payload) {
+            Err(error) => failure("", &error),
             Ok(invocation) => {
                 // The reader counts as one.
                 let outcome = if before > MAX_IN_FLIGHT {
@@ -69,7 +69,7 @@ impl<P: Provider> Running<P> {
         };
         // The first check leaves bodies out that were not in the message, and empty ones.
         if invocation.msg.is_empty() {
-            checked.check_stored_body(invocation, &payload).map_err(check::in_their_words)?;
+            checked.find_forgery(invocation, &payload).map_err(Forgery::as_provider_says)?;
         }
         let call = Call { link, operation: invocation.operation.clone(), payload, deadline };
         task::before(deadline, self.provider.call(call)).await.unwrap_or_else(|| {

@@ -7,14 +7,21 @@ use std::sync::Arc;
 
 use super::links::Links;
 use crate::{
-    claims::{AntiForgery, Checked, Now},
+    claims::{AntiForgery, Checked, Forgery, Now},
     error::{Error, Result},
-    lattice::rpc::as_provider_says,
     wire::{Invocation, LinkDefinition},
 };
 
-/// What [`Invocation::decode`] says before the reason.
-const UNREADABLE: &str = "Failed to deserialize invocation: ";
+/// What the SDKs say before the reason why a message cannot be read.
+const UNREADABLE: &str = "deser error: deserialization";
+
+/// Reads the envelope of a call.
+///
+/// # Errors
+/// The refusal.
+pub fn read(message: &[u8]) -> Result<Invocation<'_>> {
+    Invocation::read(message).map_err(|error| error.context(UNREADABLE))
+}
 
 /// Checks `invocation` and finds the link it comes by. Its body is still to be checked by what is returned with it.
 ///
@@ -27,7 +34,7 @@ pub fn check(
     invocation: &Invocation<'_>,
     now: Now,
 ) -> Result<(Checked, Arc<LinkDefinition>)> {
-    let checked = anti_forgery.check(invocation, now).map_err(in_their_words)?;
+    let checked = anti_forgery.find_forgery(invocation, now).map_err(Forgery::as_provider_says)?;
     let target = &invocation.target.public_key;
     if target != provider_key {
         return Err(Error::denied(format!("target key mismatch: {target} != {provider_key}")));
@@ -35,12 +42,4 @@ pub fn check(
     let actor = &invocation.origin.public_key;
     let link = links.find(actor).ok_or_else(|| Error::denied(format!("unlinked actor: '{actor}'")))?;
     Ok((checked, link))
-}
-
-/// A refusal in the words of the SDKs.
-pub fn in_their_words(error: Error) -> Error {
-    match error.text().strip_prefix(UNREADABLE) {
-        Some(reason) => Error::invalid(format!("deser error: deserialization: {reason}")),
-        None => as_provider_says(&error),
-    }
 }

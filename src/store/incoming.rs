@@ -171,7 +171,7 @@ impl Incoming {
     pub fn begin(&mut self, validator: Option<&str>, total: Option<u64>) -> Result<u64> {
         if let Some(total) = total.filter(|total| *total > self.limit) {
             self.refuse();
-            return Err(Error::limit(format!("it has {total} bytes, more than the {} allowed", self.limit)));
+            return Err(Error::too_large(format!("it has {total} bytes, more than the {} allowed", self.limit)));
         }
         let received = self.received;
         if let Some(rest) = &mut self.rest {
@@ -218,7 +218,7 @@ impl Incoming {
         let after = self.received.saturating_add(piece.len() as u64);
         if after > self.limit {
             self.refuse();
-            return Err(Error::limit(format!("it has more than the {} bytes allowed", self.limit)));
+            return Err(Error::too_large(format!("it has more than the {} bytes allowed", self.limit)));
         }
         let written = self.append(piece);
         if written.is_err() {

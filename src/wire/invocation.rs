@@ -55,13 +55,18 @@ impl Invocation<'_> {
     /// # Errors
     /// [`Kind::Invalid`](crate::error::Kind::Invalid) with the text other hosts use.
     pub fn decode(bytes: &[u8]) -> Result<Invocation<'_>> {
+        Self::read(bytes).map_err(|error| error.context("Failed to deserialize invocation"))
+    }
+
+    /// As [`Invocation::decode`], with the bare reason: providers put other words before it.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`](crate::error::Kind::Invalid), or [`Kind::Limit`](crate::error::Kind::Limit) for a longer one.
+    pub fn read(bytes: &[u8]) -> Result<Invocation<'_>> {
         if bytes.len() > MAX_ENVELOPE_BYTES {
-            return Err(Error::limit(format!(
-                "Failed to deserialize invocation: it has {} bytes, at most {MAX_ENVELOPE_BYTES} are read",
-                bytes.len()
-            )));
+            return Err(Error::limit(format!("it has {} bytes, at most {MAX_ENVELOPE_BYTES} are read", bytes.len())));
         }
-        codec::read(bytes).map_err(|cause| Error::invalid(format!("Failed to deserialize invocation: {cause}")))
+        codec::read(bytes).map_err(|cause| Error::invalid(cause.to_string()))
     }
 
     /// Writes the envelope, every member present.

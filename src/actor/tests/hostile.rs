@@ -97,6 +97,21 @@ fn traps_read_as_the_engine_says_them() {
 }
 
 #[test]
+fn what_a_guest_answers_is_no_trap_though_it_reads_like_one() {
+    for body in ["(unreachable)", "(i32.div_u (i32.const 1) (i32.const 0))", "(i32.load (i32.const 65536))"] {
+        assert!(outcome(body).unwrap_err().is_trap(), "{body}");
+    }
+    let posing = module(&format!(
+        "{PRELUDE} (data (i32.const 0) \"integer divide by zero\")
+        (func (export \"__guest_call\") (param i32 i32) (result i32)
+            (call $error (i32.const 0) (i32.const 22)) (i32.const 0))"
+    ));
+    let error = once(posing, |_| ()).unwrap_err();
+    assert_eq!((error.kind(), error.text()), (Kind::Guest, "integer divide by zero"));
+    assert!(!error.is_trap());
+}
+
+#[test]
 fn wrong_pointers_and_lengths_in_each_host_function() {
     for (body, text) in [
         ("(call $request (i32.const 65535) (i32.const 0))", "__guest_request: the operation at 65535, 2 bytes long"),

@@ -119,6 +119,7 @@ fn an_abort_of_assembly_script_ends_the_invocation_with_its_text() {
     ] {
         let error = once(guest(message, file), |_| ()).unwrap_err();
         assert_eq!(error.kind(), Kind::Guest);
+        assert!(error.is_trap());
         if message < 65_000 {
             assert_eq!(error.text(), text);
         } else {
