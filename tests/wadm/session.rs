@@ -98,7 +98,9 @@ impl Session {
         loop {
             let (there, providers) = self.running(image);
             let status = self.api(&format!("status.{NAME}"), json!({})).await;
-            let is_deployed = status["status"]["status"]["type"] == "deployed";
+            // Before 0.10 it says so with another word.
+            let word = if self.count == "replicas" { "ready" } else { "deployed" };
+            let is_deployed = status["status"]["status"]["type"] == word;
             if there.iter().sum::<u16>() == instances && providers == 1 && is_deployed {
                 println!(
                     "{version}: {instances} instances as {there:?}, deployed after {:.1} s with {} commands",
