@@ -230,24 +230,21 @@ pub async fn threads_came_round(round: u64) {
     }
 }
 
-/// Waits for `future`, but no longer than `patience`: `None` when that was over first. What is ready at once is answered
-/// however short the patience is. Works on any thread: the timer is smol's.
-pub async fn within<T>(patience: Duration, future: impl Future<Output = T>) -> Option<T> {
-    first(future, Timer::after(patience)).await
+/// Waits for `future`, but no longer than `patience` from now: `None` when that was over first. What is ready at once is
+/// answered however short the patience is. Works on any thread: the timer is smol's.
+pub fn within<T>(patience: Duration, future: impl Future<Output = T>) -> impl Future<Output = Option<T>> {
+    unless(Timer::after(patience), future)
 }
 
 /// As [`within`], but no longer than until `deadline`.
-pub async fn before<T>(deadline: Instant, future: impl Future<Output = T>) -> Option<T> {
-    first(future, Timer::at(deadline)).await
+pub fn before<T>(deadline: Instant, future: impl Future<Output = T>) -> impl Future<Output = Option<T>> {
+    unless(Timer::at(deadline), future)
 }
 
-/// What `future` answers, unless `late` fires first.
-async fn first<T>(future: impl Future<Output = T>, late: Timer) -> Option<T> {
-    future::or(async { Some(future.await) }, async {
-        late.await;
-        None
-    })
-    .await
+/// What `future` answers, unless `late` fires first. Combinators hold `future` once. An `async` function would hold it
+/// twice, and such waits stand inside each other.
+fn unless<T>(late: Timer, future: impl Future<Output = T>) -> impl Future<Output = Option<T>> {
+    future::or(future.map(Some), late.map(|_| None))
 }
 
 /// A timer for whoever watches the others: that of the runtime around the main thread where there is one. All other timers
@@ -292,6 +289,17 @@ mod tests {
             assert_eq!(before(Instant::now() + long, async { 2 }).await, Some(2));
             assert_eq!(before(Instant::now() + short, future::pending::<u8>()).await, None);
         });
+    }
+
+    #[test]
+    fn a_wait_costs_no_second_copy_of_its_future() {
+        let large = [0_u8; 4096];
+        let future = async move {
+            future::yield_now().await;
+            large[0]
+        };
+        let bytes = size_of_val(&future);
+        assert!(size_of_val(&within(Duration::ZERO, future)) < bytes + 512);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Identities and the moment they are made: UUIDs of events, calls, objects and processes, names of instances, message ids.
+//! Identities and the moment they are made: UUIDs of events, calls, objects and processes, names of instances, ids of
+//! messages.
 //!
 //! The one file of this room that asks the system for something: random bytes and the clock.
 
