@@ -5,7 +5,7 @@
 //! Floors, lowest first; a room imports only from floors below its own (`tests/floors.rs` checks it).
 //!
 //! 0. [`error`]: the one error type, with a kind and a text for the operator; [`task`]: the executor; [`lock`]: locks
-//!    that go on after a panic; [`log`]: one line per event; [`private`]: secret files; [`curtain`]: who may look into this
+//!    that go on after a panic; [`log`]: one line per event; [`private`]: secret files; [`dumpable`]: who may look into this
 //!    process; [`text_file`]: what editors and power cuts leave; [`users`]: the users of this machine by name; [`suggest`]:
 //!    "did you mean". These may import each other.
 //! 1. [`wire`]: the words of the lattice, no I/O; [`store`]: what survives a power cut; [`nats`]: one guarded connection to a
@@ -38,7 +38,7 @@ pub mod claims;
 pub mod cli;
 mod client_source;
 pub mod config;
-pub mod curtain;
+pub mod dumpable;
 pub mod error;
 pub mod guarded_resolver;
 pub mod host;

@@ -10,7 +10,7 @@ use std::{
 
 /// Lowest first, as `src/lib.rs` lists them.
 const FLOORS: &[&[&str]] = &[
-    &["error", "task", "lock", "private", "curtain", "text_file", "users", "log", "suggest", "client_source"],
+    &["error", "task", "lock", "private", "dumpable", "text_file", "users", "log", "suggest", "client_source"],
     &["wire", "store", "nats", "trust", "certificate", "allowed_hosts", "guarded_resolver", "redirect"],
     &["claims"],
     &["actor", "artifact"],

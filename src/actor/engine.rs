@@ -15,9 +15,9 @@ use crate::{
         Outcalls,
         cache::Cache,
         console::Console,
-        gate::Gate,
         guest::Surroundings,
         handle::{Actor, Inner},
+        permits::Permits,
         settings::Settings,
         slot::ModuleSource,
     },
@@ -45,13 +45,13 @@ pub struct Engine(Arc<Shared>);
 pub struct Shared {
     /// Limits of actors loaded from now on.
     settings: RwLock<Arc<Settings>>,
-    /// Places of the host, one gate for each nesting depth: a caller waiting for its callee holds a place of its own
-    /// depth only, so callees always get one.
-    places: Vec<Gate>,
+    /// Permits of the host, for each nesting depth its own: a caller that waits for its callee holds one of its depth only,
+    /// so callees always get one.
+    places: Vec<Permits>,
     /// Turns on the threads, for all slices but the first one of an invocation.
-    pub turns: Gate,
+    pub turns: Permits,
     /// Places for compilations.
-    pub compilations: Gate,
+    pub compilations: Permits,
     /// Compiled modules.
     pub cache: Cache,
     when_idle: OnceLock<fn()>,
@@ -67,14 +67,14 @@ impl Engine {
         check(&settings)?;
         let places = (0..settings.nesting).map(|depth| {
             let places = if depth == 0 { settings.max_running } else { settings.max_running.div_ceil(NESTED_SHARE) };
-            Gate::new(places, settings.host_queue)
+            Permits::new(places, settings.host_queue)
         });
         Ok(Self(Arc::new(Shared {
             places: places.collect(),
             // Bounded by the places above: only who has one takes turns.
-            turns: Gate::new(settings.threads, usize::MAX),
+            turns: Permits::new(settings.threads, usize::MAX),
             // Bounded by the number of actors: each compiles once at a time.
-            compilations: Gate::new(COMPILATIONS, usize::MAX),
+            compilations: Permits::new(COMPILATIONS, usize::MAX),
             cache: Cache::new(settings.module_cache_bytes),
             settings: RwLock::new(Arc::new(settings)),
             when_idle: OnceLock::new(),
@@ -165,8 +165,8 @@ fn check(settings: &Settings) -> Result<()> {
 
 impl Shared {
     /// The places for invocations at `depth`, which must be below the nesting limit.
-    pub fn places(&self, depth: u8) -> &Gate {
-        // `Engine::new` makes one gate for each permitted depth and refuses a limit of 0.
+    pub fn places(&self, depth: u8) -> &Permits {
+        // `Engine::new` makes permits for each depth and refuses a limit of 0.
         &self.places[usize::from(depth).min(self.places.len() - 1)]
     }
 

@@ -20,10 +20,10 @@ use smol::{
 use crate::{
     actor::{
         engine::Shared,
-        gate::Gate,
         guest::Surroundings,
         invocation,
         module::Compiled,
+        permits::Permits,
         signal::Signal,
         slot::{ModuleSource, Slot},
     },
@@ -101,7 +101,7 @@ pub struct Inner {
     /// When it was last used, in uses of all actors.
     pub last_used: AtomicU64,
     pub counters: Counters,
-    places: Gate,
+    places: Permits,
     /// Each invocation holds a clone. Taken away when the actor stops: nothing new starts then.
     accepting: Mutex<Option<Sender<Infallible>>>,
     /// Ends when the last clone of `accepting` is gone.
@@ -120,7 +120,7 @@ impl Inner {
         let settings = &surroundings.settings;
         let (accepting, drained) = smol::channel::bounded(1);
         Self {
-            places: Gate::new(usize::from(settings.max_concurrent), settings.queue),
+            places: Permits::new(usize::from(settings.max_concurrent), settings.queue),
             engine,
             surroundings,
             name: name.to_string(),

@@ -16,10 +16,10 @@ use wasmi::{Instance, ResumableCall, ResumableCallHostTrap, ResumableCallOutOfFu
 use crate::{
     actor::{
         assembly_script::Aborted,
-        gate::Place,
         guest::{GUEST_CALL_SUCCEEDED, Guest},
         handle::{Ended, Inner, Until},
         module::{Compiled, Entry},
+        permits::Permit,
     },
     error::{Error, Kind, Result},
     wire::Trace,
@@ -58,7 +58,7 @@ pub async fn run(
 }
 
 /// Waits for a turn on one of the threads and lets the executor run what else is ready.
-async fn next_turn(actor: &Inner, until: Until) -> Result<Place> {
+async fn next_turn(actor: &Inner, until: Until) -> Result<Permit> {
     let place = actor.bounded(until, actor.engine.turns.enter()).await?;
     future::yield_now().await;
     if actor.is_cut() {

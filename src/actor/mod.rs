@@ -7,7 +7,7 @@
 //! * [`settings`]: the limits. `limits`: what is said when one is reached.
 //! * `outline`, `weight`, `module`: from bytes to a compiled module. `slot`, `cache`: how long it stays in memory.
 //! * `abi`, `wasi`, `guest`, `console`: what a guest sees of its host.
-//! * `handle`, `engine`, `gate`, `signal`, `invocation`: who runs when, and for how long. `trace`: what for.
+//! * `handle`, `engine`, `permits`, `signal`, `invocation`: who runs when, and for how long. `trace`: what for.
 //!
 //! It never blocks a thread while a guest waits, never lets state of one invocation reach another, and never trusts a
 //! number that a guest hands over.
@@ -17,7 +17,6 @@ mod assembly_script;
 mod cache;
 mod console;
 mod engine;
-mod gate;
 mod guest;
 mod handle;
 mod invocation;
@@ -25,6 +24,7 @@ mod limits;
 mod module;
 pub mod outcall;
 mod outline;
+mod permits;
 pub mod settings;
 mod signal;
 mod slot;

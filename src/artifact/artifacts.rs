@@ -17,8 +17,8 @@ use smol::{Timer, lock};
 
 use crate::{
     artifact::{
-        Content, Credentials, Keeper, Limit, Live, Origin, Pace, Received, Record, Records, Reference, Remote,
-        Requester, Resolved, Running, Settings, Source, Swept, Transfer, Wanted,
+        Content, Credentials, Limit, Live, Origin, Pace, Received, Record, Records, Reference, Remote, Requester,
+        Resolved, Retention, Running, Settings, Source, Swept, Transfer, Wanted,
         pace::{LONGEST_RETRY_AFTER, retry_wait},
         read_file,
         running::Watched,
@@ -60,7 +60,7 @@ pub struct Artifacts {
     /// Who fetches what: whoever asks for the same waits and finds it in the store.
     fetching: Mutex<BTreeMap<String, Arc<lock::Mutex<()>>>>,
     records: Records,
-    pub(super) keeper: Keeper,
+    pub(super) retention: Retention,
     running: Running,
     pace: Arc<Pace>,
     places: lock::Semaphore,
@@ -90,7 +90,7 @@ impl Artifacts {
             front: RwLock::default(),
             fetching: Mutex::default(),
             records: Records::load(store.clone()),
-            keeper: Keeper::new(&store, settings.clone()),
+            retention: Retention::new(&store, settings.clone()),
             running: Running::default(),
             pace: Arc::new(Pace::new(settings.now().bytes_per_second)),
             places: lock::Semaphore::new(MAX_ATTEMPTS_AT_ONCE),
@@ -117,7 +117,7 @@ impl Artifacts {
 
     /// `needed` says from now on which content must never be removed; while it says nothing, nothing is.
     pub fn needed_by(&self, needed: impl Fn() -> Option<BTreeSet<Digest>> + Send + Sync + 'static) {
-        self.keeper.needed_by(Box::new(needed));
+        self.retention.needed_by(Box::new(needed));
     }
 
     /// The bytes behind `reference`, on the word of `requester`; `wanted` says in errors what they are for, `an actor`. Those of a file are not put
@@ -211,9 +211,9 @@ impl Artifacts {
     pub async fn keep(&self, bytes: Vec<u8>) -> Result<Digest> {
         let blobs = self.store.blobs();
         let (digest, bytes) = smol::unblock(move || (Digest::of(&bytes), bytes)).await;
-        self.keeper.hold(digest);
+        self.retention.hold(digest);
         if blobs.length(digest).is_none() {
-            self.keeper.make_room(&self.records, bytes.len() as u64, None).await?;
+            self.retention.make_room(&self.records, bytes.len() as u64, None).await?;
         }
         smol::unblock(move || blobs.put_blocking(&bytes)).await
     }
@@ -223,8 +223,8 @@ impl Artifacts {
     /// # Errors
     /// `Limit` when they do not fit beside what is needed; `Storage`.
     pub(super) async fn make_room(&self, digest: Digest, bytes: u64) -> Result<()> {
-        self.keeper.hold(digest);
-        self.keeper.make_room(&self.records, bytes, None).await
+        self.retention.hold(digest);
+        self.retention.make_room(&self.records, bytes, None).await
     }
 
     /// Brings back the content `digest` that `reference` gave before, and that is missing or damaged now. What the
@@ -306,7 +306,7 @@ impl Artifacts {
         let known = record.as_ref().and_then(Record::digest);
         let known = known.or_else(|| manifest.and_then(|manifest| self.records.by_manifest(manifest)));
         let kept = known.filter(|digest| {
-            self.keeper.hold(*digest);
+            self.retention.hold(*digest);
             self.fits(*digest, asked.limit)
         });
         if let (Some(kept), true) = (kept, asked.reference.is_pinned()) {
@@ -376,7 +376,7 @@ impl Artifacts {
     /// Has `digest` in the store when it returns.
     async fn by_digest(&self, asked: Asked<'_>, digest: Digest, content: &Content) -> Result<()> {
         let _turn = self.turn(&digest.to_string()).await;
-        self.keeper.hold(digest);
+        self.retention.hold(digest);
         if self.store.blobs().length(digest).is_some() {
             return self.check_length(digest, asked.limit);
         }
@@ -405,7 +405,7 @@ impl Artifacts {
         kept: Option<Digest>,
     ) -> Result<Digest> {
         let name = content.digest.map_or_else(|| asked.reference.text().to_owned(), |digest| digest.to_string());
-        let _fetching = self.keeper.fetching(&name);
+        let _fetching = self.retention.fetching(&name);
         if let Some(bytes) = content.bytes {
             if bytes > asked.limit.bytes {
                 return Err(Error::too_large(format!(
@@ -413,7 +413,7 @@ impl Artifacts {
                     asked.limit.bytes
                 )));
             }
-            self.keeper.make_room(&self.records, bytes, Some(&name)).await?;
+            self.retention.make_room(&self.records, bytes, Some(&name)).await?;
         }
         let watched = self.running.begin(asked.reference.text(), asked.remote.name());
         let mut attempts = Attempts::new(asked);
@@ -436,11 +436,11 @@ impl Artifacts {
             };
             let (error, after) = match in_time(asked.deadline, origin.fetch(wanted)).await {
                 Ok(Received::Content(incoming, promised)) => {
-                    self.keeper.make_room(&self.records, incoming.received(), Some(&name)).await?;
+                    self.retention.make_room(&self.records, incoming.received(), Some(&name)).await?;
                     let expected = content.digest.or(promised);
                     match smol::unblock(move || incoming.finish(expected)).await {
                         Ok(digest) => {
-                            self.keeper.hold(digest);
+                            self.retention.hold(digest);
                             return Ok(digest);
                         }
                         // What an earlier attempt left was not what it should have been: once more from the front.
@@ -453,7 +453,7 @@ impl Artifacts {
                     }
                 }
                 Ok(Received::Known(digest)) => {
-                    self.keeper.hold(digest);
+                    self.retention.hold(digest);
                     return Ok(digest);
                 }
                 Ok(Received::Later(error, after)) => (error, Some(after)),
@@ -477,7 +477,7 @@ impl Artifacts {
     }
 
     async fn remember(&self, reference: &Reference, digest: Digest, content: &Content) -> Result<()> {
-        let needed = self.keeper.needed().unwrap_or_default();
+        let needed = self.retention.needed().unwrap_or_default();
         self.records.remember(reference.text(), digest, content, &needed).await
     }
 
@@ -536,8 +536,8 @@ impl Artifacts {
             return Ok(());
         }
         self.records.forget(&[reference.text().to_owned()]).await?;
-        self.keeper.let_go(digest);
-        let needed = self.keeper.needed().unwrap_or_default();
+        self.retention.let_go(digest);
+        let needed = self.retention.needed().unwrap_or_default();
         if needed.contains(&digest) || self.records.pins().contains(&digest) || self.records.order_of(digest) > 0 {
             return Ok(());
         }
@@ -552,7 +552,7 @@ impl Artifacts {
 
     /// Removes what nobody needs any more, if that has changed since the last time; called after each change.
     pub async fn tidy(&self) {
-        self.keeper.tidy(&self.records).await;
+        self.retention.tidy(&self.records).await;
     }
 
     /// Removes what nobody needs: at once, and all of it with `everything`, not only what is over the budget.
@@ -560,7 +560,7 @@ impl Artifacts {
     /// # Errors
     /// Those of the store.
     pub async fn collect(&self, everything: bool) -> Result<Swept> {
-        self.keeper.sweep(&self.records, if everything { u64::MAX } else { 0 }).await
+        self.retention.sweep(&self.records, if everything { u64::MAX } else { 0 }).await
     }
 
     /// What is remembered of references and pins.
@@ -570,7 +570,7 @@ impl Artifacts {
 
     /// What is needed and therefore stays; nothing until the host has said so.
     pub fn needed(&self) -> BTreeSet<Digest> {
-        self.keeper.needed().unwrap_or_default()
+        self.retention.needed().unwrap_or_default()
     }
 
     /// The store behind it.

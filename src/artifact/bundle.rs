@@ -285,7 +285,7 @@ mod tests {
     use std::io::Cursor;
 
     use super::*;
-    use crate::artifact::stock::Referred;
+    use crate::artifact::inventory::Referred;
 
     fn item(content: &[u8], name: &str) -> Item {
         Item {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    artifact::stock::{Referred, parse_digest},
+    artifact::inventory::{Referred, parse_digest},
     error::{Error, Result},
     store::Digest,
 };

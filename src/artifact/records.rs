@@ -3,7 +3,7 @@
 //!
 //! Small records in the store, read once at the start. A use is noted in memory and goes to disk with the next record that
 //! is written anyway: starting what is here already writes nothing. All else is in memory when it is on disk and not before,
-//! so that both say the same whatever a commit comes to. It never touches the content itself; `keeper` does.
+//! so that both say the same whatever a commit comes to. It never touches the content itself; `retention` does.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use crate::{allowed_hosts::AllowedHosts, artifact::keeper, lock::RwLock};
+use crate::{allowed_hosts::AllowedHosts, artifact::retention, lock::RwLock};
 
 /// Default of the longest time one download may take, waits and attempts included: 30 minutes; 64 MiB at 64 KB/s are 17.
 pub const DEFAULT_TOTAL: Duration = Duration::from_secs(30 * 60);
@@ -18,7 +18,7 @@ pub const DEFAULT_ATTEMPTS: u32 = 5;
 /// See each member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Bytes that all artifacts may take; see [`keeper`].
+    /// Bytes that all artifacts may take; see [`retention`].
     pub budget_bytes: u64,
     /// Whether references that do not say which content they mean are refused.
     pub require_digest: bool,
@@ -43,7 +43,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            budget_bytes: keeper::DEFAULT_BUDGET_BYTES,
+            budget_bytes: retention::DEFAULT_BUDGET_BYTES,
             require_digest: false,
             total: DEFAULT_TOTAL,
             idle: DEFAULT_IDLE,

@@ -19,6 +19,7 @@ pub mod keys;
 mod logins;
 pub mod man;
 mod manifests;
+mod mirroring;
 pub mod output;
 mod output_file;
 pub mod payload;
@@ -28,7 +29,6 @@ mod providers;
 mod reload;
 pub mod report;
 pub mod run;
-mod site;
 pub mod status;
 pub mod stop;
 pub mod table;
@@ -45,7 +45,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind}
 pub use output::Output;
 
 use crate::{
-    curtain,
+    dumpable,
     error::{Error, Kind, Result},
     log,
     web::answer::ErrorBody,
@@ -148,7 +148,7 @@ pub fn main() -> ExitCode {
     if let Some(code) = crate::provider::helper(arguments.get(1..).unwrap_or_default()) {
         return code;
     }
-    if let Err(error) = curtain::draw() {
+    if let Err(error) = dumpable::forbid() {
         complain(&error, wants_json(&arguments));
         return ExitCode::from(error.kind().exit_code());
     }

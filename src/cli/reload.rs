@@ -9,9 +9,9 @@ use std::{sync::Arc, time::Duration};
 use super::{
     logins,
     manifests::Manifests,
+    mirroring::Mirroring,
     preflight,
     run::{Args, rules},
-    site::Site,
 };
 use crate::{
     config::{Config, Effective},
@@ -75,22 +75,22 @@ const MANIFEST_PATIENCE: Duration = Duration::from_secs(20);
 pub struct Reloader {
     args: Args,
     host: Arc<Host>,
-    site: Arc<Site>,
+    mirroring: Arc<Mirroring>,
     manifests: Option<Arc<Manifests>>,
     /// What is in force.
     config: Mutex<Config>,
 }
 
 impl Reloader {
-    /// For the host that was started with `args` and `config`, its part in its site, and the manifests it was given.
+    /// For the host that was started with `args` and `config`, its part in its mirroring, and the manifests it was given.
     pub fn new(
         args: Args,
         host: Arc<Host>,
-        site: Arc<Site>,
+        mirroring: Arc<Mirroring>,
         manifests: Option<Arc<Manifests>>,
         config: Config,
     ) -> Self {
-        Self { args, host, site, manifests, config: Mutex::new(config) }
+        Self { args, host, mirroring, manifests, config: Mutex::new(config) }
     }
 
     /// Reads everything again. `ready` says whether the service manager knows the host as running: only then is it told,
@@ -122,7 +122,7 @@ impl Reloader {
             log::warn!("{warning}");
         }
         // Before anything changes: a certificate that cannot be used stops the reload.
-        let renewal = self.site.read_again(&new).await?;
+        let renewal = self.mirroring.read_again(&new).await?;
         let (new, logins) = smol::unblock(move || logins::read(&new).map(|logins| (new, logins))).await?;
         let limited = self.host.limit_actors(new.actor.clone())?;
         let old = self.config().clone();
@@ -132,7 +132,7 @@ impl Reloader {
         self.host.follow_rules(rules(&new));
         self.host.follow_artifacts(new.artifacts.clone());
         let logged_in = self.host.artifacts().credentials().configure(logins);
-        self.site.renew(&new, renewal);
+        self.mirroring.renew(&new, renewal);
         let mut followed = at_once;
         if logged_in {
             followed.push("logins for registries".to_owned());

@@ -17,16 +17,16 @@ use super::{
     joining::{self, Joining},
     logins,
     manifests::Manifests,
+    mirroring::Mirroring,
     preflight,
     reload::Reloader,
-    site::Site,
 };
 use crate::{
     actor::Engine,
     capability::{self, http_client, http_server, messaging},
     claims::{KeyPair, Role, keys::wipe_stack},
     config::{Config, friendly_name, host_config, is_host_name, machine_name},
-    curtain,
+    dumpable,
     error::{Context, Kind, Result},
     host::{
         self, Broker, Host, Liveness, Parts, Readiness, Rules,
@@ -94,7 +94,7 @@ fn start(args: Args, config: Config) -> Result<()> {
         log::warn!("{warning}");
     }
     if config.dumpable {
-        curtain::open()?;
+        dumpable::allow()?;
     }
     heap::configure();
     task::run_reserved(config.workers, serve(config, args)).context(Kind::Internal, "cannot start the main loop")?
@@ -222,7 +222,7 @@ async fn serve(config: Config, args: Args) -> Result<()> {
         ..web::Settings::at(config.admin_socket.clone())
     };
     let admin = Admin::start(settings, host.clone()).await?;
-    let site = Arc::new(Site::start(&config, &host).await?);
+    let mirroring = Arc::new(Mirroring::start(&config, &host).await?);
     joining.allow_processes(&config, &host)?;
     let joined = joining.join(&host, &broker).await?;
     host.health().configure(config.health);
@@ -254,7 +254,7 @@ async fn serve(config: Config, args: Args) -> Result<()> {
     let housekeeping = task::spawn(keep_house(host.clone(), tick));
     let known_ready = Arc::new(AtomicBool::new(false));
     let manager = Manager { host: host.clone(), liveness, readiness, policy, known_ready: known_ready.clone() };
-    let reloader = Arc::new(Reloader::new(args, host.clone(), site.clone(), manifests.clone(), config));
+    let reloader = Arc::new(Reloader::new(args, host.clone(), mirroring.clone(), manifests.clone(), config));
     let reloading = signals::on_reload(move || {
         let (reloader, ready) = (reloader.clone(), known_ready.load(Relaxed));
         async move { reloader.reload(ready).await }
@@ -286,8 +286,8 @@ async fn serve(config: Config, args: Args) -> Result<()> {
     };
     joined.leave().await;
     // Nobody reloads any more, so nobody else has it; if somebody had, it would end with them.
-    if let Some(site) = Arc::into_inner(site) {
-        site.stop().await;
+    if let Some(mirroring) = Arc::into_inner(mirroring) {
+        mirroring.stop().await;
     }
     admin.stop().await;
     log::settle();

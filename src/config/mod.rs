@@ -475,7 +475,7 @@ impl Values<'_> {
 
     fn artifacts(&self) -> Result<artifact::Settings> {
         Ok(artifact::Settings {
-            budget_bytes: self.number(artifact::keeper::BUDGET_SETTING),
+            budget_bytes: self.number(artifact::retention::BUDGET_SETTING),
             require_digest: self.flag("WASMCLOUD_REQUIRE_DIGEST"),
             total: self.millis("WASMCLOUD_ARTIFACT_TIMEOUT_MS"),
             idle: self.millis("WASMCLOUD_ARTIFACT_IDLE_MS"),

@@ -11,8 +11,8 @@ use crate::{
     artifact::{self, fetch_rules::ALLOW_SETTING},
     capability::key_value,
     claims::{Role, invocation, issuer},
-    host::{follow, health, remote},
-    lattice::{backoff, outbox, settings as lattice},
+    host::{health, mirror_follow, remote},
+    lattice::{backoff, event_queue, settings as lattice},
     provider::{confine, credentials, layers, rules::Rules, settings as provider, watch},
     store, task,
     web::socket,
@@ -795,14 +795,14 @@ pub static SETTINGS: &[Setting] = &[
         "WASMCLOUD_OUTBOX_EVENTS",
         "",
         Kind::Count { min: 1, max: 1_000_000 },
-        Default::Number(|| outbox::DEFAULT_MAX_EVENTS as u64),
+        Default::Number(|| event_queue::DEFAULT_MAX_EVENTS as u64),
         "Events kept while there is no connection; the oldest go first",
     ),
     setting(
         "WASMCLOUD_OUTBOX_BYTES",
         "",
         Kind::Bytes { min: 4096, max: 1 << 30 },
-        Default::Number(|| outbox::DEFAULT_MAX_BYTES as u64),
+        Default::Number(|| event_queue::DEFAULT_MAX_BYTES as u64),
         "Their bytes together",
     ),
     setting(
@@ -836,10 +836,10 @@ pub static SETTINGS: &[Setting] = &[
     ),
     // Artifacts: actors and provider archives.
     setting(
-        artifact::keeper::BUDGET_SETTING,
+        artifact::retention::BUDGET_SETTING,
         "",
         Kind::Bytes { min: 0, max: 1 << 40 },
-        Default::Number(|| artifact::keeper::DEFAULT_BUDGET_BYTES),
+        Default::Number(|| artifact::retention::DEFAULT_BUDGET_BYTES),
         "Everything fetched and kept; what is unused for longest goes first, what is needed or pinned never",
     ),
     setting(
@@ -918,7 +918,7 @@ pub static SETTINGS: &[Setting] = &[
         "WASMCLOUD_MIRROR_POLL_MS",
         "",
         Kind::Millis { min: 0, max: 24 * MAX_MILLIS },
-        Default::Number(|| millis(follow::DEFAULT_INTERVAL)),
+        Default::Number(|| millis(mirror_follow::DEFAULT_INTERVAL)),
         "How often actors from `mirror://NAME` look whether the name points to something newer; 0 for never",
     ),
     // Registries.

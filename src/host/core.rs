@@ -19,11 +19,11 @@ use crate::{
     error::Result,
     host::{
         Processes, Router,
+        applications::PendingApplications,
         builtin::Builtins,
         desired::{Desired, Loaded},
         event::{Event, Events},
         health::{Health, Patient},
-        pending::Pending,
         reconcile::Reconciler,
         remote::{self, Rights},
     },
@@ -144,7 +144,7 @@ pub struct Host {
     /// A module that was tried for a live update, loaded, until it takes its place.
     pub(super) tried: Mutex<Option<(store::Digest, Actor)>>,
     pub(super) health: Health,
-    pub(super) pending: Pending,
+    pub(super) pending: PendingApplications,
     /// Expired claims that were said.
     pub(super) expiry: super::expiry::Expiry,
     /// What the lattice says otherwise than a manifest of this board, by link. Bounded by the links of manifests.
@@ -190,7 +190,7 @@ impl Host {
             reconciler: Reconciler::default(),
             tried: Mutex::default(),
             health: Health::default(),
-            pending: Pending::default(),
+            pending: PendingApplications::default(),
             expiry: super::expiry::Expiry::default(),
             conflicts: Mutex::default(),
             news: Signal::new(),

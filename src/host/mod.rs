@@ -4,10 +4,10 @@
 //! starts an invocation holds an [`Invoke`], whoever manages the host speaks to [`Control`].
 
 pub mod application;
+pub mod applications;
 pub mod applied;
-mod awaited;
+pub mod broker;
 pub mod builtin;
-pub mod bus;
 pub mod capability;
 pub mod change;
 mod checkup;
@@ -16,21 +16,21 @@ pub mod core;
 pub mod desired;
 pub mod event;
 mod expiry;
-pub mod follow;
 pub mod health;
 pub mod issuer;
 pub mod label;
 pub mod links;
 pub mod liveness;
-pub mod needs;
-pub mod pending;
+pub mod mirror_follow;
 pub mod plan;
 pub mod process;
 pub mod readiness;
 mod reconcile;
+mod refetch;
 mod reload;
 pub mod remote;
 mod restart;
+pub mod retained;
 mod retry;
 pub mod router;
 pub mod routes;
@@ -39,8 +39,8 @@ mod update;
 pub mod uplink;
 
 pub use application::Application;
+pub use broker::{Broker, BrokerConnection, BrokerServer};
 pub use builtin::{Builtin, Builtins};
-pub use bus::{Broker, Bus, BusServer};
 pub use capability::{BoxFuture, Call, Capability, Invoke, ProviderContext};
 pub use control::{ActorStatus, Control, HostStatus, MemoryStatus, ProviderStatus};
 pub use core::{Clock, Host, Parts, Rules, Settings};

@@ -19,12 +19,12 @@ use crate::{
     error::{Error, Result},
     host::{
         Capability, Host, Invoke, ProviderContext,
-        awaited::Awaited,
         desired::{Desired, DesiredActor, DesiredProvider},
         event::Event,
         health::Patient,
         plan::{Running, Step, is_of_another_board, plan},
         process::ProviderName,
+        refetch::Awaited,
         restart::Restarts,
         retry::Failures,
         router::Counters,

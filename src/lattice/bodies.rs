@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::{
+    admission::Admission,
     connection::Connection,
-    gate::Gate,
     objects::{
         Bucket,
         reader::Reader,
@@ -34,7 +34,7 @@ pub struct Bodies {
     connection: Connection,
     lattice: String,
     domain: Option<String>,
-    discards: Gate,
+    discards: Admission,
 }
 
 impl Bodies {
@@ -44,7 +44,7 @@ impl Bodies {
             connection,
             lattice: lattice.to_owned(),
             domain: domain.map(str::to_owned),
-            discards: Gate::new(MAX_DISCARDS, 0),
+            discards: Admission::new(MAX_DISCARDS, 0),
         }
     }
 

@@ -24,8 +24,8 @@ use super::{
 use crate::{
     error::{Context, Error, Kind, Result},
     host::{
-        BoxFuture, Broker, Bus, BusServer,
-        bus::{Forwarded, Listening, Parcel, Sink},
+        BoxFuture, Broker, BrokerConnection, BrokerServer,
+        broker::{Forwarded, Listening, Parcel, Sink},
     },
     lock::{Mutex, MutexGuard},
     task,
@@ -45,17 +45,17 @@ pub struct NatsBroker {
     handle: Handle,
     timing: Timing,
     host_key: String,
-    own: OnceLock<Arc<dyn Bus>>,
+    own: OnceLock<Arc<dyn BrokerConnection>>,
     opened: Mutex<Vec<Opened>>,
 }
 
 /// A connection that links asked for.
 struct Opened {
-    server: BusServer,
+    server: BrokerServer,
     /// Its first server, without a login.
     url: String,
     /// Gone when no link uses it.
-    bus: Weak<NatsBus>,
+    bus: Weak<NatsBrokerConnection>,
     /// One that nobody uses and that was away then: the library tries for as long as the program runs and cannot be
     /// stopped, so it is held back, and used again by whoever asks for the same server.
     resting: Option<(Connection, Option<Arc<OwnedFd>>)>,
@@ -80,12 +80,12 @@ impl NatsBroker {
 
     /// Gives the host's own connection, on which subjects that begin with `reserved` are the lattice's. The first one stays.
     pub(super) fn lend(&self, connection: Connection, server: String, reserved: Vec<String>) {
-        let bus = NatsBus { connection, server, reserved: Some(reserved), rest: None, _ca: None };
+        let bus = NatsBrokerConnection { connection, server, reserved: Some(reserved), rest: None, _ca: None };
         drop(self.own.set(Arc::new(bus)));
     }
 
     /// The connection to `server`, if a link has one or had.
-    fn known(self: &Arc<Self>, server: &BusServer) -> Result<Option<Arc<NatsBus>>> {
+    fn known(self: &Arc<Self>, server: &BrokerServer) -> Result<Option<Arc<NatsBrokerConnection>>> {
         let mut opened = self.opened();
         // Those that ended with their last link.
         opened.retain(|one| one.resting.is_some() || one.bus.strong_count() > 0);
@@ -114,9 +114,9 @@ impl NatsBroker {
         connection: Connection,
         ca: Option<Arc<OwnedFd>>,
         url: &str,
-        server: &BusServer,
-    ) -> NatsBus {
-        NatsBus {
+        server: &BrokerServer,
+    ) -> NatsBrokerConnection {
+        NatsBrokerConnection {
             connection,
             server: url.to_owned(),
             reserved: None,
@@ -126,7 +126,7 @@ impl NatsBroker {
         }
     }
 
-    async fn connect(self: Arc<Self>, server: BusServer) -> Result<Arc<dyn Bus>> {
+    async fn connect(self: Arc<Self>, server: BrokerServer) -> Result<Arc<dyn BrokerConnection>> {
         if let Some(bus) = self.known(&server)? {
             return Ok(bus);
         }
@@ -152,11 +152,11 @@ impl NatsBroker {
 }
 
 impl Broker for Arc<NatsBroker> {
-    fn own(&self) -> Option<Arc<dyn Bus>> {
+    fn own(&self) -> Option<Arc<dyn BrokerConnection>> {
         self.own.get().cloned()
     }
 
-    fn open(&self, server: BusServer) -> BoxFuture<'static, Result<Arc<dyn Bus>>> {
+    fn open(&self, server: BrokerServer) -> BoxFuture<'static, Result<Arc<dyn BrokerConnection>>> {
         Box::pin(self.clone().connect(server))
     }
 }
@@ -165,7 +165,7 @@ impl Broker for Arc<NatsBroker> {
 ///
 /// # Errors
 /// `Config`.
-pub fn check(server: &BusServer) -> Result<()> {
+pub fn check(server: &BrokerServer) -> Result<()> {
     endpoint(server)?;
     match (&server.tls_ca_file, &server.tls_ca) {
         (Some(path), _) => Trust::with_file(path, "the link value `tls_ca_file`").map(drop),
@@ -175,7 +175,7 @@ pub fn check(server: &BusServer) -> Result<()> {
 }
 
 /// The server and login that a link asks for, and what must be held while the connection may be made.
-fn endpoint(server: &BusServer) -> Result<(Endpoint, Option<Arc<OwnedFd>>)> {
+fn endpoint(server: &BrokerServer) -> Result<(Endpoint, Option<Arc<OwnedFd>>)> {
     let login = Login::from_jwt_and_seed(&server.jwt, &server.seed)?;
     let mut tls = Tls::default();
     let mut held = None;
@@ -202,16 +202,16 @@ fn in_memory(text: &str) -> Result<(PathBuf, OwnedFd)> {
 }
 
 /// One connection, as capabilities see it.
-struct NatsBus {
+struct NatsBrokerConnection {
     connection: Connection,
     server: String,
     reserved: Option<Vec<String>>,
     /// Where it goes when no link uses it any more; nowhere for the host's own.
-    rest: Option<(Weak<NatsBroker>, BusServer)>,
+    rest: Option<(Weak<NatsBroker>, BrokerServer)>,
     _ca: Option<Arc<OwnedFd>>,
 }
 
-impl Drop for NatsBus {
+impl Drop for NatsBrokerConnection {
     fn drop(&mut self) {
         let Some((broker, server)) = self.rest.take() else { return };
         // Connected, it ends by itself with its last user; if the line is lost in this very moment, it rests for ever.
@@ -230,7 +230,7 @@ impl Drop for NatsBus {
     }
 }
 
-impl Bus for NatsBus {
+impl BrokerConnection for NatsBrokerConnection {
     fn name(&self) -> String {
         self.server.clone()
     }

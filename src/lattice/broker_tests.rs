@@ -15,12 +15,12 @@ use super::{
 };
 use crate::{
     error::Kind,
-    host::{Broker, BusServer, bus::Parcel},
+    host::{Broker, BrokerServer, broker::Parcel},
     wire::interface::BrokerMessage,
 };
 
-fn at(port: u16) -> BusServer {
-    BusServer { servers: format!("127.0.0.1:{port}"), ..BusServer::default() }
+fn at(port: u16) -> BrokerServer {
+    BrokerServer { servers: format!("127.0.0.1:{port}"), ..BrokerServer::default() }
 }
 
 fn parcel(number: usize, stream: Option<&str>) -> Parcel {
@@ -112,10 +112,10 @@ fn bad_wishes_are_refused_without_their_secrets() {
     run(async {
         let broker = NatsBroker::new(steady(), "NTEST").unwrap();
         for server in [
-            BusServer { servers: "http://a".into(), ..BusServer::default() },
-            BusServer { jwt: "swordfish".into(), ..at(1) },
-            BusServer { seed: "swordfish".into(), ..at(1) },
-            BusServer { servers: "nats://me:swordfish@a:x".into(), ..BusServer::default() },
+            BrokerServer { servers: "http://a".into(), ..BrokerServer::default() },
+            BrokerServer { jwt: "swordfish".into(), ..at(1) },
+            BrokerServer { seed: "swordfish".into(), ..at(1) },
+            BrokerServer { servers: "nats://me:swordfish@a:x".into(), ..BrokerServer::default() },
         ] {
             let error = broker.open(server).await.err().unwrap();
             assert!(error.kind() == Kind::Config && !error.text().contains("swordfish"), "{error}");

@@ -15,7 +15,7 @@ use std::{
 
 use event_listener::Event as Signal;
 
-use super::{actor_events::Told, connection::Connection, mailbox::Mailbox, outbox::Entry};
+use super::{actor_events::Told, connection::Connection, event_queue::Entry, mailbox::Mailbox};
 use crate::{
     host::{
         Host,
@@ -276,7 +276,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::lattice::outbox::{DEFAULT_MAX_BYTES, DEFAULT_MAX_EVENTS};
+    use crate::lattice::event_queue::{DEFAULT_MAX_BYTES, DEFAULT_MAX_EVENTS};
 
     #[test]
     fn events_of_many_threads_lie_in_the_outbox_in_the_order_of_their_times() {

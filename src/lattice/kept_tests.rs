@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use super::{
     Mailbox, Settings,
     connection::{Answer, Background, Connection},
+    event_queue::Entry,
     lattice_tests::{Board, module},
-    outbox::Entry,
     testing::{NatsServer, connect, eventually, run, steady},
 };
 use crate::{artifact::RegistryLogin, task, wire::subject::Subjects};

@@ -1,7 +1,7 @@
 //! The way of events out of this host: kept until a server has them, sent in order, on disk where that is set.
 //!
 //! What the client library has taken is not sent yet, and on a line that died without a word it never will be. So events
-//! leave the outbox only when the server has answered something said after them; until then they are sent again over the
+//! leave the queue only when the server has answered something said after them; until then they are sent again over the
 //! next connection, each with the identity it always had. Nothing here is on the way of whoever tells of an event.
 
 use std::time::Duration;
@@ -12,7 +12,7 @@ use smol::lock;
 
 use super::{
     connection::Connection,
-    outbox::{Dropped, Entry, Kept, Outbox},
+    event_queue::{Dropped, Entry, EventQueue, Kept},
 };
 use crate::{
     error::{Error, Result},
@@ -47,12 +47,12 @@ const RECORD_HEAD: usize = 9;
 /// Events of one host that wait.
 pub struct Mailbox {
     host_id: String,
-    outbox: Mutex<Outbox>,
+    queue: Mutex<EventQueue>,
     /// The event that tells of events given up, from when it is first sent until it has arrived.
     reporting: Mutex<Option<(Dropped, Bytes)>>,
     /// Held while events are sent: two at once would send the same events twice.
     sending: lock::Mutex<()>,
-    /// Something is in the outbox.
+    /// Something is in the queue.
     filled: Signal,
     /// Something came in or went, for the disk.
     changed: Signal,
@@ -72,14 +72,14 @@ impl Mailbox {
         store: Option<Store>,
         on_disk: bool,
     ) -> Result<Self> {
-        let mut outbox = Outbox::new(max_events, max_bytes);
+        let mut queue = EventQueue::new(max_events, max_bytes);
         if let Some(store) = &store {
             for (name, record) in store.scan(Table::Event, b"")? {
                 let number = <[u8; 8]>::try_from(name.as_slice()).map(u64::from_be_bytes);
                 match (number, read(&record)) {
-                    (Ok(number), Some((name, body, micros))) => outbox.restore(number, name, body.len(), micros),
+                    (Ok(number), Some((name, body, micros))) => queue.restore(number, name, body.len(), micros),
                     _ if name == DROPPED => match serde_json::from_slice::<Dropped>(&record) {
-                        Ok(report) => outbox.restore_dropped(report),
+                        Ok(report) => queue.restore_dropped(report),
                         Err(cause) => log::warn!("the count of events given up cannot be read: {cause}"),
                     },
                     _ => log::warn!("an event on disk cannot be read and was left alone"),
@@ -88,7 +88,7 @@ impl Mailbox {
         }
         Ok(Self {
             host_id: host_id.to_owned(),
-            outbox: Mutex::new(outbox),
+            queue: Mutex::new(queue),
             reporting: Mutex::default(),
             sending: lock::Mutex::new(()),
             filled: Signal::new(),
@@ -98,24 +98,24 @@ impl Mailbox {
         })
     }
 
-    fn outbox(&self) -> MutexGuard<'_, Outbox> {
-        self.outbox.lock()
+    fn queue(&self) -> MutexGuard<'_, EventQueue> {
+        self.queue.lock()
     }
 
     /// Events that wait.
     pub fn waiting(&self) -> usize {
-        self.outbox().len()
+        self.queue().len()
     }
 
     /// The events that wait, in their order.
     #[cfg(test)]
     pub(super) fn kept(&self) -> Vec<Kept> {
-        self.outbox().batch(usize::MAX, usize::MAX)
+        self.queue().batch(usize::MAX, usize::MAX)
     }
 
     /// Puts an event in.
     pub fn push(&self, entry: Entry) {
-        self.outbox().push(entry);
+        self.queue().push(entry);
         self.filled.notify(usize::MAX);
         self.changed.notify(usize::MAX);
     }
@@ -144,8 +144,8 @@ impl Mailbox {
         let _one_at_a_time = self.sending.lock().await;
         loop {
             let (batch, dropped) = {
-                let outbox = self.outbox();
-                (outbox.batch(BATCH_EVENTS, BATCH_BYTES), outbox.dropped())
+                let queue = self.queue();
+                (queue.batch(BATCH_EVENTS, BATCH_BYTES), queue.dropped())
             };
             let report = self.report(dropped)?;
             if batch.is_empty() && report.is_none() {
@@ -153,11 +153,11 @@ impl Mailbox {
             }
             self.send(connection, subjects, &batch, report.as_ref().map(|(_, body)| body)).await?;
             if let Some((report, _)) = report {
-                self.outbox().told(report);
+                self.queue().told(report);
                 *self.reporting() = None;
             }
             if let Some(last) = batch.last() {
-                self.outbox().arrived(last.number);
+                self.queue().arrived(last.number);
             }
             self.changed.notify(usize::MAX);
         }
@@ -188,7 +188,7 @@ impl Mailbox {
                 // Larger than this server takes, or damaged on the disk: those behind it must not wait for ever.
                 Err(error) => {
                     log::warn!("an event cannot be sent and is given up: {error}"; event = kept.name);
-                    self.outbox().give_up(kept.number);
+                    self.queue().give_up(kept.number);
                 }
                 Ok(()) => {}
             }
@@ -255,9 +255,9 @@ impl Mailbox {
         let Some(store) = &self.store else { return Ok(()) };
         loop {
             let (new, gone, dropped) = {
-                let mut outbox = self.outbox();
-                let new = if self.on_disk { outbox.not_on_disk(COMMIT_BYTES) } else { Vec::new() };
-                (new, outbox.take_gone(), outbox.dropped().filter(|_| self.on_disk))
+                let mut queue = self.queue();
+                let new = if self.on_disk { queue.not_on_disk(COMMIT_BYTES) } else { Vec::new() };
+                (new, queue.take_gone(), queue.dropped().filter(|_| self.on_disk))
             };
             let mut batch = Batch::new();
             for number in &gone {
@@ -280,11 +280,11 @@ impl Mailbox {
                 return Ok(());
             }
             if let Err(error) = store.commit(batch).await {
-                self.outbox().still_there(gone);
+                self.queue().still_there(gone);
                 return Err(error);
             }
             let written: Vec<u64> = new.iter().map(|kept| kept.number).collect();
-            self.outbox().on_disk(&written);
+            self.queue().on_disk(&written);
         }
     }
 }
@@ -320,7 +320,7 @@ mod tests {
     }
 
     fn content(mailbox: &Mailbox) -> Vec<(String, Bytes)> {
-        let batch = mailbox.outbox().batch(usize::MAX, usize::MAX);
+        let batch = mailbox.queue().batch(usize::MAX, usize::MAX);
         batch.iter().map(|kept| (kept.name.to_string(), mailbox.body(kept).unwrap().unwrap())).collect()
     }
 
@@ -343,17 +343,17 @@ mod tests {
         });
         let before = content(&mailbox);
         assert_eq!((before.len(), &before[0].1[..]), (4, &b"event 2"[..]));
-        assert!(mailbox.outbox().batch(9, 999).iter().all(|kept| kept.body.is_none()), "memory let them go");
+        assert!(mailbox.queue().batch(9, 999).iter().all(|kept| kept.body.is_none()), "memory let them go");
 
         // The same again after a start, then one more; what arrived is gone from the disk.
         let mailbox = open(&store, true);
         assert_eq!(content(&mailbox), before);
-        assert_eq!(mailbox.outbox().dropped().map(|report| report.count), Some(2));
+        assert_eq!(mailbox.queue().dropped().map(|report| report.count), Some(2));
         push(&mailbox, 6);
-        let last = mailbox.outbox().batch(9, 999).last().unwrap().number;
-        let report = mailbox.outbox().dropped().unwrap();
-        mailbox.outbox().told(report);
-        mailbox.outbox().arrived(last - 1);
+        let last = mailbox.queue().batch(9, 999).last().unwrap().number;
+        let report = mailbox.queue().dropped().unwrap();
+        mailbox.queue().told(report);
+        mailbox.queue().arrived(last - 1);
         smol::block_on(mailbox.keep()).unwrap();
         assert_eq!(store.scan(Table::Event, b"").unwrap().len(), 1);
 
@@ -361,8 +361,8 @@ mod tests {
         let mailbox = open(&store, false);
         assert_eq!(content(&mailbox)[0].1, b"event 6"[..]);
         push(&mailbox, 7);
-        let oldest = mailbox.outbox().batch(1, 999)[0].number;
-        mailbox.outbox().arrived(oldest);
+        let oldest = mailbox.queue().batch(1, 999)[0].number;
+        mailbox.queue().arrived(oldest);
         smol::block_on(mailbox.keep()).unwrap();
         assert_eq!((content(&mailbox).len(), store.scan(Table::Event, b"").unwrap().len()), (1, 0));
     }

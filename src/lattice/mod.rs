@@ -5,6 +5,7 @@
 //! nothing here is on the way of a local call, and nothing here is waited for without a deadline.
 
 mod actor_events;
+mod admission;
 pub mod ask;
 pub mod backoff;
 pub mod bodies;
@@ -17,15 +18,14 @@ pub mod connection;
 pub mod control;
 pub mod credentials;
 pub mod entity_config;
+pub mod event_queue;
 pub mod events;
-mod gate;
 pub mod gather;
 pub mod heartbeat;
 pub mod jetstream;
 pub mod local_server;
 pub mod mailbox;
 pub mod objects;
-pub mod outbox;
 pub mod remote;
 pub mod rpc;
 pub mod settings;
@@ -88,7 +88,7 @@ pub struct Shared {
     cache: Arc<cache::Cache>,
     heart: heartbeat::Heart,
     pings: control::pings::Pings,
-    pending: Arc<control::pending::Pending>,
+    pending: Arc<control::pending::PendingCommands>,
     entity_config: entity_config::EntityConfig,
     remotes: Arc<remote::Remotes>,
     /// Links as the lattice was told of them.
@@ -186,7 +186,7 @@ impl Lattice {
         let invocations = rpc::InvocationEvents::new(control.clone(), &subjects, &host_id);
         events.attach(&host, &control);
         let remotes = Arc::<remote::Remotes>::default();
-        let pending = Arc::new(control::pending::Pending::new(host.store().clone()));
+        let pending = Arc::new(control::pending::PendingCommands::new(host.store().clone()));
         host.router().set_uplink(Arc::new(rpc::RpcUplink {
             connection: rpc.clone(),
             control: control.clone(),

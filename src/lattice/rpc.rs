@@ -16,12 +16,12 @@ use futures_util::StreamExt;
 
 use super::{
     Shared,
+    admission::Admission,
     bodies::Bodies,
     cache::Cache,
     connection::{Answer, Background, Connection, Standing},
-    control::pending::Pending,
+    control::pending::PendingCommands,
     events::LatticeEvents,
-    gate::Gate,
     remote::Remotes,
 };
 use crate::{
@@ -76,17 +76,17 @@ enum Served {
 
 /// What calls must pass.
 #[derive(Clone)]
-struct Gates {
-    messages: Gate,
+struct Admissions {
+    messages: Admission,
     /// Bodies fetched from the object store.
-    stored: Gate,
+    stored: Admission,
 }
 
 /// Keeps the subscriptions equal to what runs, for ever.
 pub async fn serve_for_ever(shared: Arc<Shared>) {
-    let gate = Gates {
-        messages: Gate::new(MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES),
-        stored: Gate::new(MAX_IN_FLIGHT, MAX_STORED_BYTES),
+    let admission = Admissions {
+        messages: Admission::new(MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES),
+        stored: Admission::new(MAX_IN_FLIGHT, MAX_STORED_BYTES),
     };
     let mut serving: HashMap<String, Background> = HashMap::new();
     loop {
@@ -102,10 +102,10 @@ pub async fn serve_for_ever(shared: Arc<Shared>) {
             }
             match shared.rpc.subscribe(subject.clone(), queue_group).await {
                 Ok(mut messages) => {
-                    let (shared, gate) = (shared.clone(), gate.clone());
+                    let (shared, admission) = (shared.clone(), admission.clone());
                     let task = shared.rpc.clone().spawn(async move {
                         while let Some(message) = messages.next().await {
-                            take_in(&shared, &gate, &served, message).await;
+                            take_in(&shared, &admission, &served, message).await;
                         }
                     });
                     serving.insert(subject, task);
@@ -156,12 +156,12 @@ fn wanted(shared: &Shared) -> HashMap<String, (Option<String>, Served)> {
 }
 
 /// Starts the answer to `message`, or refuses it from here: then whoever floods this host waits in line.
-async fn take_in(shared: &Arc<Shared>, gate: &Gates, served: &Served, message: Message) {
+async fn take_in(shared: &Arc<Shared>, admission: &Admissions, served: &Served, message: Message) {
     if *served == Served::Health {
         reply(shared, &message, codec::encode(&BTreeMap::from([("healthy", true)]))).await;
         return;
     }
-    let Some(pass) = gate.messages.enter_for(message.reply.as_deref(), message.payload.len()) else {
+    let Some(pass) = admission.messages.enter_for(message.reply.as_deref(), message.payload.len()) else {
         let invocation = Invocation::decode(&message.payload).unwrap_or_default();
         let refusal = InvocationResponse::failure(invocation.id.clone(), busy()).encode();
         reply(shared, &message, refusal).await;
@@ -170,10 +170,10 @@ async fn take_in(shared: &Arc<Shared>, gate: &Gates, served: &Served, message: M
         }
         return;
     };
-    let (shared, gate, served) = (shared.clone(), gate.clone(), served.clone());
+    let (shared, admission, served) = (shared.clone(), admission.clone(), served.clone());
     crate::task::spawn(async move {
         let _pass = pass;
-        let (response, stored) = answer(&shared, &gate, &served, &message).await;
+        let (response, stored) = answer(&shared, &admission, &served, &message).await;
         let sent = Box::pin(reply(&shared, &message, response)).await;
         if let Some(name) = stored.filter(|_| !sent) {
             Box::pin(shared.bodies.discard(name)).await;
@@ -206,7 +206,7 @@ async fn reply(shared: &Shared, message: &Message, response: Result<Vec<u8>>) ->
 /// kilobytes, and a flood of calls that are refused must not take that for each.
 async fn answer(
     shared: &Shared,
-    gate: &Gates,
+    admission: &Admissions,
     served: &Served,
     message: &Message,
 ) -> (Result<Vec<u8>>, Option<String>) {
@@ -218,7 +218,7 @@ async fn answer(
     let id = invocation.id.clone();
     let trace = trace_of(&invocation, message);
     let outcome = match check(shared, served, &invocation) {
-        Ok(checked) => Box::pin(run(shared, gate, served, &invocation, checked, (trace, began))).await,
+        Ok(checked) => Box::pin(run(shared, admission, served, &invocation, checked, (trace, began))).await,
         Err(error) => Err(error),
     };
     let Invocation { origin, target, operation, .. } = &invocation;
@@ -268,7 +268,7 @@ fn check(shared: &Shared, served: &Served, invocation: &Invocation<'_>) -> Resul
 
 async fn run(
     shared: &Shared,
-    gate: &Gates,
+    admission: &Admissions,
     served: &Served,
     invocation: &Invocation<'_>,
     checked: Checked,
@@ -298,7 +298,7 @@ async fn run(
     let payload = if invocation.is_stored() {
         deadline += BODY_PATIENCE;
         let length = usize::try_from(length_of(invocation)).unwrap_or(usize::MAX);
-        _room = Some(gate.stored.reserve(length).ok_or_else(|| Error::new(Kind::Busy, busy_fetching()))?);
+        _room = Some(admission.stored.reserve(length).ok_or_else(|| Error::new(Kind::Busy, busy_fetching()))?);
         let name = chunk::request_object(&invocation.id);
         let body = shared.bodies.take(name, length_of(invocation), BODY_PATIENCE).await?;
         left_behind.0 = None;
@@ -376,7 +376,7 @@ pub struct RpcUplink {
     pub(super) cache: Arc<Cache>,
     pub(super) invocations: InvocationEvents,
     pub(super) remotes: Arc<Remotes>,
-    pub(super) pending: Arc<Pending>,
+    pub(super) pending: Arc<PendingCommands>,
     pub(super) timeout: Duration,
 }
 

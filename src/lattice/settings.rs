@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 
-use super::{backoff, bucket, local_server::LocalServer, outbox};
+use super::{backoff, bucket, event_queue, local_server::LocalServer};
 use crate::{
     claims::KeyPair,
     error::{Error, Result},
@@ -68,8 +68,8 @@ impl Settings {
             probe_interval: Duration::from_secs(30),
             config_service: false,
             timing: Timing::default(),
-            outbox_events: outbox::DEFAULT_MAX_EVENTS,
-            outbox_bytes: outbox::DEFAULT_MAX_BYTES,
+            outbox_events: event_queue::DEFAULT_MAX_EVENTS,
+            outbox_bytes: event_queue::DEFAULT_MAX_BYTES,
         }
     }
 }

@@ -4,11 +4,11 @@
 //! host ── socket ── supervisor (`latticed`, one per provider) ── provider ── its children
 //! ```
 //!
-//! * [`shelf`]: what was unpacked from archives, by content; checked again before each start.
-//! * `places`: the directories they work in.
+//! * [`binaries`]: what was unpacked from archives, by content; checked again before each start.
+//! * `work_dirs`: the directories they work in.
 //! * [`environment`]: what of this host's environment a provider sees; what it is told is [`crate::wire::host_data`].
 //! * [`process`]: one process from start to end: readiness, links, health, shutdown. The host's side of [`supervisor`],
-//!   which runs in a process of its own and sees to it that nothing outlives the host; the words between them are [`orders`].
+//!   which runs in a process of its own and sees to it that nothing outlives the host; the words between them are [`supervisor_protocol`].
 //! * [`watch`] and `usage`: what the supervisor looks at while the provider runs: memory, tasks, disk; [`quota`]: where the
 //!   kernel keeps the limits of the disk.
 //! * `supervisors`: which processes are providers', told by whom they descend from.
@@ -19,19 +19,18 @@
 //! [`crate::host::Uplink`]. It never runs anything but the binary that a checked token vouches for, never a shell, and never
 //! puts a secret where `ps` or `/proc` shows it.
 
+pub mod binaries;
 mod cgroup;
 pub mod confine;
 pub mod credentials;
-mod descent;
 mod descriptors;
 pub mod environment;
 pub mod health;
+mod kill_tree;
 mod landlock;
 pub mod layers;
 mod new_code;
-pub mod orders;
 mod output;
-mod places;
 pub mod process;
 mod process_tree;
 pub mod quota;
@@ -39,13 +38,14 @@ mod quota_calls;
 pub mod rules;
 mod seccomp;
 pub mod settings;
-pub mod shelf;
 pub mod supervisor;
+pub mod supervisor_protocol;
 mod supervisors;
 pub mod tasks;
 mod usage;
 pub mod user;
 pub mod watch;
+mod work_dirs;
 
 use std::{collections::BTreeSet, ffi::OsString, process::ExitCode, sync::Arc};
 
@@ -57,10 +57,10 @@ use crate::{
     host::{BoxFuture, Capability, ProcessStart, Processes, ProviderName},
     log,
 };
+use binaries::Binaries;
 use layers::{Kernel, Layers};
-use places::Places;
-use shelf::Shelf;
 use supervisors::Supervisors;
+use work_dirs::WorkDirs;
 
 /// Runs this process as a helper of a host, if that is what `arguments` (without the program's name) ask for.
 pub fn helper(arguments: &[OsString]) -> Option<ExitCode> {
@@ -74,8 +74,8 @@ pub fn helper(arguments: &[OsString]) -> Option<ExitCode> {
 /// Providers of one host.
 pub struct Providers {
     settings: Arc<Settings>,
-    shelf: Shelf,
-    places: Places,
+    binaries: Binaries,
+    work_dirs: WorkDirs,
     supervisors: Arc<Supervisors>,
 }
 
@@ -88,9 +88,9 @@ impl Providers {
             log::warn!("this kernel cannot confine these of provider processes: {}", missing.join(", "));
         }
         settings.cgroup = cgroup::prepare();
-        let shelf = Shelf::new(settings.directory.join("bin"));
-        let places = Places::new(settings.directory.join("run"));
-        Arc::new(Self { settings: Arc::new(settings), shelf, places, supervisors: Supervisors::adopting() })
+        let binaries = Binaries::new(settings.directory.join("bin"));
+        let work_dirs = WorkDirs::new(settings.directory.join("run"));
+        Arc::new(Self { settings: Arc::new(settings), binaries, work_dirs, supervisors: Supervisors::adopting() })
     }
 
     fn policy(&self, policy: Policy) -> Policy {
@@ -100,21 +100,21 @@ impl Providers {
 
 impl Processes for Providers {
     fn keep(&self, archive: Vec<u8>, policy: Policy) -> BoxFuture<'static, Result<SignedProvider>> {
-        let (shelf, policy) = (self.shelf.clone(), self.policy(policy));
-        Box::pin(smol::unblock(move || shelf.keep(archive.as_slice(), &policy)))
+        let (binaries, policy) = (self.binaries.clone(), self.policy(policy));
+        Box::pin(smol::unblock(move || binaries.keep(archive.as_slice(), &policy)))
     }
 
     fn check(&self, token: String, policy: Policy) -> BoxFuture<'static, Result<SignedProvider>> {
-        let (shelf, policy) = (self.shelf.clone(), self.policy(policy));
-        Box::pin(smol::unblock(move || shelf.check(&token, &policy)))
+        let (binaries, policy) = (self.binaries.clone(), self.policy(policy));
+        Box::pin(smol::unblock(move || binaries.check(&token, &policy)))
     }
 
     fn start(&self, start: ProcessStart) -> BoxFuture<'static, Result<Arc<dyn Capability>>> {
-        let (settings, binary) = (self.settings.clone(), self.shelf.path(&start.claims.binary_hash));
-        let (supervisors, places) = (self.supervisors.clone(), self.places.clone());
+        let (settings, binary) = (self.settings.clone(), self.binaries.path(&start.claims.binary_hash));
+        let (supervisors, work_dirs) = (self.supervisors.clone(), self.work_dirs.clone());
         Box::pin(async move {
             let name = (start.desired.public_key.clone(), start.desired.link_name.clone());
-            let directory = smol::unblock(move || places.make(&name)).await;
+            let directory = smol::unblock(move || work_dirs.make(&name)).await;
             let below = settings.directory.display();
             let directory =
                 directory.map_err(|cause| failed(format!("cannot make a directory below {below}"), &cause))?;
@@ -124,15 +124,15 @@ impl Processes for Providers {
     }
 
     fn leave(&self, name: ProviderName) -> BoxFuture<'static, ()> {
-        let places = self.places.clone();
-        Box::pin(smol::unblock(move || places.leave(&name)))
+        let work_dirs = self.work_dirs.clone();
+        Box::pin(smol::unblock(move || work_dirs.leave(&name)))
     }
 
     fn tidy(&self, needed: BTreeSet<String>, wanted: BTreeSet<ProviderName>) -> BoxFuture<'static, ()> {
-        let (shelf, places) = (self.shelf.clone(), self.places.clone());
+        let (binaries, work_dirs) = (self.binaries.clone(), self.work_dirs.clone());
         Box::pin(smol::unblock(move || {
-            shelf.tidy(&needed);
-            places.tidy(&wanted);
+            binaries.tidy(&needed);
+            work_dirs.tidy(&wanted);
         }))
     }
 

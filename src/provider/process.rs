@@ -26,10 +26,10 @@ use super::{
     credentials::{Credentials, Described},
     health::Answer,
     layers::Layers,
-    orders::{self, MAX_LINE_BYTES, Orders, Report},
     output, quota,
     settings::{Nats, Settings},
     supervisor,
+    supervisor_protocol::{self, MAX_LINE_BYTES, Orders, Report},
     supervisors::{Enlisted, Supervisors},
     watch::Limits,
 };
@@ -425,7 +425,7 @@ impl Process {
             return;
         }
         if let Some(socket) = self.supervisor() {
-            let _ = task::within(HANDSHAKE, send(&socket, &orders::Command::Terminate)).await;
+            let _ = task::within(HANDSHAKE, send(&socket, &supervisor_protocol::Command::Terminate)).await;
         }
         if task::within(self.settings.shutdown_delay, self.ended()).await.is_some() {
             return;

@@ -30,13 +30,12 @@ use rustix::{
 use zeroize::Zeroizing;
 
 use super::{
-    cgroup, confine, descent,
-    orders::{Command, MAX_LINE_BYTES, Orders, Report},
-    process_tree,
+    cgroup, confine, kill_tree, process_tree,
+    supervisor_protocol::{Command, MAX_LINE_BYTES, Orders, Report},
     watch::Watch,
 };
 use crate::{
-    curtain,
+    dumpable,
     error::{Context, Error, Kind, Result},
 };
 
@@ -82,7 +81,7 @@ fn host_socket() -> Result<UnixStream> {
 
 fn supervise(mut host: UnixStream) -> Result<()> {
     // The orders hold seeds: no other process of this user may look into our memory.
-    curtain::draw()?;
+    dumpable::forbid()?;
     let orders = read_orders(&host)?;
     set_child_subreaper(Some(getpid())).map_err(|cause| Error::internal(format!("cannot adopt orphans: {cause}")))?;
     let group = orders.cgroup.clone();
@@ -204,7 +203,7 @@ fn collect(provider: Pid) -> Option<Report> {
         let _ = kill_process_group(provider, Signal::KILL);
         return Some(Report::Ended { status: status.exit_status(), signal: status.terminating_signal() });
     }
-    for orphan in descent::children().into_iter().filter(|child| *child != provider) {
+    for orphan in process_tree::children().into_iter().filter(|child| *child != provider) {
         let _ = waitpid(Some(orphan), WaitOptions::NOHANG);
     }
     None
@@ -222,7 +221,7 @@ fn sweep() {
                 Err(_) => return,
             }
         }
-        process_tree::kill(|| descent::children().into_iter().map(Pid::as_raw_pid).collect());
+        kill_tree::kill(|| process_tree::children().into_iter().map(Pid::as_raw_pid).collect());
         if Instant::now() >= until {
             return;
         }

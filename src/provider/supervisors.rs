@@ -20,9 +20,8 @@ use std::{
 use rustix::process::{Pid, WaitOptions, getpid, set_child_subreaper, waitpid};
 
 use super::{
-    cgroup,
-    descent::{self, Sight},
-    process_tree,
+    cgroup, kill_tree,
+    process_tree::{self, Sight},
 };
 use crate::{
     error::{Error, Result},
@@ -80,7 +79,7 @@ impl Supervisors {
     /// For a process that adopts what killed supervisors leave, and ends it. Only for the program itself: whatever else
     /// becomes an orphan below this process is its child from now on.
     pub fn adopting() -> Arc<Self> {
-        let inherited = descent::children().into_iter().map(Pid::as_raw_pid).collect();
+        let inherited = process_tree::children().into_iter().map(Pid::as_raw_pid).collect();
         let adopts = match set_child_subreaper(Some(getpid())) {
             // The first process of a container is given the orphans of others too.
             Ok(()) => getpid() != Pid::INIT,
@@ -135,7 +134,7 @@ impl Supervisors {
 
     /// Follows the ancestors of `id`; nothing when one of them ended meanwhile.
     fn follow(&self, id: i32) -> Option<Owner> {
-        let (own, own_session) = (getpid().as_raw_pid(), descent::own_session());
+        let (own, own_session) = (getpid().as_raw_pid(), process_tree::own_session());
         let mut at = id;
         for _ in 0..MAX_GENERATIONS {
             if let Some(provider) = self.provider(at) {
@@ -144,7 +143,7 @@ impl Supervisors {
             if at == own || at <= 1 || self.inherited.contains(&at) {
                 return Some(Owner::Nobody);
             }
-            at = match descent::look(at) {
+            at = match process_tree::look(at) {
                 // Providers begin sessions, and what else this process starts does not.
                 Sight::Seen { parent, session } if self.adopts && parent == own && session != own_session => {
                     // It may be a supervisor that was enlisted just now.
@@ -171,7 +170,7 @@ impl Supervisors {
             // While processes come and go a look may miss some.
             calm = if left.is_empty() { calm + 1 } else { 0 };
             if !left.is_empty() {
-                process_tree::kill(|| self.left().into_iter().map(Pid::as_raw_pid).collect());
+                kill_tree::kill(|| self.left().into_iter().map(Pid::as_raw_pid).collect());
             }
             for process in left {
                 let _ = waitpid(Some(process), WaitOptions::NOHANG);
@@ -183,17 +182,17 @@ impl Supervisors {
     /// Children of this process that it did not start.
     fn left(&self) -> Vec<Pid> {
         let running = self.running();
-        let own_session = descent::own_session();
+        let own_session = process_tree::own_session();
         let is_left = |child: &Pid| {
             let id = child.as_raw_pid();
-            let began_elsewhere = match descent::look(id) {
+            let began_elsewhere = match process_tree::look(id) {
                 Sight::Seen { session, .. } => session != own_session,
                 Sight::Hidden | Sight::Foreign => true,
                 Sight::Gone => false,
             };
             began_elsewhere && !running.contains_key(&id) && !self.inherited.contains(&id)
         };
-        descent::children().into_iter().filter(is_left).collect()
+        process_tree::children().into_iter().filter(is_left).collect()
     }
 
     /// The provider that the process `id` supervises.

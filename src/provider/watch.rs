@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     confine::Confinement,
-    descent,
+    process_tree,
     usage::{self, Usage},
 };
 
@@ -121,7 +121,7 @@ impl Watch {
     }
 
     fn usage(&self) -> Usage {
-        usage::of(&descent::below(), self.device, self.limits.memory_bytes)
+        usage::of(&process_tree::below(), self.device, self.limits.memory_bytes)
     }
 
     fn over_in_processes(&self) -> Option<String> {

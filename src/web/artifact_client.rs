@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     artifact::{
-        stock::{Offered, Stocked, parse_digest},
-        upkeep::{Done, Upkeep},
+        inventory::{Offered, Stocked, parse_digest},
+        maintenance::{Done, Maintenance},
     },
     error::{Error, Result},
     store::Digest,
@@ -24,7 +24,7 @@ use crate::{
 const DISK_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Time for an answer that may read all artifacts: a gigabyte at 2 MB/s, which slow cards manage.
-const UPKEEP_TIMEOUT: Duration = Duration::from_secs(600);
+const MAINTENANCE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Time for an answer that may need a download, longer than any setting allows one.
 const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
@@ -34,7 +34,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::status`].
-    pub async fn stock(&self) -> Result<Vec<Stocked>> {
+    pub async fn inventory(&self) -> Result<Vec<Stocked>> {
         read(&self.ask(Method::GET, "/v1/artifacts", Vec::new(), DISK_TIMEOUT).await?)
     }
 
@@ -72,9 +72,9 @@ impl Client {
     /// Has the host look after its artifacts.
     ///
     /// # Errors
-    /// Those of [`Artifacts::upkeep`](crate::artifact::Artifacts::upkeep); as [`Client::status`].
-    pub async fn upkeep(&self, asked: &Upkeep) -> Result<Done> {
-        read(&self.ask(Method::POST, "/v1/artifacts/upkeep", write(asked)?, UPKEEP_TIMEOUT).await?)
+    /// Those of [`Artifacts::maintain`](crate::artifact::Artifacts::maintain); as [`Client::status`].
+    pub async fn maintain(&self, asked: &Maintenance) -> Result<Done> {
+        read(&self.ask(Method::POST, "/v1/artifacts/upkeep", write(asked)?, MAINTENANCE_TIMEOUT).await?)
     }
 
     /// Has the host offer `what` to other boards as `name`; answers what it is now.

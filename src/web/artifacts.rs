@@ -28,9 +28,9 @@ use super::{admin::Settings, answer::status_of, mirror::BlobBody, routes};
 use crate::{
     artifact::{
         Artifacts,
+        inventory::{Offered, parse_digest},
+        maintenance::Maintenance,
         published::check_name,
-        stock::{Offered, parse_digest},
-        upkeep::Upkeep,
     },
     error::{Error, Result},
     host::Control,
@@ -56,7 +56,7 @@ enum Route {
     Read(Digest),
     TakeIn(Digest),
     Refer,
-    Upkeep,
+    Maintenance,
     Publish(String),
     Withdraw(String),
 }
@@ -135,7 +135,7 @@ fn route(method: &Method, path: &str) -> Result<Route, Refused> {
         "" if *method == Method::GET => Ok(Route::Stock),
         "" => Err(Refused::Method("GET")),
         "/references" if *method == Method::POST => Ok(Route::Refer),
-        "/upkeep" if *method == Method::POST => Ok(Route::Upkeep),
+        "/upkeep" if *method == Method::POST => Ok(Route::Maintenance),
         "/references" | "/upkeep" => Err(Refused::Method("POST")),
         rest => {
             let digest = parse_digest(rest.trim_start_matches('/')).map_err(error)?;
@@ -158,7 +158,7 @@ async fn serve(
     match route {
         Route::Stock => {
             // Lists a folder of at most a few hundred files.
-            let stock = artifacts.stock()?;
+            let stock = artifacts.inventory()?;
             words(&stock)
         }
         Route::Read(digest) => {
@@ -178,9 +178,9 @@ async fn serve(
             artifacts.refer(&asked.reference, parse_digest(&asked.digest)?, manifest).await?;
             words(&serde_json::json!({}))
         }
-        Route::Upkeep => {
-            let asked: Upkeep = read(request.into_body(), settings).await?;
-            words(&artifacts.upkeep(asked).await?)
+        Route::Maintenance => {
+            let asked: Maintenance = read(request.into_body(), settings).await?;
+            words(&artifacts.maintain(asked).await?)
         }
         Route::Publish(name) => {
             let asked: PublishWords = read(request.into_body(), settings).await?;
@@ -251,7 +251,7 @@ mod tests {
         assert_eq!(good(Method::GET, &format!("/v1/artifacts/sha256:{hex}")), Route::Read(digest));
         assert_eq!(good(Method::PUT, &format!("/v1/artifacts/sha256:{hex}")), Route::TakeIn(digest));
         assert_eq!(good(Method::POST, "/v1/artifacts/references"), Route::Refer);
-        assert_eq!(good(Method::POST, "/v1/artifacts/upkeep"), Route::Upkeep);
+        assert_eq!(good(Method::POST, "/v1/artifacts/upkeep"), Route::Maintenance);
         assert_eq!(good(Method::PUT, "/v1/names/site/echo"), Route::Publish("site/echo".into()));
         assert_eq!(good(Method::DELETE, "/v1/names/echo"), Route::Withdraw("echo".into()));
         for (method, path) in

@@ -9,7 +9,7 @@ use std::{
 };
 
 use latticed::{
-    lattice::outbox::{self, Entry, Outbox},
+    lattice::event_queue::{self, Entry, EventQueue},
     wire::interface::HTTP_SERVER,
 };
 
@@ -111,8 +111,8 @@ fn running(host: &Host, count: usize) -> Result<(), Box<dyn Error>> {
 /// makes thousands of events in a minute.
 fn full_outbox() -> Result<f64, Box<dyn Error>> {
     let before = process::memory(std::process::id())?;
-    let mut queue = Outbox::new(outbox::DEFAULT_MAX_EVENTS, outbox::DEFAULT_MAX_BYTES);
-    for number in 0..2 * outbox::DEFAULT_MAX_EVENTS as u64 {
+    let mut queue = EventQueue::new(event_queue::DEFAULT_MAX_EVENTS, event_queue::DEFAULT_MAX_BYTES);
+    for number in 0..2 * event_queue::DEFAULT_MAX_EVENTS as u64 {
         let body = vec![b'x'; EVENT_BYTES].into();
         queue.push(Entry { name: "actor_started".into(), body, unix_micros: number });
     }

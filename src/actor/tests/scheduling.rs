@@ -78,7 +78,7 @@ fn a_spinning_guest_lets_others_run_after_each_slice() {
             rounds += 1;
         }
         assert_eq!(spinning.await.unwrap_err().kind(), Kind::Limit);
-        // 1000 slices of 1000 units, all but the first after a turn at the gate: the neighbour ran after each.
+        // 1000 slices of 1000 units, all but the first after waiting for a permit: the neighbour ran after each.
         assert!((999..=2100).contains(&rounds), "{rounds} rounds");
     });
 }
@@ -105,7 +105,7 @@ fn many_spinning_guests_hold_a_neighbour_up_for_a_slice_each_round_only() {
             let answer = executor.spawn(echo.invoke("Op", b"hello".to_vec(), context())).await;
             assert_eq!(answer, Ok(b"hello".to_vec()));
             let waited = polls.load(Ordering::Relaxed) - before;
-            // Being called in and running a slice are a poll each; without the gate all eight would go first.
+            // Being called in and running a slice are a poll each; without permits all eight would go first.
             assert!(waited <= 4, "a neighbour waited for {waited} polls of spinning guests");
         }
         assert_eq!(spinner.counts().running, SPINNERS as u32, "the spinners ended before the neighbour was through");

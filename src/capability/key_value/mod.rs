@@ -2,7 +2,7 @@
 //! does, on one board, without a server, and still there after a power cut.
 //!
 //! * `space`: what a link may do: its keyspace and quotas. `layout`: how keys, lists and sets lie in the store.
-//! * `session`: one operation at work. `engine`: the operations. `clock`: the time by which keys expire.
+//! * `session`: one operation at work. `operations`: what the contract offers. `clock`: the time by which keys expire.
 //!
 //! Started by the reference `builtin:keyvalue`. Link values: `keyspace` (default: the link name), `max_keys`, `max_bytes`,
 //! `max_value_bytes`, `max_elements`; `URL` is ignored, so links made for Redis work. Anything else is named in a warning, and a
@@ -19,8 +19,8 @@
 //! It never answers before a change is durable, and never keeps a copy of values in memory.
 
 mod clock;
-mod engine;
 mod layout;
+mod operations;
 mod session;
 mod space;
 #[cfg(test)]
@@ -51,7 +51,7 @@ use crate::{
 
 /// The key-value capability.
 pub struct KeyValue {
-    engine: Arc<Engine>,
+    keyspaces: Arc<Keyspaces>,
     quotas: Quotas,
     /// By actor and link name.
     links: Mutex<HashMap<(String, String), Arc<Space>>>,
@@ -66,7 +66,7 @@ pub fn preview(quotas: Quotas, link: &LinkDefinition) -> Result<LinkPlan> {
     Ok(LinkPlan { warnings: space::unknown_values(link)?, listens: None })
 }
 
-struct Engine {
+struct Keyspaces {
     store: Store,
     clock: Clock,
     totals: Mutex<Totals>,
@@ -88,8 +88,8 @@ impl KeyValue {
             }
         };
         let clock = Clock::new(source, Duration::from_millis(floor));
-        let engine = Engine { store, clock, totals: Mutex::default() };
-        Self { engine: Arc::new(engine), quotas, links: Mutex::default() }
+        let keyspaces = Keyspaces { store, clock, totals: Mutex::default() };
+        Self { keyspaces: Arc::new(keyspaces), quotas, links: Mutex::default() }
     }
 }
 
@@ -121,7 +121,7 @@ impl Capability for KeyValue {
             let space = space.ok_or_else(|| {
                 Error::denied(format!("{} is not linked to {KEY_VALUE} as {}", link.actor_id, link.link_name))
             })?;
-            self.engine.operation(space, &call.operation, &call.payload).await
+            self.keyspaces.operation(space, &call.operation, &call.payload).await
         })
     }
 
@@ -130,7 +130,7 @@ impl Capability for KeyValue {
     }
 }
 
-impl Engine {
+impl Keyspaces {
     /// Answers one operation of the contract.
     async fn operation(self: &Arc<Self>, space: Arc<Space>, operation: &str, payload: &[u8]) -> Result<Vec<u8>> {
         macro_rules! request {
@@ -210,9 +210,9 @@ impl Engine {
         space: Arc<Space>,
         operation: impl FnOnce(&mut Session<'_, '_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let (engine, own_space) = (Arc::clone(self), Arc::clone(&space));
+        let (keyspaces, own_space) = (Arc::clone(self), Arc::clone(&space));
         let look = move |view: &View<'_>| {
-            let mut session = Session::look(view, &own_space, engine.clock.now_ms());
+            let mut session = Session::look(view, &own_space, keyspaces.clock.now_ms());
             let answer = operation(&mut session);
             (answer, session.expired)
         };
@@ -238,11 +238,11 @@ impl Engine {
         space: Arc<Space>,
         operation: impl FnOnce(&mut Session<'_, '_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let engine = Arc::clone(self);
+        let keyspaces = Arc::clone(self);
         let change = move |transaction: &mut Transaction<'_>| {
-            let mut session = Session::change(transaction, &space, engine.clock.now_ms());
+            let mut session = Session::change(transaction, &space, keyspaces.clock.now_ms());
             let answer = operation(&mut session)?;
-            session.finish(&mut engine.totals.lock())?;
+            session.finish(&mut keyspaces.totals.lock())?;
             Ok(answer)
         };
         self.store.update(change).await

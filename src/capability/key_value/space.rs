@@ -52,7 +52,7 @@ impl Default for Quotas {
     }
 }
 
-/// A link as the engine sees it.
+/// A link as the keyspaces sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Space {
     /// The link value `keyspace`, or the link name: actors linked under one name share their data, as with one Redis;

@@ -1,4 +1,4 @@
-//! The engine against a model of Redis, against the protocol's samples, over restarts, clocks, quotas and nonsense.
+//! The keyspaces against a model of Redis, against the protocol's samples, over restarts, clocks, quotas and nonsense.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -288,7 +288,8 @@ fn increments_beside_each_other_all_count() {
     let board = Board::new();
     let request = codec::encode(&IncrementRequest { key: "n".into(), value: 1 }).unwrap();
     let space = Arc::new(Space::of(&link("default", &[]), Quotas::default()).unwrap());
-    let calls = (0..200).map(|_| board.provider.engine.operation(Arc::clone(&space), "KeyValue.Increment", &request));
+    let calls =
+        (0..200).map(|_| board.provider.keyspaces.operation(Arc::clone(&space), "KeyValue.Increment", &request));
     let answers = smol::block_on(async {
         let tasks: Vec<_> = calls.map(Box::pin).collect();
         let mut answers = BTreeSet::new();

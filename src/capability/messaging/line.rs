@@ -27,8 +27,8 @@ use super::{
 use crate::{
     error::{Error, Kind, Result},
     host::{
-        Bus, Call, Invoke,
-        bus::{Forwarded, Listening, Parcel},
+        BrokerConnection, Call, Invoke,
+        broker::{Forwarded, Listening, Parcel},
     },
     lock::Mutex,
     log, task,
@@ -64,7 +64,7 @@ pub struct Line {
     /// The link.
     pub link: Arc<LinkDefinition>,
     options: Options,
-    bus: Arc<dyn Bus>,
+    connection: Arc<dyn BrokerConnection>,
     reserved: Option<Vec<String>>,
     invoke: Arc<dyn Invoke>,
     origin: Entity,
@@ -91,7 +91,7 @@ pub struct Parts {
     /// What it asks for.
     pub options: Options,
     /// Its broker.
-    pub bus: Arc<dyn Bus>,
+    pub connection: Arc<dyn BrokerConnection>,
     /// The road to its actor.
     pub invoke: Arc<dyn Invoke>,
     /// The provider as actors see it.
@@ -116,15 +116,15 @@ impl Line {
     /// # Errors
     /// `Invalid` or `Denied`: a subscription that may not be.
     pub fn open(parts: Parts) -> Result<Arc<Self>> {
-        let Parts { link, options, bus, invoke, origin, payload_bytes, outbox } = parts;
-        let reserved = bus.reserved();
+        let Parts { link, options, connection, invoke, origin, payload_bytes, outbox } = parts;
+        let reserved = connection.reserved();
         check_subscriptions(&options, reserved.as_deref())?;
         let inbox =
             Inbox::new(&link.actor_id, &link.link_name, options.max_waiting, options.max_waiting_bytes, payload_bytes);
         let line = Arc::new(Self {
             link,
             options,
-            bus,
+            connection,
             reserved,
             invoke,
             origin,
@@ -193,7 +193,8 @@ impl Line {
     /// How it stands, for people.
     pub fn detail(&self) -> String {
         let inbox = self.inbox.count();
-        let mut text = format!("{} {}", self.bus.name(), if self.bus.is_connected() { "connected" } else { "away" });
+        let mut text =
+            format!("{} {}", self.connection.name(), if self.connection.is_connected() { "connected" } else { "away" });
         let mut add = |what: &str, count: u64| {
             if count > 0 {
                 text.push_str(&format!(", {count} {what}"));
@@ -221,11 +222,13 @@ impl Line {
         let mut listening: Vec<Listening> = Vec::new();
         for subscription in &self.options.subscriptions {
             loop {
-                self.bus.connected().await;
+                self.connection.connected().await;
                 let line = self.clone();
                 let sink = Box::new(move |message| line.inbox.offer(message));
-                let asked =
-                    self.bus.subscribe(subscription.subject.clone(), subscription.queue_group.clone(), sink).await;
+                let asked = self
+                    .connection
+                    .subscribe(subscription.subject.clone(), subscription.queue_group.clone(), sink)
+                    .await;
                 match asked {
                     Ok(one) => {
                         listening.push(one);
@@ -240,7 +243,7 @@ impl Line {
         }
         let subjects: Vec<&str> = self.options.subscriptions.iter().map(|one| one.subject.as_str()).collect();
         log::info!(
-            "listening to {} on {}", subjects.join(", "), self.bus.name();
+            "listening to {} on {}", subjects.join(", "), self.connection.name();
             actor_id = self.link.actor_id, link_name = self.link.link_name
         );
         future::pending::<()>().await;
@@ -322,7 +325,7 @@ impl Line {
             Some(outbox) if message.reply_to.is_none() && !self.answers.is_one(&message.subject) => {
                 self.publish_for_sure(outbox, message).await
             }
-            _ => self.bus.publish(message).await,
+            _ => self.connection.publish(message).await,
         }
     }
 
@@ -337,7 +340,7 @@ impl Line {
             0 => left,
             millis => left.min(Duration::from_millis(u64::from(millis))),
         };
-        self.bus.request(request.subject, request.body, timeout).await
+        self.connection.request(request.subject, request.body, timeout).await
     }
 
     fn check(&self, subject: &str) -> Result<()> {
@@ -372,8 +375,8 @@ impl Line {
             stream: outbox.stream().map(str::to_owned),
         };
         let _in_turn = self.turn.lock().await;
-        if outbox.is_empty() && self.bus.is_connected() {
-            let forwarded = task::within(ACKNOWLEDGE_PATIENCE, self.bus.forward(vec![parcel.clone()])).await;
+        if outbox.is_empty() && self.connection.is_connected() {
+            let forwarded = task::within(ACKNOWLEDGE_PATIENCE, self.connection.forward(vec![parcel.clone()])).await;
             match forwarded.unwrap_or_default() {
                 Forwarded { stored: 1.., .. } => return Ok(()),
                 Forwarded { failure: Some(error), .. } if error.kind() == Kind::Limit => return Err(error),
@@ -394,7 +397,7 @@ impl Line {
                 filled.await;
                 continue;
             }
-            self.bus.connected().await;
+            self.connection.connected().await;
             homeless.try_again(Instant::now());
             match self.send_some(&outbox, &mut homeless).await {
                 // Nothing but messages that no stream takes.
@@ -412,7 +415,7 @@ impl Line {
                     }
                 }
                 Err(error) => {
-                    if !self.bus.is_connected() {
+                    if !self.connection.is_connected() {
                         // Not the stream's doing: it is asked as soon as the line is back.
                         pause = RETRY_PAUSES.0;
                     }
@@ -445,7 +448,7 @@ impl Line {
             return Ok(true);
         }
         let subjects: Vec<String> = parcels.iter().map(|parcel| parcel.subject.clone()).collect();
-        let Forwarded { stored, failure, no_taker, stored_later } = self.bus.forward(parcels).await;
+        let Forwarded { stored, failure, no_taker, stored_later } = self.connection.forward(parcels).await;
         let mut done: Vec<u64> = numbers[..stored].to_vec();
         // A stream has these too: sent again after its window for duplicates, they would be there twice.
         done.extend(stored_later.into_iter().filter_map(|place| numbers.get(place)));

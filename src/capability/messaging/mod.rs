@@ -26,7 +26,7 @@ use self::{
 use crate::{
     capability::preview::LinkPlan,
     error::{Error, Result},
-    host::{BoxFuture, Bus, BusServer, Call, Capability, ProviderContext},
+    host::{BoxFuture, BrokerConnection, BrokerServer, Call, Capability, ProviderContext},
     lock::{Mutex, MutexGuard},
     log,
     store::Store,
@@ -48,7 +48,7 @@ pub struct Ways {
     /// The subjects that are the lattice's own on the host's connection; nothing for a host by itself, which has none.
     pub reserved: Option<Vec<String>>,
     /// Whether a connection to this server can be opened at all.
-    pub check: fn(&BusServer) -> Result<()>,
+    pub check: fn(&BrokerServer) -> Result<()>,
 }
 
 /// What `link` would do over `configuration`, the provider's start configuration.
@@ -117,7 +117,7 @@ impl Messaging {
         for warning in warnings {
             log::warn!("{warning}"; actor_id = link.actor_id, link_name = link.link_name);
         }
-        let bus = self.bus(&options).await?;
+        let connection = self.connection(&options).await?;
         // A link with other values that was not removed before: the newer one counts.
         let replaced = self.lines().remove(&key);
         if let Some(line) = replaced {
@@ -127,7 +127,7 @@ impl Messaging {
         let line = Line::open(Parts {
             link,
             options,
-            bus,
+            connection,
             invoke: self.context.invoke.clone(),
             origin: self.origin.clone(),
             payload_bytes: self.settings.payload_bytes,
@@ -137,7 +137,7 @@ impl Messaging {
         Ok(())
     }
 
-    async fn bus(&self, options: &Options) -> Result<Arc<dyn Bus>> {
+    async fn connection(&self, options: &Options) -> Result<Arc<dyn BrokerConnection>> {
         let broker = self.settings.broker.as_ref();
         match &options.server {
             Some(server) => match broker {

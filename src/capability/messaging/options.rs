@@ -16,7 +16,7 @@ use super::settings::{
 use crate::{
     capability::preview::unknown,
     error::{Error, Result},
-    host::BusServer,
+    host::BrokerServer,
     wire::LinkDefinition,
 };
 
@@ -56,7 +56,7 @@ pub struct OutboxOptions {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Options {
     /// A broker of its own; the host's own connection where there is none.
-    pub server: Option<BusServer>,
+    pub server: Option<BrokerServer>,
     /// What is listened to.
     pub subscriptions: Vec<Subscription>,
     /// Messages that the actor handles at once.
@@ -209,10 +209,10 @@ impl Given {
         })
     }
 
-    fn server(&self) -> Result<Option<BusServer>> {
+    fn server(&self) -> Result<Option<BrokerServer>> {
         let servers = self.texts("cluster_uris")?.join(",");
         let text = |name| Ok::<_, Error>(self.text(name)?.unwrap_or_default().to_owned());
-        let server = BusServer {
+        let server = BrokerServer {
             servers,
             jwt: text("auth_jwt")?,
             seed: text("auth_seed")?,
@@ -226,7 +226,7 @@ impl Given {
             return Err(Error::config("`tls_ca` and `tls_ca_file` are both given: keep one of them"));
         }
         if server.servers.is_empty() {
-            if server != BusServer::default() {
+            if server != BrokerServer::default() {
                 return Err(Error::config(
                     "a login or an authority is given without a server: add `URI`, or take them away to use the host's own \
                      connection",

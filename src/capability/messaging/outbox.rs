@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::options::{OutboxOptions, WhenFull};
 use crate::{
     error::{Error, Result},
-    host::bus::Parcel,
+    host::broker::Parcel,
     lock::{Mutex, MutexGuard},
     log,
     store::{Batch, Store, Table},

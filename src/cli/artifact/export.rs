@@ -8,8 +8,8 @@ use super::{place::PlaceArgs, progress::Progress};
 use crate::{
     artifact::{
         bundle,
+        inventory::{Stocked, parse_digest},
         layout::Item,
-        stock::{Stocked, parse_digest},
     },
     cli::{Output, output_file, table::printable},
     error::{Error, Result},
@@ -43,7 +43,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args, output: &mut Output) -> Result<()> {
     let place = args.place.find(false)?;
-    let chosen = choose(place.stock()?, &args.what)?;
+    let chosen = choose(place.inventory()?, &args.what)?;
     let all: u64 = chosen.iter().map(|one| one.bytes).sum();
     let mut progress = Progress::new(format!("writing {}", args.file.display()), output.json());
     output_file::write(&args.file, output_file::PUBLIC, true, "", |sink| {
@@ -94,7 +94,7 @@ fn choose(stock: Vec<Stocked>, what: &[String]) -> Result<Vec<Stocked>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{artifact::stock::Referred, error::Kind};
+    use crate::{artifact::inventory::Referred, error::Kind};
 
     #[test]
     fn artifacts_are_chosen_by_all_they_are_called() {

@@ -2,7 +2,7 @@
 
 use super::place::PlaceArgs;
 use crate::{
-    artifact::upkeep::{Done, Upkeep},
+    artifact::maintenance::{Done, Maintenance},
     cli::{Output, report},
     error::{Error, Result},
 };
@@ -31,7 +31,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args, output: &mut Output) -> Result<()> {
-    let done = args.place.find(false)?.upkeep(Upkeep::Collect { everything: args.all })?;
+    let done = args.place.find(false)?.maintain(Maintenance::Collect { everything: args.all })?;
     let Done::Collected(swept) = &done else { return Err(Error::internal("another answer than to a collection")) };
     if output.json() {
         return output.document(swept);

@@ -9,7 +9,7 @@ use super::{
     progress::Progress,
 };
 use crate::{
-    artifact::{Reference, bundle, layout::Item, stock::Offered},
+    artifact::{Reference, bundle, inventory::Offered, layout::Item},
     cli::{Output, table::printable},
     error::{Error, Kind, Result},
     log,

@@ -13,7 +13,7 @@ use crate::{
     config::Config,
     error::{Context, Error, Kind, Result},
     lattice::objects::{
-        shelf,
+        client,
         words::{self, Info, SCHEME},
     },
     task,
@@ -72,7 +72,7 @@ pub fn run(args: Args, output: &mut Output) -> Result<()> {
 }
 
 fn list_stock(place: &Place, output: &mut Output) -> Result<()> {
-    let stock = place.stock()?;
+    let stock = place.inventory()?;
     if output.json() {
         return output.document(&stock);
     }
@@ -105,7 +105,7 @@ fn list_bucket(named: &str, host_config: Option<&Path>, output: &mut Output) -> 
     let bucket = bucket.trim_end_matches('/');
     let config = Config::load(host_config, Vec::new(), &[])?;
     let settings = joining::endpoints(&config)?;
-    let listed = task::run(0, shelf::list(&settings, bucket))
+    let listed = task::run(0, client::list(&settings, bucket))
         .context(Kind::Internal, "cannot start the main loop")?
         .map_err(|error| error.context(printable(named)))?;
     let listed: Vec<Listed> = listed.into_iter().map(|info| Listed::of(info, bucket)).collect();

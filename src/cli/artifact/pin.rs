@@ -2,7 +2,7 @@
 
 use super::place::PlaceArgs;
 use crate::{
-    artifact::upkeep::{Done, Upkeep},
+    artifact::maintenance::{Done, Maintenance},
     cli::Output,
     error::{Error, Result},
 };
@@ -33,7 +33,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args, output: &mut Output) -> Result<()> {
-    let done = args.place.find(false)?.upkeep(Upkeep::Pin { what: args.what, pinned: !args.remove })?;
+    let done = args.place.find(false)?.maintain(Maintenance::Pin { what: args.what, pinned: !args.remove })?;
     let Done::Pinned { digest, pinned } = &done else { return Err(Error::internal("another answer than to a pin")) };
     match (output.json(), pinned) {
         (true, _) => output.document(&done),

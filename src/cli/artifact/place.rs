@@ -13,8 +13,8 @@ use sha2::Digest as _;
 use crate::{
     artifact::{
         Artifacts, Download, Images, Mirrors, Remote,
-        stock::{Offered, Stocked},
-        upkeep::{Done, Upkeep},
+        inventory::{Offered, Stocked},
+        maintenance::{Done, Maintenance},
     },
     cli::{admin::HostArgs, logins},
     config::Config,
@@ -89,7 +89,7 @@ impl PlaceArgs {
         credentials.configure(logins::read(&config)?);
         let images = Images::new(artifacts.settings().clone(), credentials.clone());
         artifacts.register(Remote::Image, Arc::new(images));
-        let needs = host::needs::of_stopped(&artifacts)?;
+        let needs = host::retained::of_stopped(&artifacts)?;
         artifacts.needed_by(move || Some(needs.clone()));
         Ok(Place::Store(Box::new(artifacts)))
     }
@@ -113,10 +113,10 @@ fn check_owner(folder: &Path) -> Result<()> {
 
 impl Place {
     /// Everything there.
-    pub fn stock(&self) -> Result<Vec<Stocked>> {
+    pub fn inventory(&self) -> Result<Vec<Stocked>> {
         match self {
-            Place::Host(client) => task::block_on(client.stock()),
-            Place::Store(artifacts) => artifacts.stock(),
+            Place::Host(client) => task::block_on(client.inventory()),
+            Place::Store(artifacts) => artifacts.inventory(),
         }
     }
 
@@ -172,10 +172,10 @@ impl Place {
     }
 
     /// Looks after it.
-    pub fn upkeep(&self, asked: Upkeep) -> Result<Done> {
+    pub fn maintain(&self, asked: Maintenance) -> Result<Done> {
         match self {
-            Place::Host(client) => task::block_on(client.upkeep(&asked)),
-            Place::Store(artifacts) => task::block_on(artifacts.upkeep(asked)),
+            Place::Host(client) => task::block_on(client.maintain(&asked)),
+            Place::Store(artifacts) => task::block_on(artifacts.maintain(asked)),
         }
     }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::place::{self, PlaceArgs};
 use crate::{
-    artifact::{Reference, Source, published::check_name, stock::Offered},
+    artifact::{Reference, Source, inventory::Offered, published::check_name},
     cli::{Output, table::printable},
     error::{Error, Result},
 };

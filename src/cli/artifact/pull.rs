@@ -10,7 +10,7 @@ use crate::{
     cli::{Output, joining, output_file, table::printable},
     config::Config,
     error::{Context, Error, Kind, Result},
-    lattice::objects::{shelf, words::Place},
+    lattice::objects::{client, words::Place},
     task,
 };
 
@@ -56,7 +56,7 @@ pub fn run(args: Args, output: &mut Output) -> Result<()> {
     let mut progress = Progress::new(format!("getting {}", printable(&args.reference)), output.json());
     let mut bytes = 0;
     let digest = output_file::write(&out, output_file::PUBLIC, true, "", |file| {
-        let got = shelf::get(&settings, &place, file, |done, all| {
+        let got = client::get(&settings, &place, file, |done, all| {
             bytes = done;
             progress.tell(done, all);
         });

@@ -9,7 +9,7 @@ use crate::{
     cli::{Output, joining, table::printable},
     config::Config,
     error::{Context, Error, Kind, Result},
-    lattice::objects::{shelf, words::Place},
+    lattice::objects::{client, words::Place},
     task,
 };
 
@@ -53,7 +53,7 @@ pub fn run(args: Args, output: &mut Output) -> Result<()> {
     let config = Config::load(args.host_config.as_deref(), Vec::new(), &[])?;
     let settings = joining::endpoints(&config)?;
     let mut progress = Progress::new(format!("putting {path}"), output.json());
-    let put = shelf::put(&settings, &place, file, |done| progress.tell(done, all));
+    let put = client::put(&settings, &place, file, |done| progress.tell(done, all));
     let info = task::run(0, put)
         .context(Kind::Internal, "cannot start the main loop")?
         .map_err(|error| error.context(printable(&args.to)))?;

@@ -2,7 +2,7 @@
 
 use super::place::PlaceArgs;
 use crate::{
-    artifact::stock::Stocked,
+    artifact::inventory::Stocked,
     cli::{Output, report, table::printable},
     error::{Error, Result},
 };
@@ -31,7 +31,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args, output: &mut Output) -> Result<()> {
-    let stock = args.place.find(false)?.stock()?;
+    let stock = args.place.find(false)?.inventory()?;
     let one = find(&stock, &args.what)?;
     if output.json() {
         return output.document(one);

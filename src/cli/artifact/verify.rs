@@ -2,7 +2,7 @@
 
 use super::place::PlaceArgs;
 use crate::{
-    artifact::upkeep::{Done, Upkeep},
+    artifact::maintenance::{Done, Maintenance},
     cli::{Output, report, table::printable},
     error::{Error, Result},
 };
@@ -29,7 +29,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args, output: &mut Output) -> Result<()> {
-    let done = args.place.find(false)?.upkeep(Upkeep::Verify { what: args.what })?;
+    let done = args.place.find(false)?.maintain(Maintenance::Verify { what: args.what })?;
     let Done::Verified { whole, bytes, damaged } = &done else {
         return Err(Error::internal("another answer than to a check"));
     };

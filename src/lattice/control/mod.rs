@@ -16,7 +16,7 @@ use std::{sync::Arc, time::Duration};
 use async_nats::Message;
 use futures_util::StreamExt;
 
-use super::{Shared, connection::Background, gate::Gate};
+use super::{Shared, admission::Admission, connection::Background};
 use crate::{
     error::{Error, Result},
     log,
@@ -39,7 +39,7 @@ const MAX_IN_FLIGHT_BYTES: usize = 1 << 20;
 
 /// Listens for ever. The subscriptions outlive the connection, so they are made once.
 pub async fn serve_for_ever(shared: Arc<Shared>) {
-    let gate = Gate::new(MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES);
+    let admission = Admission::new(MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES);
     let mut listening: Vec<Background> = Vec::new();
     for subscription in shared.subjects.control_subscriptions(&shared.host_id) {
         let mut messages = loop {
@@ -52,10 +52,10 @@ pub async fn serve_for_ever(shared: Arc<Shared>) {
                 }
             }
         };
-        let (shared, gate) = (shared.clone(), gate.clone());
+        let (shared, admission) = (shared.clone(), admission.clone());
         listening.push(shared.control.clone().spawn(async move {
             while let Some(message) = messages.next().await {
-                take_in(&shared, &gate, message).await;
+                take_in(&shared, &admission, message).await;
             }
         }));
     }
@@ -67,12 +67,12 @@ pub async fn serve_for_ever(shared: Arc<Shared>) {
 }
 
 /// Starts the answer to `message`, or refuses it from here: then whoever floods this host waits in line.
-async fn take_in(shared: &Arc<Shared>, gate: &Gate, message: Message) {
+async fn take_in(shared: &Arc<Shared>, admission: &Admission, message: Message) {
     let Some(topic) = shared.subjects.parse_control(&message.subject) else { return };
     if topic == Topic::PingHosts {
         return pings::take_in(shared, message);
     }
-    let Some(pass) = gate.enter_for(message.reply.as_deref(), message.payload.len()) else {
+    let Some(pass) = admission.enter_for(message.reply.as_deref(), message.payload.len()) else {
         let text = "this host has too many requests under way, from this client or in all; try again".to_owned();
         return reply(shared, &message, &Ack::refused(&text).encode()).await;
     };

@@ -43,9 +43,9 @@ pub(super) fn is_too_old(now: Now, accepted: u64) -> bool {
 }
 
 /// Commands that were accepted and are still being carried out, by record name.
-pub struct Pending {
+pub struct PendingCommands {
     tasks: Mutex<BTreeMap<String, Pursued>>,
-    /// Held from [`Pending::make_room`] to [`Pending::insert`]: commands that come at once must not all find the same room.
+    /// Held from [`PendingCommands::make_room`] to [`PendingCommands::insert`]: commands that come at once must not all find the same room.
     entering: smol::lock::Mutex<()>,
     store: Store,
 }
@@ -77,7 +77,7 @@ impl Pursued {
     }
 }
 
-impl Pending {
+impl PendingCommands {
     /// None yet; their records are in `store`.
     pub fn new(store: Store) -> Self {
         Self { tasks: Mutex::default(), entering: smol::lock::Mutex::new(()), store }
@@ -173,7 +173,7 @@ impl Pending {
         shown.collect()
     }
 
-    /// Removes the command `id` of [`Pending::list`]; whether it was there.
+    /// Removes the command `id` of [`PendingCommands::list`]; whether it was there.
     ///
     /// # Errors
     /// None today; the disk's are in the log, as the command has ended all the same.
@@ -190,11 +190,11 @@ mod tests {
         wire::subject::Verb,
     };
 
-    fn pending() -> Pending {
-        Pending::new(Store::open(Settings::default(), Arc::new(FaultDisk::new())).unwrap().0)
+    fn pending() -> PendingCommands {
+        PendingCommands::new(Store::open(Settings::default(), Arc::new(FaultDisk::new())).unwrap().0)
     }
 
-    fn command(pending: &Pending, reference: &str, accepted: u64) -> Vec<Subject> {
+    fn command(pending: &PendingCommands, reference: &str, accepted: u64) -> Vec<Subject> {
         crate::task::block_on(async {
             let subject = Subject::of(reference.to_owned());
             let given_up = pending.make_room(&subject.source()).await;

@@ -2,13 +2,13 @@
 //! registry.
 //!
 //! [`words`] knows the layout, [`bucket`] asks the server, one message at a time and each with a deadline, [`reader`] and
-//! [`writer`] move an object chunk by chunk, [`origin`] is the source the host fetches from; [`shelf`] is what the command
+//! [`writer`] move an object chunk by chunk, [`origin`] is the source the host fetches from; [`client`] is what the command
 //! line uses. The layout is that of every NATS client, so `nats object put` and `get` work on the same buckets.
 
 pub mod bucket;
+pub mod client;
 pub mod origin;
 pub mod reader;
-pub mod shelf;
 pub mod words;
 pub mod writer;
 

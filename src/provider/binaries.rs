@@ -35,13 +35,13 @@ const HASH_CHARS: usize = 64;
 
 /// Where the binaries are.
 #[derive(Clone)]
-pub struct Shelf {
+pub struct Binaries {
     directory: PathBuf,
     /// One at a time: two writers of the same archive would share an unfinished file.
     writing: Arc<Mutex<()>>,
 }
 
-impl Shelf {
+impl Binaries {
     /// Binaries in `directory`, which is made when it is needed.
     pub fn new(directory: PathBuf) -> Self {
         Self { directory, writing: Arc::default() }
@@ -195,52 +195,52 @@ mod tests {
         archive_writer::write(Vec::new(), &token, vec![source], true).unwrap()
     }
 
-    fn names(shelf: &Shelf) -> usize {
-        fs::read_dir(&shelf.directory).map_or(0, Iterator::count)
+    fn names(binaries: &Binaries) -> usize {
+        fs::read_dir(&binaries.directory).map_or(0, Iterator::count)
     }
 
     #[test]
     fn two_builds_of_one_revision_do_not_collide_and_files_are_executable() {
         let folder = tempfile::tempdir().unwrap();
-        let (shelf, policy) = (Shelf::new(folder.path().join("bin")), Policy::new(NOW));
+        let (binaries, policy) = (Binaries::new(folder.path().join("bin")), Policy::new(NOW));
         let first = archive_of(b"one");
-        let one = shelf.keep(&first, &policy).unwrap();
-        let two = shelf.keep(&archive_of(b"two"), &policy).unwrap();
+        let one = binaries.keep(&first, &policy).unwrap();
+        let two = binaries.keep(&archive_of(b"two"), &policy).unwrap();
         assert_eq!((one.revision, two.revision), (7, 7));
         for (claims, content) in [(&one, b"one"), (&two, b"two")] {
-            let path = shelf.path(&claims.binary_hash);
+            let path = binaries.path(&claims.binary_hash);
             assert_eq!(fs::read(&path).unwrap(), content);
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o500);
-            assert_eq!(shelf.check(&claims.token, &policy).unwrap(), *claims);
+            assert_eq!(binaries.check(&claims.token, &policy).unwrap(), *claims);
         }
         // Keeping it once more changes nothing.
-        assert_eq!(shelf.keep(&first, &policy).unwrap(), one);
-        assert_eq!(names(&shelf), 2);
-        shelf.tidy(&BTreeSet::from([two.token.clone()]));
-        assert_eq!(shelf.check(&one.token, &policy).unwrap_err().kind(), Kind::NotFound);
-        assert!(shelf.check(&two.token, &policy).is_ok());
+        assert_eq!(binaries.keep(&first, &policy).unwrap(), one);
+        assert_eq!(names(&binaries), 2);
+        binaries.tidy(&BTreeSet::from([two.token.clone()]));
+        assert_eq!(binaries.check(&one.token, &policy).unwrap_err().kind(), Kind::NotFound);
+        assert!(binaries.check(&two.token, &policy).is_ok());
     }
 
     #[test]
     fn a_changed_binary_is_removed_and_a_bad_archive_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let (shelf, policy) = (Shelf::new(folder.path().join("bin")), Policy::new(NOW));
-        let claims = shelf.keep(&archive_of(b"one"), &policy).unwrap();
-        let path = shelf.path(&claims.binary_hash);
+        let (binaries, policy) = (Binaries::new(folder.path().join("bin")), Policy::new(NOW));
+        let claims = binaries.keep(&archive_of(b"one"), &policy).unwrap();
+        let path = binaries.path(&claims.binary_hash);
         fs::remove_file(&path).unwrap();
         fs::write(&path, b"evil").unwrap();
-        assert_eq!(shelf.check(&claims.token, &policy).unwrap_err().kind(), Kind::Storage);
-        assert_eq!(shelf.check(&claims.token, &policy).unwrap_err().kind(), Kind::NotFound);
-        assert!(shelf.keep(b"#!/bin/sh\necho raw\n", &policy).is_err());
+        assert_eq!(binaries.check(&claims.token, &policy).unwrap_err().kind(), Kind::Storage);
+        assert_eq!(binaries.check(&claims.token, &policy).unwrap_err().kind(), Kind::NotFound);
+        assert!(binaries.keep(b"#!/bin/sh\necho raw\n", &policy).is_err());
         let mut damaged = archive_of(b"one");
         let middle = damaged.len() / 2;
         damaged[middle] ^= 1;
-        assert!(shelf.keep(&damaged, &policy).is_err());
+        assert!(binaries.keep(&damaged, &policy).is_err());
         let mut elsewhere = Policy::new(NOW);
         elsewhere.issuers =
             crate::claims::AllowedIssuers::only([KeyPair::from_name(Role::Account, "other").public_key()]);
-        assert_eq!(shelf.keep(&archive_of(b"one"), &elsewhere).unwrap_err().kind(), Kind::Denied);
-        assert_eq!(names(&shelf), 0);
+        assert_eq!(binaries.keep(&archive_of(b"one"), &elsewhere).unwrap_err().kind(), Kind::Denied);
+        assert_eq!(names(&binaries), 0);
     }
 
     /// A megabyte or less that unpacks to 127 MB is refused before a byte of it is written: by its token, and where that
@@ -248,19 +248,19 @@ mod tests {
     #[test]
     fn nothing_is_written_for_an_archive_that_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let shelf = Shelf::new(folder.path().join("bin"));
+        let binaries = Binaries::new(folder.path().join("bin"));
         let archive = archive_of(&vec![0; 127 << 20]);
         assert!(archive.len() < 1 << 20, "{}", archive.len());
         let mut elsewhere = Policy::new(NOW);
         elsewhere.issuers =
             crate::claims::AllowedIssuers::only([KeyPair::from_name(Role::Account, "other").public_key()]);
-        assert_eq!(shelf.keep(&archive, &elsewhere).unwrap_err().kind(), Kind::Denied);
-        let refused = shelf.keep(&archive, &Policy::new(NOW)).unwrap_err();
+        assert_eq!(binaries.keep(&archive, &elsewhere).unwrap_err().kind(), Kind::Denied);
+        let refused = binaries.keep(&archive, &Policy::new(NOW)).unwrap_err();
         assert!(refused.kind() == Kind::Limit && refused.text().contains("unpacks to more than"), "{refused}");
         assert!(!folder.path().join("bin").exists(), "not even its folder was made");
-        let module = shelf.keep(b"\0asm\x01\0\0\0", &Policy::new(NOW)).unwrap_err();
+        let module = binaries.keep(b"\0asm\x01\0\0\0", &Policy::new(NOW)).unwrap_err();
         assert!(module.text().contains("start it as an actor"), "{module}");
-        let text = shelf.keep(&[b'x'; 2000], &Policy::new(NOW)).unwrap_err();
+        let text = binaries.keep(&[b'x'; 2000], &Policy::new(NOW)).unwrap_err();
         assert!(text.text().contains("no provider archive") && !text.text().contains("numeric"), "{text}");
     }
 }

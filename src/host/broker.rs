@@ -15,19 +15,19 @@ use crate::{
 /// A way to brokers: the host's own connection, and further ones.
 pub trait Broker: Send + Sync + 'static {
     /// The connection over which this host calls and is called; nothing for a host by itself.
-    fn own(&self) -> Option<Arc<dyn Bus>>;
+    fn own(&self) -> Option<Arc<dyn BrokerConnection>>;
 
     /// A connection to `server`, shared by all who ask for the same. It begins to connect and is given at once; dropped by
     /// all, it ends.
     ///
     /// # Errors
     /// `Config`: the server's name or the login cannot be used; `Limit`: there are too many connections.
-    fn open(&self, server: BusServer) -> BoxFuture<'static, Result<Arc<dyn Bus>>>;
+    fn open(&self, server: BrokerServer) -> BoxFuture<'static, Result<Arc<dyn BrokerConnection>>>;
 }
 
 /// Where a broker is and how to get in. No `Debug`: it holds secrets.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct BusServer {
+pub struct BrokerServer {
     /// Hosts or URLs, separated by commas.
     pub servers: String,
     /// Token of the user, together with its seed.
@@ -43,7 +43,7 @@ pub struct BusServer {
 }
 
 /// One connection to a broker.
-pub trait Bus: Send + Sync + 'static {
+pub trait BrokerConnection: Send + Sync + 'static {
     /// The first server, for people: `nats://127.0.0.1:4222`.
     fn name(&self) -> String;
 

@@ -15,7 +15,7 @@ const MIN_PREFIX: usize = 8;
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case")]
-pub enum Upkeep {
+pub enum Maintenance {
     /// Content that must stay, or need not any more.
     Pin {
         /// A reference, a digest, or the beginning of one.
@@ -64,15 +64,15 @@ impl Artifacts {
     ///
     /// # Errors
     /// `NotFound` for what is not here, `Usage` for what could be several, those of the store.
-    pub async fn upkeep(&self, asked: Upkeep) -> Result<Done> {
+    pub async fn maintain(&self, asked: Maintenance) -> Result<Done> {
         match asked {
-            Upkeep::Pin { what, pinned } => {
+            Maintenance::Pin { what, pinned } => {
                 let digest = self.find_content(&what)?;
                 self.records().pin(digest, pinned).await?;
                 Ok(Done::Pinned { digest: format!("sha256:{digest}"), pinned })
             }
-            Upkeep::Collect { everything } => self.collect(everything).await.map(Done::Collected),
-            Upkeep::Verify { what } => {
+            Maintenance::Collect { everything } => self.collect(everything).await.map(Done::Collected),
+            Maintenance::Verify { what } => {
                 let digests = match what {
                     Some(what) => vec![self.find_content(&what)?],
                     None => self.store().blobs().list()?,
@@ -151,18 +151,18 @@ mod tests {
             assert_eq!(artifacts.find_content(what).unwrap_err().kind(), Kind::NotFound, "{what}");
         }
 
-        let ask = |asked| smol::block_on(artifacts.upkeep(asked)).unwrap();
-        ask(Upkeep::Pin { what: text.clone(), pinned: true });
+        let ask = |asked| smol::block_on(artifacts.maintain(asked)).unwrap();
+        ask(Maintenance::Pin { what: text.clone(), pinned: true });
         assert!(records.pins().contains(&digest));
-        ask(Upkeep::Pin { what: text, pinned: false });
+        ask(Maintenance::Pin { what: text, pinned: false });
         assert!(records.pins().is_empty());
         disk.corrupt(&format!("blobs/{other}"), 1, 4);
-        match ask(Upkeep::Verify { what: None }) {
+        match ask(Maintenance::Verify { what: None }) {
             Done::Verified { whole: 1, bytes: 6, damaged } => {
                 assert!(damaged.len() == 1 && damaged[0].contains(&other.to_string()), "{damaged:?}");
             }
             done => panic!("{done:?}"),
         }
-        assert_eq!(ask(Upkeep::Verify { what: None }), Done::Verified { whole: 1, bytes: 6, damaged: Vec::new() });
+        assert_eq!(ask(Maintenance::Verify { what: None }), Done::Verified { whole: 1, bytes: 6, damaged: Vec::new() });
     }
 }

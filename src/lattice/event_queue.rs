@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// Events kept at most unless set otherwise. A board that stops and starts an actor every second fills it in half an hour.
 pub const DEFAULT_MAX_EVENTS: usize = 4096;
 
-/// Bytes kept at most unless set otherwise. With what one event costs beside its text this keeps a full outbox below 1 MiB.
+/// Bytes kept at most unless set otherwise. With what one event costs beside its text this keeps a full queue below 1 MiB.
 pub const DEFAULT_MAX_BYTES: usize = 640 * 1024;
 
 /// What an event costs beside its text: the entry here and the allocator's share.
@@ -29,7 +29,7 @@ pub struct Entry {
     pub unix_micros: u64,
 }
 
-/// An event in the outbox.
+/// An event in the queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     /// Its number; later events have higher ones.
@@ -65,7 +65,7 @@ pub struct Dropped {
 
 /// The queue.
 #[derive(Debug)]
-pub struct Outbox {
+pub struct EventQueue {
     entries: VecDeque<Kept>,
     bytes: usize,
     max_events: usize,
@@ -76,8 +76,8 @@ pub struct Outbox {
     gone: Vec<u64>,
 }
 
-impl Outbox {
-    /// An empty outbox with these limits.
+impl EventQueue {
+    /// An empty queue with these limits.
     pub fn new(max_events: usize, max_bytes: usize) -> Self {
         Self { entries: VecDeque::new(), bytes: 0, max_events, max_bytes, dropped: None, next: 0, gone: Vec::new() }
     }
@@ -161,7 +161,7 @@ impl Outbox {
         std::mem::take(&mut self.gone)
     }
 
-    /// Takes back numbers of [`Outbox::take_gone`] that could not be removed.
+    /// Takes back numbers of [`EventQueue::take_gone`] that could not be removed.
     pub fn still_there(&mut self, numbers: Vec<u64>) {
         self.gone.extend(numbers);
     }
@@ -182,7 +182,7 @@ impl Outbox {
         self.count(&kept);
     }
 
-    /// `report`, which [`Outbox::dropped`] gave, has arrived; what was given up since then is still to be told.
+    /// `report`, which [`EventQueue::dropped`] gave, has arrived; what was given up since then is still to be told.
     pub fn told(&mut self, report: Dropped) {
         let Some(all) = &mut self.dropped else { return };
         if all.count <= report.count {
@@ -242,124 +242,124 @@ mod tests {
     }
 
     /// Tells what was given up, once.
-    fn tell(outbox: &mut Outbox) -> Option<Dropped> {
-        let report = outbox.dropped()?;
-        outbox.told(report);
+    fn tell(queue: &mut EventQueue) -> Option<Dropped> {
+        let report = queue.dropped()?;
+        queue.told(report);
         Some(report)
     }
 
-    fn times(outbox: &Outbox) -> Vec<u64> {
-        outbox.batch(usize::MAX, usize::MAX).iter().map(|kept| kept.unix_micros).collect()
+    fn times(queue: &EventQueue) -> Vec<u64> {
+        queue.batch(usize::MAX, usize::MAX).iter().map(|kept| kept.unix_micros).collect()
     }
 
     #[test]
     fn the_oldest_go_and_are_counted() {
-        let mut outbox = Outbox::new(2, usize::MAX);
+        let mut queue = EventQueue::new(2, usize::MAX);
         for number in 1..=5 {
-            outbox.push(entry(number, 10));
+            queue.push(entry(number, 10));
         }
         let dropped = Dropped { count: 3, bytes: 30, first_micros: 1, last_micros: 3 };
-        assert_eq!(tell(&mut outbox), Some(dropped));
-        assert_eq!(tell(&mut outbox), None);
-        assert_eq!(times(&outbox), [4, 5]);
-        outbox.arrived(u64::MAX);
-        assert!(outbox.is_empty() && outbox.take_gone().is_empty());
+        assert_eq!(tell(&mut queue), Some(dropped));
+        assert_eq!(tell(&mut queue), None);
+        assert_eq!(times(&queue), [4, 5]);
+        queue.arrived(u64::MAX);
+        assert!(queue.is_empty() && queue.take_gone().is_empty());
     }
 
     #[test]
     fn bytes_count_too_and_one_too_long_event_cannot_stay() {
-        let mut outbox = Outbox::new(100, 1000);
+        let mut queue = EventQueue::new(100, 1000);
         for number in 0..20 {
-            outbox.push(entry(number, 100));
+            queue.push(entry(number, 100));
         }
-        assert_eq!(outbox.len(), 1000 / (100 + OVERHEAD_BYTES));
-        outbox.push(entry(99, 2000));
-        assert_eq!((outbox.len(), tell(&mut outbox).map(|one| one.count)), (0, Some(21)));
+        assert_eq!(queue.len(), 1000 / (100 + OVERHEAD_BYTES));
+        queue.push(entry(99, 2000));
+        assert_eq!((queue.len(), tell(&mut queue).map(|one| one.count)), (0, Some(21)));
     }
 
     #[test]
     fn events_stay_until_they_have_arrived() {
-        let mut outbox = Outbox::new(100, usize::MAX);
+        let mut queue = EventQueue::new(100, usize::MAX);
         for number in 0..10 {
-            outbox.push(entry(number, 100));
+            queue.push(entry(number, 100));
         }
-        let batch = outbox.batch(8, 350);
+        let batch = queue.batch(8, 350);
         assert_eq!(batch.iter().map(|kept| kept.number).collect::<Vec<_>>(), [0, 1, 2]);
-        assert_eq!(outbox.batch(1, 5).len(), 1, "one that is too long goes alone");
-        assert_eq!(outbox.len(), 10);
-        outbox.push(entry(10, 100));
-        outbox.arrived(batch[2].number);
-        assert_eq!(times(&outbox), (3..=10).collect::<Vec<_>>());
+        assert_eq!(queue.batch(1, 5).len(), 1, "one that is too long goes alone");
+        assert_eq!(queue.len(), 10);
+        queue.push(entry(10, 100));
+        queue.arrived(batch[2].number);
+        assert_eq!(times(&queue), (3..=10).collect::<Vec<_>>());
     }
 
     #[test]
     fn what_the_disk_holds_memory_lets_go_and_the_disk_learns_what_went() {
-        let mut outbox = Outbox::new(4, usize::MAX);
+        let mut queue = EventQueue::new(4, usize::MAX);
         for number in 0..4 {
-            outbox.push(entry(number, 100));
+            queue.push(entry(number, 100));
         }
-        let written: Vec<u64> = outbox.not_on_disk(250).iter().map(|kept| kept.number).collect();
+        let written: Vec<u64> = queue.not_on_disk(250).iter().map(|kept| kept.number).collect();
         assert_eq!(written, [0, 1]);
         // The first arrives while it is being written.
-        outbox.arrived(0);
-        outbox.on_disk(&written);
-        assert_eq!(outbox.take_gone(), [0]);
-        assert_eq!(outbox.not_on_disk(usize::MAX).len(), 2);
-        assert_eq!(outbox.batch(1, 1000)[0].body, None);
-        outbox.on_disk(&[2, 3]);
+        queue.arrived(0);
+        queue.on_disk(&written);
+        assert_eq!(queue.take_gone(), [0]);
+        assert_eq!(queue.not_on_disk(usize::MAX).len(), 2);
+        assert_eq!(queue.batch(1, 1000)[0].body, None);
+        queue.on_disk(&[2, 3]);
         for number in 4..6 {
-            outbox.push(entry(number, 100));
+            queue.push(entry(number, 100));
         }
-        assert_eq!((outbox.take_gone(), outbox.dropped().map(|one| one.count)), (vec![1], Some(1)));
-        outbox.arrived(u64::MAX);
-        assert_eq!(outbox.take_gone(), [2, 3]);
+        assert_eq!((queue.take_gone(), queue.dropped().map(|one| one.count)), (vec![1], Some(1)));
+        queue.arrived(u64::MAX);
+        assert_eq!(queue.take_gone(), [2, 3]);
     }
 
     #[test]
     fn one_that_can_never_be_sent_goes_alone_and_is_counted() {
-        let mut outbox = Outbox::new(10, usize::MAX);
+        let mut queue = EventQueue::new(10, usize::MAX);
         for number in 1..=4 {
-            outbox.push(entry(number, 10));
+            queue.push(entry(number, 10));
         }
-        outbox.give_up(1);
-        outbox.give_up(77);
-        assert_eq!(times(&outbox), [1, 3, 4]);
-        let report = outbox.dropped().unwrap();
+        queue.give_up(1);
+        queue.give_up(77);
+        assert_eq!(times(&queue), [1, 3, 4]);
+        let report = queue.dropped().unwrap();
         assert_eq!((report.count, report.first_micros), (1, 2));
         // What goes while the report is on its way is told by the next one.
-        outbox.give_up(2);
-        outbox.told(report);
-        assert_eq!(tell(&mut outbox).map(|next| (next.count, next.bytes, next.last_micros)), Some((1, 10, 3)));
-        assert_eq!(tell(&mut outbox), None);
+        queue.give_up(2);
+        queue.told(report);
+        assert_eq!(tell(&mut queue).map(|next| (next.count, next.bytes, next.last_micros)), Some((1, 10, 3)));
+        assert_eq!(tell(&mut queue), None);
     }
 
     #[test]
     fn an_unsent_report_is_joined_with_the_next() {
-        let mut outbox = Outbox::new(1, usize::MAX);
+        let mut queue = EventQueue::new(1, usize::MAX);
         for number in 1..=2 {
-            outbox.push(entry(number, 10));
+            queue.push(entry(number, 10));
         }
-        let report = tell(&mut outbox).unwrap();
-        outbox.push(entry(3, 10));
-        outbox.restore_dropped(report);
+        let report = tell(&mut queue).unwrap();
+        queue.push(entry(3, 10));
+        queue.restore_dropped(report);
         let joined = Dropped { count: 2, bytes: 20, first_micros: 1, last_micros: 2 };
-        assert_eq!(tell(&mut outbox), Some(joined));
+        assert_eq!(tell(&mut queue), Some(joined));
     }
 
     proptest! {
         #[test]
         fn nothing_is_lost_uncounted_and_order_holds(sizes in proptest::collection::vec(0_usize..400, 0..200), max_events in 0_usize..50, max_bytes in 0_usize..5000) {
-            let mut outbox = Outbox::new(max_events, max_bytes);
+            let mut queue = EventQueue::new(max_events, max_bytes);
             for (number, size) in sizes.iter().enumerate() {
-                outbox.push(entry(number as u64, *size));
-                prop_assert!(outbox.len() <= max_events && outbox.bytes <= max_bytes);
+                queue.push(entry(number as u64, *size));
+                prop_assert!(queue.len() <= max_events && queue.bytes <= max_bytes);
             }
-            let dropped = tell(&mut outbox).map_or(0, |one| one.count);
-            let kept = times(&outbox);
+            let dropped = tell(&mut queue).map_or(0, |one| one.count);
+            let kept = times(&queue);
             prop_assert_eq!(dropped as usize + kept.len(), sizes.len());
             prop_assert!(kept.is_sorted());
-            outbox.arrived(u64::MAX);
-            prop_assert!(outbox.bytes == 0 && outbox.is_empty());
+            queue.arrived(u64::MAX);
+            prop_assert!(queue.bytes == 0 && queue.is_empty());
         }
     }
 }

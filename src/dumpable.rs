@@ -2,11 +2,11 @@
 //!
 //! Seeds come in the environment, and stay in memory. `/proc/PID/environ` and `mem` show both to every process of the user,
 //! and providers are such processes: where the kernel has no Landlock, or a setting switched it off, nothing else keeps them
-//! out. So every command, and the supervisor of each provider, draws the curtain before it reads a setting
-//! (`PR_SET_DUMPABLE`), and only an operator opens it again to debug or profile without being root. What a process reads of
-//! itself, and what root reads, is as before; there are no core dumps.
+//! out. So every command, and the supervisor of each provider, forbids it before it reads a setting (`PR_SET_DUMPABLE`). An
+//! operator may allow it again, to debug or profile without being root. What a process reads of itself, and what root reads, is
+//! as before; there are no core dumps.
 //!
-//! A helper that executes something else needs this anew: the kernel opens the curtain with each new program.
+//! A helper that executes another program must forbid it again there: the kernel allows it with each new program.
 
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// [`Kind::Internal`](crate::error::Kind::Internal): the kernel refuses.
-pub fn draw() -> Result<()> {
+pub fn forbid() -> Result<()> {
     set(DumpableBehavior::NotDumpable)
 }
 
@@ -24,7 +24,7 @@ pub fn draw() -> Result<()> {
 ///
 /// # Errors
 /// [`Kind::Internal`](crate::error::Kind::Internal): the kernel refuses.
-pub fn open() -> Result<()> {
+pub fn allow() -> Result<()> {
     set(DumpableBehavior::Dumpable)
 }
 

@@ -62,7 +62,7 @@ impl Artifacts {
     ///
     /// # Errors
     /// `Storage`.
-    pub fn stock(&self) -> Result<Vec<Stocked>> {
+    pub fn inventory(&self) -> Result<Vec<Stocked>> {
         let blobs = self.store().blobs();
         let mut stock = BTreeMap::new();
         let (pins, needed) = (self.records().pins(), self.needed());

@@ -53,13 +53,13 @@ pub struct Swept {
 
 /// A download is on its way as long as this lives: what has arrived of it stays.
 pub struct Fetching<'a> {
-    keeper: &'a Keeper,
+    retention: &'a Retention,
     name: String,
 }
 
 impl Drop for Fetching<'_> {
     fn drop(&mut self) {
-        let mut fetching = self.keeper.fetching.lock();
+        let mut fetching = self.retention.fetching.lock();
         if let Some(count) = fetching.get_mut(&self.name) {
             *count -= 1;
             if *count == 0 {
@@ -70,7 +70,7 @@ impl Drop for Fetching<'_> {
 }
 
 /// The keeper of one store.
-pub struct Keeper {
+pub struct Retention {
     blobs: Blobs,
     settings: Live,
     needed: RwLock<Option<Needed>>,
@@ -82,7 +82,7 @@ pub struct Keeper {
     sweeping: lock::Mutex<()>,
 }
 
-impl Keeper {
+impl Retention {
     /// Keeps the content of `store` within the budget of `settings`.
     pub fn new(store: &Store, settings: Live) -> Self {
         Self {
@@ -125,7 +125,7 @@ impl Keeper {
     pub fn fetching(&self, name: &str) -> Fetching<'_> {
         let mut fetching = self.fetching.lock();
         *fetching.entry(name.to_owned()).or_default() += 1;
-        Fetching { keeper: self, name: name.to_owned() }
+        Fetching { retention: self, name: name.to_owned() }
     }
 
     fn is_fetched(&self, name: &str) -> bool {
@@ -416,14 +416,14 @@ mod tests {
         assert_eq!((swept.given_up, swept.kept, swept.kept_bytes), (0, 1, 110));
 
         // Twenty bytes too many: the oldest goes, and content that nobody needs stays.
-        let keeper = &board.artifacts.keeper;
-        let room = |bytes, own| smol::block_on(keeper.make_room(board.artifacts.records(), bytes, own));
+        let retention = &board.artifacts.retention;
+        let room = |bytes, own| smol::block_on(retention.make_room(board.artifacts.records(), bytes, own));
         room(30, None).unwrap();
         assert_eq!(left(), ["second", "third"]);
         // What has arrived of it is part of what room is made for, and nothing is given up that somebody fetches.
         room(60, Some("third")).unwrap();
         assert_eq!(left(), ["second", "third"]);
-        let second = keeper.fetching("second");
+        let second = retention.fetching("second");
         room(50, None).unwrap();
         assert_eq!(left(), ["second"]);
         board.here_beside(1, &[A]);

@@ -16,7 +16,7 @@ use crate::{
 
 /// See the file. By subject: `manifest /etc/latticed/manifests/app.yaml`.
 #[derive(Default)]
-pub struct Pending(Mutex<State>);
+pub struct PendingApplications(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -24,7 +24,7 @@ struct State {
     failures: Failures,
 }
 
-impl Pending {
+impl PendingApplications {
     /// Each and why it is not there yet.
     pub fn complaints(&self) -> Vec<(String, String)> {
         let state = self.state();
@@ -67,7 +67,7 @@ impl Pending {
 
 impl Host {
     /// Applications that are not desired state yet.
-    pub fn pending(&self) -> &Pending {
+    pub fn pending(&self) -> &PendingApplications {
         &self.pending
     }
 
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn what_failed_is_told_and_tried_again_when_that_may_help() {
-        let (pending, now) = (Pending::default(), Instant::now());
+        let (pending, now) = (PendingApplications::default(), Instant::now());
         pending.state().under_way.insert("manifest a".into());
         assert_eq!(pending.complaints(), [("manifest a".into(), "what it names is being fetched".into())]);
         assert_eq!((pending.next(), pending.problems()), (None, Vec::new()));

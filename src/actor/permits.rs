@@ -1,4 +1,4 @@
-//! A fair gate: so many may be inside, the others wait in the order they came, and only so many may wait.
+//! Permits to run: a number of them is given out, others wait for one in the order they came, and only so many may wait.
 //!
 //! Used for the places of one actor, the places of the host, compilations, and the turns between fuel slices. It never
 //! blocks a thread, never lets a latecomer pass a waiter, and leaves nothing behind when a waiting future is dropped.
@@ -15,7 +15,7 @@ use crate::lock::{Mutex, MutexGuard};
 
 /// A counting semaphore with first-come, first-served order and a bounded queue. Clones share it.
 #[derive(Clone)]
-pub struct Gate(Arc<Mutex<State>>);
+pub struct Permits(Arc<Mutex<State>>);
 
 /// Why a place was not given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +50,8 @@ impl State {
     }
 }
 
-impl Gate {
-    /// A gate with `places` inside and room for `queue_limit` waiters.
+impl Permits {
+    /// `places` permits at once, and room for `queue_limit` waiters.
     pub fn new(places: usize, queue_limit: usize) -> Self {
         Self(Arc::new(Mutex::new(State {
             places,
@@ -83,7 +83,7 @@ impl Gate {
     /// # Errors
     /// The future answers [`QueueFull`] at once when too many wait already.
     pub fn enter(&self) -> Enter {
-        Enter { gate: self.clone(), ticket: None }
+        Enter { permits: self.clone(), ticket: None }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -100,34 +100,34 @@ impl Gate {
     }
 }
 
-/// A place inside a [`Gate`], given back on drop.
+/// One of the [`Permits`], given back on drop.
 #[must_use = "the place is given back on drop"]
-pub struct Place(Gate);
+pub struct Permit(Permits);
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.0.leave();
     }
 }
 
-/// Waiting in front of a [`Gate`]; dropping it leaves the queue.
+/// Waits for one of the [`Permits`]; dropping it leaves the queue.
 #[must_use = "futures do nothing unless polled"]
 pub struct Enter {
-    gate: Gate,
+    permits: Permits,
     ticket: Option<u64>,
 }
 
 impl Future for Enter {
-    type Output = Result<Place, QueueFull>;
+    type Output = Result<Permit, QueueFull>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let gate = self.gate.clone();
-        let mut state = gate.lock();
+        let permits = self.permits.clone();
+        let mut state = permits.lock();
         let Some(ticket) = self.ticket else {
             if state.inside < state.places && state.waiting.is_empty() {
                 state.inside += 1;
                 drop(state);
-                return Poll::Ready(Ok(Place(gate)));
+                return Poll::Ready(Ok(Permit(permits)));
             }
             if state.waiting.len() >= state.queue_limit {
                 return Poll::Ready(Err(QueueFull));
@@ -142,7 +142,7 @@ impl Future for Enter {
             state.called.swap_remove(at);
             drop(state);
             self.ticket = None;
-            return Poll::Ready(Ok(Place(gate)));
+            return Poll::Ready(Ok(Permit(permits)));
         }
         if let Some((_, waker)) = state.waiting.iter_mut().find(|(waiting, _)| *waiting == ticket) {
             waker.clone_from(context.waker());
@@ -154,12 +154,12 @@ impl Future for Enter {
 impl Drop for Enter {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket else { return };
-        let mut state = self.gate.lock();
+        let mut state = self.permits.lock();
         if let Some(at) = state.called.iter().position(|&called| called == ticket) {
             // Called in between the last poll and now: the place goes to the next in line.
             state.called.swap_remove(at);
             drop(state);
-            self.gate.leave();
+            self.permits.leave();
         } else {
             state.waiting.retain(|(waiting, _)| *waiting != ticket);
         }
@@ -186,11 +186,11 @@ mod tests {
         }
     }
 
-    fn poll(enter: &mut Enter, count: &Arc<Count>) -> Poll<Result<Place, QueueFull>> {
+    fn poll(enter: &mut Enter, count: &Arc<Count>) -> Poll<Result<Permit, QueueFull>> {
         Pin::new(enter).poll(&mut Context::from_waker(&Waker::from(count.clone())))
     }
 
-    fn inside(poll: Poll<Result<Place, QueueFull>>) -> Place {
+    fn inside(poll: Poll<Result<Permit, QueueFull>>) -> Permit {
         match poll {
             Poll::Ready(Ok(place)) => place,
             Poll::Ready(Err(QueueFull)) => panic!("the queue is full"),
@@ -200,31 +200,31 @@ mod tests {
 
     #[test]
     fn waiters_enter_in_the_order_they_came() {
-        let (gate, count) = (Gate::new(1, 8), Arc::new(Count::default()));
-        let first = inside(poll(&mut gate.enter(), &count));
-        let (mut second, mut third) = (gate.enter(), gate.enter());
+        let (permits, count) = (Permits::new(1, 8), Arc::new(Count::default()));
+        let first = inside(poll(&mut permits.enter(), &count));
+        let (mut second, mut third) = (permits.enter(), permits.enter());
         assert!(poll(&mut second, &count).is_pending());
         assert!(poll(&mut third, &count).is_pending());
         drop(first);
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         // A latecomer does not take the place that was freed for the second.
-        assert!(poll(&mut gate.enter(), &count).is_pending());
+        assert!(poll(&mut permits.enter(), &count).is_pending());
         assert!(poll(&mut third, &count).is_pending());
         let second = inside(poll(&mut second, &count));
         drop(second);
         drop(inside(poll(&mut third, &count)));
-        drop(inside(poll(&mut gate.enter(), &count)));
+        drop(inside(poll(&mut permits.enter(), &count)));
     }
 
     #[test]
     fn a_full_queue_refuses_and_a_dropped_waiter_makes_room() {
-        let (gate, count) = (Gate::new(1, 1), Arc::new(Count::default()));
-        let place = inside(poll(&mut gate.enter(), &count));
-        let mut waiter = gate.enter();
+        let (permits, count) = (Permits::new(1, 1), Arc::new(Count::default()));
+        let place = inside(poll(&mut permits.enter(), &count));
+        let mut waiter = permits.enter();
         assert!(poll(&mut waiter, &count).is_pending());
-        assert!(matches!(poll(&mut gate.enter(), &count), Poll::Ready(Err(QueueFull))));
+        assert!(matches!(poll(&mut permits.enter(), &count), Poll::Ready(Err(QueueFull))));
         drop(waiter);
-        let mut waiter = gate.enter();
+        let mut waiter = permits.enter();
         assert!(poll(&mut waiter, &count).is_pending());
         drop(place);
         drop(inside(poll(&mut waiter, &count)));
@@ -232,28 +232,28 @@ mod tests {
 
     #[test]
     fn a_waiter_dropped_after_it_was_called_passes_its_place_on() {
-        let (gate, count) = (Gate::new(1, 8), Arc::new(Count::default()));
-        let place = inside(poll(&mut gate.enter(), &count));
-        let (mut second, mut third) = (gate.enter(), gate.enter());
+        let (permits, count) = (Permits::new(1, 8), Arc::new(Count::default()));
+        let place = inside(poll(&mut permits.enter(), &count));
+        let (mut second, mut third) = (permits.enter(), permits.enter());
         assert!(poll(&mut second, &count).is_pending());
         assert!(poll(&mut third, &count).is_pending());
         drop(place);
         drop(second);
         drop(inside(poll(&mut third, &count)));
-        assert_eq!(gate.lock().inside, 0);
+        assert_eq!(permits.lock().inside, 0);
     }
 
     #[test]
     fn more_places_call_waiters_in_and_fewer_let_those_inside_finish() {
-        let (gate, count) = (Gate::new(1, 8), Arc::new(Count::default()));
-        let first = inside(poll(&mut gate.enter(), &count));
-        let mut second = gate.enter();
+        let (permits, count) = (Permits::new(1, 8), Arc::new(Count::default()));
+        let first = inside(poll(&mut permits.enter(), &count));
+        let mut second = permits.enter();
         assert!(poll(&mut second, &count).is_pending());
-        gate.set_places(2);
+        permits.set_places(2);
         let second = inside(poll(&mut second, &count));
-        gate.set_places(1);
+        permits.set_places(1);
         drop(first);
-        let mut third = gate.enter();
+        let mut third = permits.enter();
         assert!(poll(&mut third, &count).is_pending());
         drop(second);
         drop(inside(poll(&mut third, &count)));

@@ -1,7 +1,7 @@
 //! How much work from the network is under way at once, in number and in bytes, and how much of it for one source.
 //!
-//! Whoever finds the gate shut is refused from the task that reads the subscription, without a task of its own: a flood then
-//! costs what its refusals cost, and not memory.
+//! What is not admitted is refused by the task that reads the subscription, without a task for itself. So a flood costs what
+//! its refusals cost, and no memory.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -17,9 +17,9 @@ const SOURCES: usize = 64;
 /// The part of all places that one source may have: a quarter, so that three floods leave room for everybody else.
 const SOURCE_PART: usize = 4;
 
-/// A gate; clones are the same one.
+/// Admits work up to its limits; clones share them.
 #[derive(Clone)]
-pub struct Gate(Arc<Counts>);
+pub struct Admission(Arc<Counts>);
 
 struct Counts {
     number: AtomicUsize,
@@ -33,14 +33,14 @@ struct Counts {
 
 /// A place within; given back when dropped.
 pub struct Pass {
-    gate: Gate,
+    admission: Admission,
     number: usize,
     bytes: usize,
     source: Option<usize>,
 }
 
-impl Gate {
-    /// A gate for `max_number` pieces of work with `max_bytes` together.
+impl Admission {
+    /// Admits `max_number` pieces of work with `max_bytes` together.
     pub fn new(max_number: usize, max_bytes: usize) -> Self {
         Self(Arc::new(Counts {
             number: AtomicUsize::new(0),
@@ -57,7 +57,7 @@ impl Gate {
         self.take(1, bytes, None)
     }
 
-    /// As [`Gate::enter`], for whoever waits for the answer on `reply`. One source gets no more than its part of the places,
+    /// As [`Admission::enter`], for whoever waits for the answer on `reply`. One source gets no more than its part of the places,
     /// so that others find some. Whoever waits for no answer is one source too.
     pub fn enter_for(&self, reply: Option<&str>, bytes: usize) -> Option<Pass> {
         let source = self.0.hasher.hash_one(source_of(reply)) as usize % SOURCES;
@@ -73,7 +73,7 @@ impl Gate {
         let counts = &*self.0;
         let bytes = bytes.min(counts.max_bytes);
         // Counted first and looked at after: two that come at once both see both.
-        let pass = Pass { gate: self.clone(), number, bytes, source };
+        let pass = Pass { admission: self.clone(), number, bytes, source };
         let (of_source, bytes_before) = source.map_or((0, 0), |source| {
             let (numbers, source_bytes) = &counts.sources[source];
             (numbers.fetch_add(number, Relaxed) + number, source_bytes.fetch_add(bytes, Relaxed))
@@ -90,10 +90,10 @@ impl Gate {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        self.gate.0.number.fetch_sub(self.number, Relaxed);
-        self.gate.0.bytes.fetch_sub(self.bytes, Relaxed);
+        self.admission.0.number.fetch_sub(self.number, Relaxed);
+        self.admission.0.bytes.fetch_sub(self.bytes, Relaxed);
         if let Some(source) = self.source {
-            let (numbers, bytes) = &self.gate.0.sources[source];
+            let (numbers, bytes) = &self.admission.0.sources[source];
             numbers.fetch_sub(self.number, Relaxed);
             bytes.fetch_sub(self.bytes, Relaxed);
         }
@@ -111,34 +111,35 @@ mod tests {
 
     #[test]
     fn there_is_room_for_so_many_and_so_much_and_it_comes_back() {
-        let gate = Gate::new(2, 100);
-        let first = gate.enter(60).unwrap();
-        assert!(gate.enter(50).is_none(), "too much");
-        let second = gate.enter(40).unwrap();
-        assert!(gate.enter(0).is_none(), "too many");
-        assert!(gate.reserve(1).is_none());
+        let admission = Admission::new(2, 100);
+        let first = admission.enter(60).unwrap();
+        assert!(admission.enter(50).is_none(), "too much");
+        let second = admission.enter(40).unwrap();
+        assert!(admission.enter(0).is_none(), "too many");
+        assert!(admission.reserve(1).is_none());
         drop(first);
-        let more = gate.reserve(60).unwrap();
-        assert!(gate.enter(1).is_none());
+        let more = admission.reserve(60).unwrap();
+        assert!(admission.enter(1).is_none());
         drop((second, more));
-        drop(gate.enter(usize::MAX).expect("a large one alone"));
-        assert_eq!((gate.0.number.load(Relaxed), gate.0.bytes.load(Relaxed)), (0, 0));
+        drop(admission.enter(usize::MAX).expect("a large one alone"));
+        assert_eq!((admission.0.number.load(Relaxed), admission.0.bytes.load(Relaxed)), (0, 0));
     }
 
     #[test]
     fn one_source_leaves_room_for_others() {
-        let gate = Gate::new(8, 100);
-        let flood: Vec<_> = (0..9).filter_map(|n| gate.enter_for(Some(&format!("_INBOX.flood.{n}")), 1)).collect();
+        let admission = Admission::new(8, 100);
+        let flood: Vec<_> = (0..9).filter_map(|n| admission.enter_for(Some(&format!("_INBOX.flood.{n}")), 1)).collect();
         assert_eq!(flood.len(), 2);
-        let others = (0..SOURCES).filter_map(|n| gate.enter_for(Some(&format!("_INBOX.{n}.1")), 1)).collect::<Vec<_>>();
+        let others =
+            (0..SOURCES).filter_map(|n| admission.enter_for(Some(&format!("_INBOX.{n}.1")), 1)).collect::<Vec<_>>();
         assert_eq!(others.len(), 6, "all places are used");
         drop((flood, others));
-        let silent: Vec<_> = (0..9).filter_map(|_| gate.enter_for(None, 1)).collect();
+        let silent: Vec<_> = (0..9).filter_map(|_| admission.enter_for(None, 1)).collect();
         assert_eq!(silent.len(), 2);
         drop(silent);
-        let first = gate.enter_for(None, 90).expect("a large one alone");
-        assert!(gate.enter_for(None, 1).is_none(), "its source has had its bytes");
-        assert!((0..SOURCES).any(|n| gate.enter_for(Some(&format!("_INBOX.{n}.1")), 5).is_some()));
+        let first = admission.enter_for(None, 90).expect("a large one alone");
+        assert!(admission.enter_for(None, 1).is_none(), "its source has had its bytes");
+        assert!((0..SOURCES).any(|n| admission.enter_for(Some(&format!("_INBOX.{n}.1")), 5).is_some()));
         drop(first);
     }
 }

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::shelf::make_directory;
+use super::binaries::make_directory;
 use crate::{host::ProviderName, log};
 
 /// Begins the name of a directory that was set aside; no key does.
@@ -18,9 +18,9 @@ const ASIDE: &str = ".stopped-";
 
 /// Where they are.
 #[derive(Clone)]
-pub struct Places(PathBuf);
+pub struct WorkDirs(PathBuf);
 
-impl Places {
+impl WorkDirs {
     /// In `directory`, which is made when it is needed.
     pub fn new(directory: PathBuf) -> Self {
         Self(directory)
@@ -85,37 +85,37 @@ mod tests {
     #[test]
     fn what_a_provider_keeps_outlives_a_stop_and_goes_with_the_next_start_of_the_host() {
         let folder = tempfile::tempdir().unwrap();
-        let (places, name) = (Places::new(folder.path().join("run")), ("VTEST".to_owned(), "default".to_owned()));
+        let (work_dirs, name) = (WorkDirs::new(folder.path().join("run")), ("VTEST".to_owned(), "default".to_owned()));
         let other = ("VOTHER".to_owned(), "default".to_owned());
         let listed = || fs::read_dir(folder.path().join("run")).unwrap().count();
         let outside = folder.path().join("outside");
         fs::create_dir(&outside).unwrap();
         fs::write(outside.join("file"), "stays").unwrap();
         let none = BTreeSet::new();
-        places.tidy(&none);
-        places.leave(&name);
+        work_dirs.tidy(&none);
+        work_dirs.leave(&name);
 
-        let place = places.make(&name).unwrap();
-        assert_eq!(places.make(&name).unwrap(), place);
-        places.leave(&name);
+        let place = work_dirs.make(&name).unwrap();
+        assert_eq!(work_dirs.make(&name).unwrap(), place);
+        work_dirs.leave(&name);
         assert_eq!(listed(), 0);
 
-        fs::write(places.make(&name).unwrap().join("file"), "kept").unwrap();
+        fs::write(work_dirs.make(&name).unwrap().join("file"), "kept").unwrap();
         std::os::unix::fs::symlink(&outside, place.join("link")).unwrap();
-        fs::write(places.make(&other).unwrap().join("file"), "runs").unwrap();
-        places.leave(&name);
+        fs::write(work_dirs.make(&other).unwrap().join("file"), "runs").unwrap();
+        work_dirs.leave(&name);
         assert!(!place.exists());
-        assert_eq!(fs::read(places.make(&name).unwrap().join("file")).unwrap(), b"kept");
+        assert_eq!(fs::read(work_dirs.make(&name).unwrap().join("file")).unwrap(), b"kept");
         // Nobody stopped them.
-        places.tidy(&none);
+        work_dirs.tidy(&none);
         assert_eq!(listed(), 2);
-        places.leave(&name);
+        work_dirs.leave(&name);
         // Wanted again, and not started yet.
-        places.tidy(&BTreeSet::from([name.clone()]));
+        work_dirs.tidy(&BTreeSet::from([name.clone()]));
         assert_eq!(listed(), 2);
-        places.tidy(&none);
+        work_dirs.tidy(&none);
         assert_eq!(listed(), 1);
         assert!(outside.join("file").exists());
-        assert_eq!(fs::read_dir(places.make(&name).unwrap()).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(work_dirs.make(&name).unwrap()).unwrap().count(), 0);
     }
 }

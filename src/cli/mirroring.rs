@@ -1,4 +1,4 @@
-//! How `latticed run` takes part in its site: serves a mirror, asks mirrors, follows names.
+//! How `latticed run` takes part in its mirroring: serves a mirror, asks mirrors, follows names.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use crate::{
     web::mirror::{self, Mirror},
 };
 
-/// A host's part in its site, for as long as this lives.
-pub struct Site {
+/// A host's part in its mirroring, for as long as this lives.
+pub struct Mirroring {
     mirror: Option<Mirror>,
     mirrors: Option<Arc<Mirrors>>,
     following: Option<Task<()>>,
 }
 
-impl Site {
+impl Mirroring {
     /// Opens the mirror's socket and names the mirrors to `host`, as far as the settings want it.
     ///
     /// # Errors
