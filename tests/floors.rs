@@ -11,12 +11,12 @@ use std::{
 /// Lowest first, as `src/lib.rs` lists them.
 const FLOORS: &[&[&str]] = &[
     &["error", "task", "lock", "private", "dumpable", "text_file", "users", "log", "suggest", "client_source"],
-    &["wire", "store", "nats", "trust", "certificate", "allowed_hosts", "guarded_resolver", "redirect"],
+    &["wire", "store", "trust", "certificate", "allowed_hosts", "guarded_resolver", "redirect"],
     &["claims"],
-    &["actor", "artifact"],
-    &["host"],
+    &["nats", "actor", "artifact"],
+    &["host", "sdk"],
     &["lattice", "capability", "provider", "web"],
-    &["sdk", "config", "service"],
+    &["config", "service"],
     &["cli"],
 ];
 

@@ -13,7 +13,7 @@ use std::{
 
 use latticed::{
     claims::{KeyPair, Role, builtin_provider_key},
-    lattice::{Connection, Endpoint, Login, Timing, Tls},
+    nats::{Connection, Endpoint, Login, Timing, Tls},
     wire::interface::{HTTP_SERVER, KEY_VALUE},
 };
 use support::{

@@ -18,7 +18,7 @@ use support::{
 };
 
 /// Widest wait between two attempts, where nothing else is set.
-const BACK_OFF_CAP: Duration = latticed::lattice::backoff::DEFAULT_CAP;
+const BACK_OFF_CAP: Duration = latticed::nats::backoff::DEFAULT_CAP;
 
 fn sandbox() -> Sandbox {
     Sandbox::new(env!("CARGO_BIN_EXE_latticed"))

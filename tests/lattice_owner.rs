@@ -16,7 +16,7 @@ use std::{
 
 use latticed::{
     host::UplinkStatus,
-    lattice::{LocalServer, Owners},
+    nats::{LocalServer, Owners},
     task,
 };
 use rustix::{process::Uid, thread::set_thread_res_uid};

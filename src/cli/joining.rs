@@ -10,7 +10,8 @@ use crate::{
     config::{Config, Nats},
     error::{Error, Result},
     host::{Host, Liveness, event::Events},
-    lattice::{Endpoint, Lattice, LatticeEvents, LocalServer, Login, Mailbox, NatsBroker, Owners, Settings, Timing},
+    lattice::{Lattice, LatticeEvents, Mailbox, NatsBroker, Settings},
+    nats::{Endpoint, LocalServer, Login, Owners, Timing},
     private,
     store::Store,
 };

@@ -7,8 +7,8 @@ use crate::{
     config::{Config, Origin, Secret},
     error::Result,
     host::Host,
-    lattice::{Endpoint, Login},
     log,
+    nats::{Endpoint, Login},
     provider::{Settings, layers::Kernel, rules::Rules, settings::Nats},
 };
 

@@ -38,7 +38,7 @@ use crate::{
     claims::{AllowedIssuers, KeyPair, issuer, keys::wipe_stack},
     error::{Error, Result},
     host::{Policy, health, remote},
-    lattice, log, store,
+    log, nats, store,
 };
 
 /// Every setting in effect, typed, and where each value came from.
@@ -183,7 +183,7 @@ pub struct Nats {
     /// Password of the user, or a token where there is none.
     pub password: Option<Secret>,
     /// How the line is kept private.
-    pub tls: lattice::Tls,
+    pub tls: nats::Tls,
 }
 
 impl Config {
@@ -524,7 +524,7 @@ impl Values<'_> {
             credentials_file: None,
             user: None,
             password: None,
-            tls: lattice::Tls { required: self.flag(&name("TLS")), ..lattice::Tls::default() },
+            tls: nats::Tls { required: self.flag(&name("TLS")), ..nats::Tls::default() },
         }
     }
 
@@ -537,7 +537,7 @@ impl Values<'_> {
             return theirs;
         }
         let required = own.tls.required || theirs.tls.required;
-        Nats { host: own.host, port: own.port, tls: lattice::Tls { required, ..theirs.tls }, ..theirs }
+        Nats { host: own.host, port: own.port, tls: nats::Tls { required, ..theirs.tls }, ..theirs }
     }
 
     /// One of our own connections.
@@ -554,7 +554,7 @@ impl Values<'_> {
             credentials_file: self.path(&name("CREDSFILE")),
             user,
             password,
-            tls: lattice::Tls {
+            tls: nats::Tls {
                 first: self.flag(&name("TLS_FIRST")),
                 ca: self.path(&name("TLS_CA_FILE")),
                 certificate,
@@ -681,7 +681,7 @@ mod tests {
             credentials_file: None,
             user: None,
             password: None,
-            tls: lattice::Tls::default(),
+            tls: nats::Tls::default(),
         };
         assert!([&config.rpc, &config.ctl, &config.provider_rpc].iter().all(|nats| **nats == local));
         assert_eq!((config.rpc_timeout, config.provider_delay), (Duration::from_secs(2), Duration::from_millis(400)));

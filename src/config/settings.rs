@@ -12,7 +12,8 @@ use crate::{
     capability::key_value,
     claims::{Role, invocation, issuer},
     host::{health, mirror_follow, remote},
-    lattice::{backoff, event_queue, settings as lattice},
+    lattice::event_queue,
+    nats::{backoff, endpoint},
     provider::{confine, credentials, layers, rules::Rules, settings as provider, watch},
     store, task,
     web::socket,
@@ -788,7 +789,7 @@ pub static SETTINGS: &[Setting] = &[
         "WASMCLOUD_NATS_SILENCE_MS",
         "",
         Kind::Millis { min: 400, max: MAX_MILLIS },
-        Default::Number(|| millis(lattice::DEFAULT_SILENCE)),
+        Default::Number(|| millis(endpoint::DEFAULT_SILENCE)),
         "How long a connection that lost the other side without a word may look alive; half of it doubles idle traffic",
     ),
     setting(

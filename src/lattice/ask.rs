@@ -4,16 +4,15 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{
-    bodies::Bodies,
-    connection::Answer,
-    gather,
-    rpc::{read_answer, seal},
-    settings::Settings,
-};
+use super::{gather, settings::Settings};
 use crate::{
     claims::AntiForgery,
     error::{Error, Result},
+    nats::{
+        bodies::Bodies,
+        calls::{read_answer, seal},
+        connection::Answer,
+    },
     wire::{
         Entity, Invocation,
         json::{self, null_is_default},

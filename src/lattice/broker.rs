@@ -16,11 +16,6 @@ use async_nats::{HeaderMap, Message};
 use futures_util::StreamExt;
 use tokio::runtime::Handle;
 
-use super::{
-    connection::{Answer, Connection, PROBES_PER_SILENCE},
-    jetstream::{self, MESSAGE_TOO_LONG, OTHER_STREAM},
-    settings::{DEFAULT_PORT, Endpoint, Login, Timing, Tls},
-};
 use crate::{
     error::{Context, Error, Kind, Result},
     host::{
@@ -28,6 +23,11 @@ use crate::{
         broker::{Forwarded, Listening, Parcel, Sink},
     },
     lock::{Mutex, MutexGuard},
+    nats::{
+        connection::{Answer, Connection, PROBES_PER_SILENCE},
+        endpoint::{DEFAULT_PORT, Endpoint, Login, Timing, Tls},
+        jetstream::{self, MESSAGE_TOO_LONG, OTHER_STREAM},
+    },
     task,
     trust::Trust,
     wire::interface::BrokerMessage,

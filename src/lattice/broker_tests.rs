@@ -9,13 +9,11 @@ use std::{
 
 use async_nats::jetstream::stream;
 
-use super::{
-    broker::NatsBroker,
-    testing::{NatsServer, connect, eventually, quick, run, steady},
-};
+use super::broker::NatsBroker;
 use crate::{
     error::Kind,
     host::{Broker, BrokerServer, broker::Parcel},
+    nats::testing::{NatsServer, connect, eventually, quick, run, steady},
     wire::interface::BrokerMessage,
 };
 

@@ -10,21 +10,18 @@ use async_nats::{HeaderMap, Message, StatusCode};
 use bytes::Bytes;
 use futures_util::StreamExt;
 
-use super::{
-    connection::{Connection, Subscriber},
-    jetstream::{JetStream, Reply, STREAM_NOT_FOUND},
-};
 use crate::{
     error::{Error, Result},
-    log, task,
+    log,
+    nats::{
+        connection::{Connection, Subscriber},
+        jetstream::{JetStream, Reply, STREAM_NOT_FOUND},
+    },
+    task,
     wire::cache::{
         Delivery, OPERATION_HEADER, Operation, create_request, operation, put_prefix, stream, watch_request,
     },
 };
-
-/// Time between two signs of life of an idle watch. A bucket that was taken away is noticed after two of them; at five
-/// seconds they would be the largest part of what an idle host costs on a metered link.
-pub const HEARTBEAT: Duration = Duration::from_secs(60);
 
 /// How long one request to JetStream may take.
 const PATIENCE: Duration = Duration::from_secs(5);

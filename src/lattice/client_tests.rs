@@ -6,11 +6,12 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use super::{
-    lattice_tests::{Board, module},
-    testing::{NatsServer, PATIENCE, connect, eventually, run, steady},
+use super::lattice_tests::{Board, module};
+use crate::{
+    claims::builtin_provider_key,
+    nats::testing::{NatsServer, PATIENCE, connect, eventually, run, steady},
+    wire::interface::KEY_VALUE,
 };
-use crate::{claims::builtin_provider_key, wire::interface::KEY_VALUE};
 
 const GATHER: Duration = Duration::from_millis(700);
 
@@ -28,7 +29,7 @@ async fn ready(server: &NatsServer, directory: &tempfile::TempDir) -> Board {
         let bucket =
             other.run(async move { context.get_key_value("LATTICEDATA_default").await.is_ok() }).await.unwrap();
         let heard = other.request(subject.clone(), None, "", Duration::from_secs(1)).await;
-        if bucket && matches!(heard, Ok(super::connection::Answer::Message(_))) {
+        if bucket && matches!(heard, Ok(crate::nats::connection::Answer::Message(_))) {
             return board;
         }
         smol::Timer::after(Duration::from_millis(20)).await;

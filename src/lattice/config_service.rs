@@ -9,10 +9,11 @@ use std::{sync::Arc, time::Duration};
 
 use serde_json::json;
 
-use super::{Shared, connection::Answer, control::intention};
+use super::{Shared, control::intention};
 use crate::{
     error::Result,
     log,
+    nats::connection::Answer,
     wire::{
         control::config::{AutoStartProvider, ConfigAnswer, ConfigRequest},
         subject::Verb,

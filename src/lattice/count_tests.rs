@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{
-    lattice_tests::{Alone, Board, Client, accepted, module},
-    testing::{NatsServer, eventually, run},
-};
+use super::lattice_tests::{Alone, Board, Client, accepted, module};
 use crate::host::desired::{Group, MAX_GROUPS};
+use crate::nats::testing::{NatsServer, eventually, run};
 
 /// Actor events as they came, each with the instance or the numbers that it tells.
 fn told(client: &Client) -> Vec<String> {

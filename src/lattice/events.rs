@@ -15,7 +15,7 @@ use std::{
 
 use event_listener::Event as Signal;
 
-use super::{actor_events::Told, connection::Connection, event_queue::Entry, mailbox::Mailbox};
+use super::{actor_events::Told, event_queue::Entry, mailbox::Mailbox};
 use crate::{
     host::{
         Host,
@@ -26,6 +26,7 @@ use crate::{
     },
     lock::Mutex,
     log,
+    nats::connection::Connection,
     wire::{
         control::Annotations,
         event::{

@@ -5,12 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    connection::{Connection, Standing},
-    settings::Settings,
-};
+use super::settings::Settings;
 use crate::{
     error::{Error, Result},
+    nats::connection::{Connection, Standing},
     task,
     wire::{id, json, name_limits, subject::Subjects},
 };

@@ -9,11 +9,12 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Shared, backoff};
+use super::Shared;
 use crate::{
     error::Result,
     lock::Mutex,
     log,
+    nats::backoff,
     wire::{
         control::host::uptime_human,
         event::{

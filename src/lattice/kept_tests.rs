@@ -12,12 +12,18 @@ use serde_json::{Value, json};
 
 use super::{
     Mailbox, Settings,
-    connection::{Answer, Background, Connection},
     event_queue::Entry,
     lattice_tests::{Board, module},
-    testing::{NatsServer, connect, eventually, run, steady},
 };
-use crate::{artifact::RegistryLogin, task, wire::subject::Subjects};
+use crate::{
+    artifact::RegistryLogin,
+    nats::{
+        connection::{Answer, Background, Connection},
+        testing::{NatsServer, connect, eventually, run, steady},
+    },
+    task,
+    wire::subject::Subjects,
+};
 
 /// Asks until somebody answers: a host that has just started does not listen yet.
 async fn ask(connection: &Connection, tail: &str, body: impl AsRef<[u8]>) -> Value {

@@ -5,18 +5,18 @@ use std::{borrow::Cow, collections::BTreeMap, path::Path, sync::Arc, time::Durat
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use super::{
-    Lattice, LatticeEvents, Mailbox, Settings,
-    connection::{Answer, Background, Connection},
-    settings::{Endpoint, Login, Tls},
-    testing::{NatsServer, connect, eventually, forward, free_port, run, steady},
-};
+use super::{Lattice, LatticeEvents, Mailbox, Settings};
 use crate::{
     actor::{self, Engine},
     artifact, capability,
     claims::{AntiForgery, KeyPair, Now, Role, builtin_provider_key},
     error::Kind,
     host::{self, Host, Parts},
+    nats::{
+        connection::{Answer, Background, Connection},
+        endpoint::{Endpoint, Login, Tls},
+        testing::{NatsServer, connect, eventually, forward, free_port, run, steady},
+    },
     service::clock::SystemClock,
     store::{self, RealDisk, Store},
     task,
@@ -205,7 +205,7 @@ impl Client {
             ..Invocation::default()
         };
         invocation.encoded_claims = signer.sign(&invocation, &body, Now::from_system(0)).unwrap();
-        let bodies = super::bodies::Bodies::new(self.connection.clone(), "default", None);
+        let bodies = crate::nats::bodies::Bodies::new(self.connection.clone(), "default", None);
         if chunk::must_store(body.len()) || body.len() + 4096 > self.connection.max_payload() {
             bodies.store(invocation.id.clone(), body, Duration::from_secs(10)).await.unwrap();
         } else {
@@ -537,7 +537,7 @@ fn no_long_body_is_left_in_the_object_store() {
         let long = vec![7; 1_000_000];
         assert_eq!(client.http(&key, "/raw", "", long.clone()).await.body, long);
 
-        let bucket = super::objects::Bucket::new(client.connection.clone(), None, "default");
+        let bucket = crate::nats::objects::Bucket::new(client.connection.clone(), None, "default");
         let empty = async |what: &str| {
             let until = std::time::Instant::now() + Duration::from_secs(10);
             while bucket.next("$O.default.C.>", 0, Duration::from_secs(5)).await.unwrap().is_some() {
@@ -548,7 +548,7 @@ fn no_long_body_is_left_in_the_object_store() {
         empty("answered").await;
 
         // Refused before its body was looked at.
-        let bodies = super::bodies::Bodies::new(client.connection.clone(), "default", None);
+        let bodies = crate::nats::bodies::Bodies::new(client.connection.clone(), "default", None);
         let sealed = async |target: &str, body: Vec<u8>| {
             let invocation = Invocation {
                 origin: Entity::actor("__WASH__"),
@@ -557,7 +557,7 @@ fn no_long_body_is_left_in_the_object_store() {
                 host_id: id.clone(),
                 ..Invocation::default()
             };
-            super::rpc::seal(invocation, body, &anti_forgery(), &bodies, Duration::from_secs(10)).await.unwrap()
+            crate::nats::calls::seal(invocation, body, &anti_forgery(), &bodies, Duration::from_secs(10)).await.unwrap()
         };
         let subject = format!("wasmbus.rpc.default.{key}");
         let wrong = sealed("MOTHER", long.clone()).await;

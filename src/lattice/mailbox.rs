@@ -10,14 +10,12 @@ use bytes::Bytes;
 use event_listener::Event as Signal;
 use smol::lock;
 
-use super::{
-    connection::Connection,
-    event_queue::{Dropped, Entry, EventQueue, Kept},
-};
+use super::event_queue::{Dropped, Entry, EventQueue, Kept};
 use crate::{
     error::{Error, Result},
     lock::{Mutex, MutexGuard},
     log,
+    nats::connection::Connection,
     store::{Batch, Store, Table},
     wire::{
         event::{self, Data, event_time, host::EventsDropped},

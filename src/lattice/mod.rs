@@ -1,29 +1,22 @@
-//! The NATS edge: connection, commands in, calls in and out, the lattice's bucket, events, heartbeat.
+//! The lattice's edge: commands in, calls in and out, the lattice's bucket, events, heartbeat, over a connection of [`crate::nats`].
 //!
-//! The only room that names tokio and async-nats. What it is given and what it gives works on any thread; what the client
+//! Beside that room the only one that names tokio and async-nats. What it is given and what it gives works on any thread; what the client
 //! library needs its runtime for is handed to that runtime through the connection. The host runs without all this:
 //! nothing here is on the way of a local call, and nothing here is waited for without a deadline.
 
 mod actor_events;
-mod admission;
 pub mod ask;
-pub mod backoff;
-pub mod bodies;
 pub mod broker;
 pub mod bucket;
 pub mod cache;
 pub mod config_service;
 mod conflict;
-pub mod connection;
 pub mod control;
-pub mod credentials;
 pub mod entity_config;
 pub mod event_queue;
 pub mod events;
 pub mod gather;
 pub mod heartbeat;
-pub mod jetstream;
-pub mod local_server;
 pub mod mailbox;
 pub mod objects;
 pub mod remote;
@@ -37,8 +30,6 @@ mod broker_tests;
 #[cfg(test)]
 mod client_tests;
 #[cfg(test)]
-mod connection_tests;
-#[cfg(test)]
 mod count_tests;
 #[cfg(test)]
 mod kept_tests;
@@ -46,19 +37,15 @@ mod kept_tests;
 mod lattice_tests;
 #[cfg(test)]
 mod sync_tests;
-#[cfg(test)]
-pub(crate) mod testing;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use smol::Task;
 
 pub use broker::{NatsBroker, check as check_bus};
-pub use connection::{Connection, Standing};
 pub use events::LatticeEvents;
-pub use local_server::{LocalServer, Owners};
 pub use mailbox::Mailbox;
-pub use settings::{Endpoint, Login, Settings, Timing, Tls};
+pub use settings::Settings;
 
 use crate::{
     artifact::Remote,
@@ -66,6 +53,7 @@ use crate::{
     error::{Error, Result},
     host::{BoxFuture, Host, desired::Desired, remote::Rights},
     log,
+    nats::{Connection, Endpoint, Standing, bodies::Bodies},
     store::Batch,
     task,
     wire::{LinkDefinition, subject::Subjects},
@@ -82,7 +70,7 @@ pub struct Shared {
     issuers: String,
     control: Connection,
     rpc: Connection,
-    bodies: bodies::Bodies,
+    bodies: Bodies,
     events: Arc<LatticeEvents>,
     invocations: rpc::InvocationEvents,
     cache: Arc<cache::Cache>,
@@ -182,7 +170,7 @@ impl Lattice {
             connect("invocations", &settings, &settings.rpc, &host_id).await?
         };
         let cache = cache::Cache::load(host.store().clone())?;
-        let bodies = bodies::Bodies::new(rpc.clone(), &settings.lattice, settings.js_domain.as_deref());
+        let bodies = Bodies::new(rpc.clone(), &settings.lattice, settings.js_domain.as_deref());
         let invocations = rpc::InvocationEvents::new(control.clone(), &subjects, &host_id);
         events.attach(&host, &control);
         let remotes = Arc::<remote::Remotes>::default();

@@ -16,17 +16,20 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use super::{
-    Settings, Timing,
+    Settings,
     bucket::{Bucket, Entry},
-    connection::{Answer, Connection},
     lattice_tests::{Alone, Board, Client, accepted, anti_forgery, module},
-    settings::{Endpoint, Login, Tls},
-    testing::{NatsServer, connect, eventually, forward, free_port, run, steady},
 };
 use crate::{
     artifact::Requester,
     claims::{Now, builtin_provider_key},
     host::Rules,
+    nats::{
+        Timing,
+        connection::{Answer, Connection},
+        endpoint::{Endpoint, Login, Tls},
+        testing::{NatsServer, connect, eventually, forward, free_port, run, steady},
+    },
     wire::{
         Entity, Invocation, InvocationResponse, LinkDefinition, Trace,
         cache::{ClaimsRecord, Key, encode_link},

@@ -11,9 +11,10 @@ use std::{
 use futures_util::StreamExt;
 use serde_json::Value;
 
-use super::{connection::Connection, gather, settings::Settings};
+use super::{gather, settings::Settings};
 use crate::{
     error::Result,
+    nats::connection::Connection,
     task,
     wire::{event, json, subject::Subjects},
 };

@@ -1,47 +1,31 @@
-//! One connection to a NATS server, guarded: what the server says is judged before the client library reads it.
+//! Connections to NATS servers: who they are, how to log in, when to try again, what is said over one connection.
 //!
-//! The client library panics on some messages and keeps whatever the server announces; this process ends at a panic. So the
-//! library never speaks to a server. It speaks to a [`Guard`], over a connection inside this machine that nobody else can
-//! take, and the guard speaks to the server: it dials, does TLS, checks each operation, counts what waits, and passes on.
+//! * [`endpoint`]: servers, logins, TLS, patience. [`local_server`]: a server that nobody named, and whose it is.
+//!   [`credentials`]: how a login is shown.
+//! * [`connection`]: one connection, with [`backoff`] between attempts; [`admission`]: how much of what comes in is worked on.
+//! * [`guard`]: what a server says is judged before the client library reads it.
+//! * [`jetstream`]: requests to JetStream; [`objects`]: its object stores; [`bodies`]: long bodies of calls, kept there.
+//! * [`calls`]: one call, signed, and its answer.
 //!
-//! * `scanner`: what a server may say, a pure state machine. `info`: what it tells of itself.
-//! * `flow`: how many bytes wait for their readers, and who is refused when they are too many.
-//! * `dial`: TCP, TLS and the first line. `pool`: which server is tried next. `peer`: whose connection came in.
-//! * `relay`: passes bytes both ways. `guard`: takes the library's connections and puts the rest together.
-//!
-//! It knows no lattice and no host, and it never opens a connection before the library asks for one.
+//! It knows no lattice and no host. `lattice` and `sdk` stand on it, so that a provider needs nothing of the host.
 
-mod dial;
-mod flow;
-mod guard;
-mod info;
-mod loopback;
-mod peer;
-mod pool;
-mod relay;
-pub mod scanner;
+pub mod admission;
+pub mod backoff;
+pub mod bodies;
+pub mod calls;
+pub mod connection;
+pub mod credentials;
+pub mod endpoint;
+pub mod guard;
+pub mod jetstream;
+pub mod local_server;
+pub mod objects;
 
 #[cfg(test)]
-mod generated;
+mod connection_tests;
 #[cfg(test)]
-mod guard_tests;
-#[cfg(test)]
-mod scanner_tests;
+pub(crate) mod testing;
 
-pub use flow::{Flow, Reader};
-pub use guard::{Guard, Settings};
-pub use loopback::RELAY_PORTS;
-pub use pool::Target;
-
-/// How the line to a server is kept private; files are read anew for each connection.
-#[derive(Clone, Debug, Default)]
-pub struct Tls {
-    /// Refuse to speak without it.
-    pub required: bool,
-    /// Shake hands before the server says a word.
-    pub first: bool,
-    /// Who signs the server's certificate, PEM; the platform's own roots when not given.
-    pub ca: Option<std::path::PathBuf>,
-    /// Our own certificate and its key, PEM.
-    pub certificate: Option<(std::path::PathBuf, std::path::PathBuf)>,
-}
+pub use connection::{Connection, Standing};
+pub use endpoint::{Endpoint, Login, Timing, Tls};
+pub use local_server::{LocalServer, Owners};

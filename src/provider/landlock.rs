@@ -14,7 +14,7 @@ use landlock::{
 };
 
 use super::layers::Layers;
-use crate::nats::RELAY_PORTS;
+use crate::nats::guard::RELAY_PORTS;
 
 /// Rights that are handled: those of Linux 6.2. Older kernels handle fewer of them, and what they do not know they allow.
 const RIGHTS: ABI = ABI::V3;

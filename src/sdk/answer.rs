@@ -9,8 +9,9 @@ use super::{
 use crate::{
     claims::{Forgery, Now},
     error::{Error, Result},
-    lattice::connection::Message,
-    log, task,
+    log,
+    nats::connection::Message,
+    task,
     wire::{Invocation, InvocationResponse, chunk, text},
 };
 

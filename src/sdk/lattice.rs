@@ -9,12 +9,12 @@ use super::links::Links;
 use crate::{
     claims::{AntiForgery, KeyPair},
     error::{Error, Result},
-    lattice::{
+    nats::{
         Connection, Endpoint, Login, Timing, Tls,
         bodies::Bodies,
+        calls::{read_answer, seal},
         connection::Answer,
-        rpc::{read_answer, seal},
-        settings::DEFAULT_PORT,
+        endpoint::DEFAULT_PORT,
     },
     wire::{
         Entity, Invocation, LinkDefinition, chunk,

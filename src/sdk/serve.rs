@@ -21,8 +21,9 @@ use smol::channel::{Receiver, Sender};
 use super::{Lattice, Provider, links::Change};
 use crate::{
     error::{Context, Error, Kind, Result},
-    lattice::connection::{Background, Message},
-    log, task,
+    log,
+    nats::connection::{Background, Message},
+    task,
     wire::{
         LinkDefinition, codec,
         subject::{PROVIDER_QUEUE_GROUP, ProviderTopic},

@@ -20,11 +20,11 @@ use super::{Call, Lattice, Provider, serve::serve};
 use crate::{
     claims::{AntiForgery, KeyPair, Now, Role},
     error::{Error, Result},
-    lattice::{
+    nats::{
         Connection,
         bodies::Bodies,
+        calls::{read_answer, seal},
         connection::Answer,
-        rpc::{read_answer, seal},
         testing::{NatsServer, PATIENCE, connect, eventually, run, steady},
     },
     task,
@@ -292,7 +292,7 @@ fn every_recorded_step() {
 }
 
 /// Answers one call with the text `ok`, and describes it as the recording does.
-async fn answer_as_old_hosts(connection: Connection, mut calls: crate::lattice::connection::Subscriber) -> Value {
+async fn answer_as_old_hosts(connection: Connection, mut calls: crate::nats::connection::Subscriber) -> Value {
     let message = calls.next().await.unwrap();
     let reply = rmp_serde::to_vec_named(&json!({ "msg": "ok" })).unwrap();
     connection.publish(message.reply.unwrap().to_string(), reply).await.unwrap();

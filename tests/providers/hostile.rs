@@ -23,7 +23,7 @@ use std::{
 use futures_util::StreamExt;
 use latticed::{
     claims::{AntiForgery, KeyPair, Now, Role},
-    lattice::{Connection, Endpoint, Login, Timing, Tls, connection::Answer},
+    nats::{Connection, Endpoint, Login, Timing, Tls, connection::Answer},
     task,
     wire::{
         Entity, Invocation, InvocationResponse, codec,

@@ -12,10 +12,8 @@ use crate::{
     },
     config::Config,
     error::{Context, Error, Kind, Result},
-    lattice::objects::{
-        client,
-        words::{self, Info, SCHEME},
-    },
+    lattice::objects::client,
+    nats::objects::words::{self, Info, SCHEME},
     task,
 };
 

@@ -10,7 +10,8 @@ use crate::{
     cli::{Output, joining, output_file, table::printable},
     config::Config,
     error::{Context, Error, Kind, Result},
-    lattice::objects::{client, words::Place},
+    lattice::objects::client,
+    nats::objects::words::Place,
     task,
 };
 

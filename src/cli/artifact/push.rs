@@ -9,7 +9,8 @@ use crate::{
     cli::{Output, joining, table::printable},
     config::Config,
     error::{Context, Error, Kind, Result},
-    lattice::objects::{client, words::Place},
+    lattice::objects::client,
+    nats::objects::words::Place,
     task,
 };
 

@@ -11,7 +11,7 @@ use crate::{
     cli::{joining, logins},
     config::Config,
     error::{Error, Result},
-    lattice::{Endpoint, Login},
+    nats::{Endpoint, Login},
     provider::rules::Rules,
     trust::Trust,
     web::{probes::Place, socket},

@@ -16,10 +16,11 @@ use std::{sync::Arc, time::Duration};
 use async_nats::Message;
 use futures_util::StreamExt;
 
-use super::{Shared, admission::Admission, connection::Background};
+use super::Shared;
 use crate::{
     error::{Error, Result},
     log,
+    nats::{admission::Admission, connection::Background},
     wire::{
         control::{Ack, ack::UNSUPPORTED},
         subject::{Topic, Verb},

@@ -11,9 +11,11 @@ use bytes::Bytes;
 use super::Shared;
 use crate::{
     error::Result,
-    lattice::{backoff, heartbeat},
+    lattice::heartbeat,
     lock::{Mutex, MutexGuard},
-    log, task,
+    log,
+    nats::backoff,
+    task,
     wire::control::host::{PingReply, uptime_human},
 };
 

@@ -8,17 +8,17 @@ use std::{
 
 use sha2::Digest as _;
 
-use super::{
-    Bucket,
-    origin::{RECONNECT, wait_for},
-    reader::Reader,
-    words::{Info, Place, bucket_name},
-    writer,
-};
 use crate::{
     error::{Context, Error, Kind, Result},
     lattice::{Settings, gather},
     lock::Mutex,
+    nats::objects::{
+        Bucket, RECONNECT,
+        reader::Reader,
+        wait_for,
+        words::{Info, Place, bucket_name},
+        writer,
+    },
     store::Digest,
 };
 

@@ -9,17 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{bucket::Bucket, reader::Reader, words::Place};
 use crate::{
     artifact::{Content, Origin, Received, Reference, Requester, Resolved, Wanted, origin::Work},
     error::{Error, Result},
-    lattice::connection::Connection,
-    task,
+    nats::{
+        Connection,
+        objects::{Bucket, RECONNECT, reader::Reader, wait_for, words::Place},
+    },
 };
-
-/// How long a connection that was lost on the way may take to come back: longer than a server's restart, shorter than an
-/// operator's patience. What has arrived stays for the next attempt.
-pub const RECONNECT: Duration = Duration::from_secs(60);
 
 /// How long a question waits for a connection before it says that there is none: a host that has just started has one
 /// within a second, and one that boots without a network and has a copy shall not wait long for a better one.
@@ -86,17 +83,4 @@ impl Origin for ObjectStore {
     fn fetch(&self, wanted: Wanted) -> Work<Result<Received>> {
         Box::pin(self.clone().fetch_once(wanted))
     }
-}
-
-/// Waits until there is a connection, at most `patience`.
-///
-/// # Errors
-/// `Unavailable`.
-pub async fn wait_for(connection: &Connection, patience: Duration) -> Result<()> {
-    task::within(patience, connection.connected()).await.ok_or_else(|| {
-        Error::unavailable(format!(
-            "there was no connection to NATS for {} s; `latticed status` tells why",
-            patience.as_secs()
-        ))
-    })
 }

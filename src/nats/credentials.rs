@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 
 use async_nats::{Auth, AuthError};
 
-use super::settings::Login;
+use super::endpoint::Login;
 use crate::{
     claims::KeyPair,
     private,

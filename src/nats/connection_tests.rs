@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::{
     connection::{Answer, Connection, Standing},
-    settings::{Endpoint, Login, Timing, Tls},
+    endpoint::{Endpoint, Login, Timing, Tls},
     testing::{NatsServer, connect, eventually, forward, free_port, quick, run, write_certificates},
 };
 use crate::{

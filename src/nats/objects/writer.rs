@@ -121,7 +121,7 @@ async fn put_message(bucket: &Bucket, subject: &str, id: &str, replaces: bool, p
     for _ in 1..ATTEMPTS {
         match bucket.put(subject, id, replaces, payload.clone()).await {
             Err(error) if error.kind().is_passing() => {
-                super::origin::wait_for(bucket.connection(), super::origin::RECONNECT).await?;
+                super::wait_for(bucket.connection(), super::RECONNECT).await?;
             }
             outcome => return outcome,
         }

@@ -16,7 +16,7 @@ use std::{
 
 use super::{
     connection::Connection,
-    settings::{Endpoint, Login, Timing, Tls},
+    endpoint::{Endpoint, Login, Timing, Tls},
 };
 
 /// How long a server may take to start or a state to come about before a test fails.

@@ -24,8 +24,8 @@ use tokio::{
 use super::{
     dial::Line,
     flow::{Counted, Flow},
-    guard::Watched,
     info::Info,
+    listener::Watched,
     scanner::{MAX_HEADER_BYTES, MAX_LINE_BYTES, Message, Operation, Piece, Scanner, Verdict, Violation},
 };
 

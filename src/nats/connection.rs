@@ -29,15 +29,14 @@ use tokio::runtime::Handle;
 use super::{
     backoff::Backoff,
     credentials,
-    settings::{Endpoint, Login, Timing, Tls},
+    endpoint::{Endpoint, Login, Timing, Tls},
+    guard::{self, Guard, Target},
 };
-pub use crate::nats::Reader as Subscriber;
+pub use crate::nats::guard::Reader as Subscriber;
 use crate::{
     error::{Error, Kind, Result},
     lock::{Mutex, MutexGuard},
-    log,
-    nats::{self, Guard, Target},
-    task,
+    log, task,
     wire::text,
 };
 
@@ -58,7 +57,7 @@ const SUBSCRIPTION_QUEUE: usize = 8192;
 const READ_BUFFER_BYTES: u16 = 16 * 1024;
 
 /// Probes after which the library calls a silent connection dead, and the one that is on its way when it went silent.
-pub(super) const PROBES_PER_SILENCE: u32 = 4;
+pub const PROBES_PER_SILENCE: u32 = 4;
 
 /// How long the server may take to give back what it was sent, beyond the silence after which a line is called dead. A
 /// satellite link needs a second or two.
@@ -362,7 +361,7 @@ impl Connection {
 
     /// Holds further attempts to connect back, or lets them go on: the library cannot be told to give up. Does nothing to a
     /// connection that works.
-    pub(super) fn rest(&self, rest: bool) {
+    pub fn rest(&self, rest: bool) {
         self.shared.resting.store(rest, Relaxed);
         self.shared.changed.notify(usize::MAX);
     }
@@ -607,7 +606,7 @@ impl<T> Drop for AbortOnDrop<T> {
 }
 
 /// What the guard needs to know.
-fn guarded(purpose: &'static str, endpoint: &Endpoint, timing: &Timing) -> Result<nats::Settings> {
+fn guarded(purpose: &'static str, endpoint: &Endpoint, timing: &Timing) -> Result<guard::Settings> {
     let mut servers = Vec::new();
     for server in &endpoint.servers {
         let url = server.url(endpoint.tls.required);
@@ -617,10 +616,10 @@ fn guarded(purpose: &'static str, endpoint: &Endpoint, timing: &Timing) -> Resul
         servers.push(Target { host: server.host.clone(), port: server.port, tls: server.tls });
     }
     let Tls { required, first, ca, certificate } = endpoint.tls.clone();
-    let tls = nats::Tls { required, first, ca, certificate };
+    let tls = guard::Tls { required, first, ca, certificate };
     // A server that nobody named must not lead to servers that nobody named and nobody can look up.
     let discover = endpoint.unnamed.is_none();
-    Ok(nats::Settings { purpose, servers, discover, tls, connect: timing.connect, silence: timing.silence })
+    Ok(guard::Settings { purpose, servers, discover, tls, connect: timing.connect, silence: timing.silence })
 }
 
 fn options(

@@ -16,7 +16,7 @@ use futures_util::StreamExt;
 use super::words::{self, Info, Place};
 use crate::{
     error::{Error, Kind, Result},
-    lattice::{
+    nats::{
         connection::Connection,
         jetstream::{JetStream, MESSAGE_NOT_FOUND, Refusal, Reply, STREAM_NOT_FOUND},
     },
