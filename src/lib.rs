@@ -8,8 +8,8 @@
 //!    that go on after a panic; [`log`]: one line per event; [`private`]: secret files; [`dumpable`]: who may look into this
 //!    process; [`text_file`]: what editors and power cuts leave; [`users`]: the users of this machine by name; [`suggest`]:
 //!    "did you mean". These may import each other.
-//! 1. [`wire`]: the words of the lattice, no I/O; [`store`]: what survives a power cut; [`trust`], [`certificate`]: TLS for outgoing and incoming HTTP; [`allowed_hosts`], [`guarded_resolver`],
-//!    [`redirect`]: where outgoing HTTP may lead.
+//! 1. [`wire`]: the words of the lattice, no I/O; [`store`]: what survives a power cut; [`trust`], [`certificate`]: TLS for
+//!    outgoing and incoming HTTP; [`allowed_hosts`], [`guarded_resolver`], [`redirect`]: where outgoing HTTP may lead.
 //! 2. [`claims`]: who may do what: keys, tokens, signed modules, provider archives.
 //! 3. [`nats`]: connections to NATS servers, guarded; [`actor`]: guests in the interpreter, one invocation as a future;
 //!    [`artifact`]: where bytes come from.
