@@ -11,6 +11,15 @@ use crate::{
 /// Name of the setting, for texts that say how to open what is closed.
 pub const SETTING: &str = "WASMCLOUD_REMOTE";
 
+/// The refusal of a link that came over the lattice to a board that confines those, because of its value `name`.
+/// `may_not` completes the sentence: `name files of this board`.
+pub fn refuse_link(name: &str, may_not: &str) -> Error {
+    Error::denied(format!(
+        "`{name}`: a link that came over the lattice may not {may_not}: set {SETTING}=full there, or put the link into \
+         a manifest of the board"
+    ))
+}
+
 /// What commands over the lattice may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rights {

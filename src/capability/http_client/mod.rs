@@ -42,7 +42,7 @@ use crate::{
     allowed_hosts::AllowedHosts,
     capability::preview::{LinkPlan, unknown},
     error::{Error, Result},
-    host::{BoxFuture, Call, Capability, ProviderContext},
+    host::{BoxFuture, Call, Capability, ProviderContext, remote},
     lock::{Mutex, MutexGuard},
     log, task,
     trust::Trust,
@@ -225,15 +225,13 @@ fn unknown_values(link: &LinkDefinition) -> Result<Vec<String>> {
     strange.map(|name| unknown("link value", name, "the HTTP client", KEYS)).collect()
 }
 
-/// Everything about a link that needs files. Runs on a blocking thread. A `confined` one came over the lattice: it names neither
-/// a file of this board nor a proxy, and leads only where commands of the lattice may have something fetched.
+/// Everything about a link that needs files. Runs on a blocking thread. A `confined` one came over the lattice: it
+/// names neither a file of this board nor a proxy, and leads only where commands of the lattice may have something
+/// fetched.
 fn prepare(settings: Arc<Settings>, platform: Arc<Trust>, link: &LinkDefinition, confined: bool) -> Result<Exchange> {
     let closed = ["tls_ca_file", "proxy"].into_iter().find(|name| confined && link.value(name).is_some());
     if let Some(name) = closed {
-        return Err(Error::denied(format!(
-            "`{name}`: a link that came over the lattice may not have it: set WASMCLOUD_REMOTE=full on this board, or put the \
-             link into a manifest of the board"
-        )));
+        return Err(remote::refuse_link(name, "name files or proxies of this board"));
     }
     let allowed = link
         .value("allowed_hosts")

@@ -45,7 +45,7 @@ use crate::{
     capability::preview::LinkPlan,
     certificate,
     error::{Error, Result},
-    host::{BoxFuture, Call, Capability, ProviderContext},
+    host::{BoxFuture, Call, Capability, ProviderContext, remote},
     lock::{Mutex, MutexGuard},
     log,
     wire::{Entity, LinkDefinition, interface},
@@ -240,14 +240,13 @@ type Prepared = (Options, Vec<String>, Option<futures_rustls::TlsAcceptor>);
 
 /// The options of a link that came over the lattice to a board that confines those. It reads no file of the board.
 fn prepare_confined(settings: &Settings, link: &LinkDefinition) -> Result<Prepared> {
-    const CLOSED: &str = "a link that came over the lattice may not name files of this board: set WASMCLOUD_REMOTE=full \
-                          there, or put the link into a manifest of the board";
+    let refuse = |name| Err(remote::refuse_link(name, "name files of this board"));
     if link.value("config_file").is_some() {
-        return Err(Error::denied(format!("`config_file`: {CLOSED}")));
+        return refuse("config_file");
     }
     let (mut options, mut warnings) = Options::from_link(settings, link, None)?;
     if options.tls.is_some() {
-        return Err(Error::denied(format!("`tls`: {CLOSED}")));
+        return refuse("tls");
     }
     let (asked, address) = (options.address, confine(options.address, &settings.remote_listen)?);
     if address != asked {

@@ -26,7 +26,7 @@ use self::{
 use crate::{
     capability::preview::LinkPlan,
     error::{Error, Result},
-    host::{BoxFuture, BrokerConnection, BrokerServer, Call, Capability, ProviderContext},
+    host::{BoxFuture, BrokerConnection, BrokerServer, Call, Capability, ProviderContext, remote},
     lock::{Mutex, MutexGuard},
     log,
     store::Store,
@@ -109,10 +109,7 @@ impl Messaging {
         let configuration = self.context.configuration.as_deref();
         let (options, warnings) = Options::from_link(&self.settings, configuration, &link)?;
         if confined && options.server.is_some() {
-            return Err(Error::denied(
-                "`URI`: a link that came over the lattice may not name a server that this board connects to: set \
-                 WASMCLOUD_REMOTE=full there, or put the link into a manifest of the board",
-            ));
+            return Err(remote::refuse_link("URI", "name a server that this board connects to"));
         }
         for warning in warnings {
             log::warn!("{warning}"; actor_id = link.actor_id, link_name = link.link_name);
