@@ -129,8 +129,8 @@ impl Artifacts {
         Ok(self.store().blobs().incoming(ANY.bytes))
     }
 
-    /// Remembers that `reference` stands for `digest`, which is in the store, as if it had been fetched and accepted: the
-    /// operator says so.
+    /// Remembers that `reference` stands for `digest`, which is in the store, as if it had been fetched and accepted:
+    /// the operator says so.
     ///
     /// # Errors
     /// `NotFound` without the content; `Invalid` when the reference pins another content, or is none that is fetched.
@@ -147,8 +147,7 @@ impl Artifacts {
         let blobs = self.store().blobs();
         smol::unblock(move || blobs.verify_blocking(digest)).await?;
         let content = Content { digest: Some(digest), manifest, ..Content::default() };
-        self.records().remember(reference, digest, &content, &self.needed()).await?;
-        self.records().accept(reference, digest).await
+        self.records().remember_accepted(reference, digest, &content, &self.needed()).await
     }
 
     /// Offers `name` to other boards: what `reference` stands for, fetched if need be, or the content `digest`.

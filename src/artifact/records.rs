@@ -213,7 +213,8 @@ impl Records {
     }
 
     /// Remembers that `reference` stands for `content`, on disk when this returns. Writes nothing where that is known.
-    /// Content that was not accepted before waits for [`Records::accept`]. Where there are too many, the one unused for longest goes, but none of `needed`.
+    /// Content that was not accepted before waits for [`Records::accept`]. Where there are too many references, the one
+    /// unused for longest goes, but none of `needed`.
     ///
     /// # Errors
     /// `Storage`, `Limit`: those of the store.
@@ -223,6 +224,31 @@ impl Records {
         digest: Digest,
         content: &Content,
         needed: &BTreeSet<Digest>,
+    ) -> Result<()> {
+        self.note(reference, digest, content, needed, false).await
+    }
+
+    /// As [`Records::remember`], for content that is accepted already: written at once.
+    ///
+    /// # Errors
+    /// Those of [`Records::remember`].
+    pub async fn remember_accepted(
+        &self,
+        reference: &str,
+        digest: Digest,
+        content: &Content,
+        needed: &BTreeSet<Digest>,
+    ) -> Result<()> {
+        self.note(reference, digest, content, needed, true).await
+    }
+
+    async fn note(
+        &self,
+        reference: &str,
+        digest: Digest,
+        content: &Content,
+        needed: &BTreeSet<Digest>,
+        accepted: bool,
     ) -> Result<()> {
         let turn = self.turn().await;
         let (batch, record, oldest) = {
@@ -234,7 +260,7 @@ impl Records {
                 kept_manifests: content.manifests.iter().map(|text| Digest::of(text).to_string()).collect(),
                 order: state.order,
                 fetched: unix_seconds(),
-                unchecked: state.is_accepted(&digest.to_string()) != Some(true),
+                unchecked: !accepted && state.is_accepted(&digest.to_string()) != Some(true),
             };
             // Whoever had no need to look at them again does not take them away.
             if record.kept_manifests.is_empty() {
@@ -242,6 +268,7 @@ impl Records {
             }
             if let Some(known) = state.records.get_mut(reference)
                 && known.agrees_with(&record)
+                && known.unchecked == record.unchecked
             {
                 known.order = record.order;
                 return Ok(());
@@ -277,8 +304,8 @@ impl Records {
         .await
     }
 
-    /// The content `digest` that `reference` brought is what it should be, on disk when this returns. Writes nothing where
-    /// that is known, or the reference stands for something else by now.
+    /// The content `digest` that `reference` brought is what it should be, on disk when this returns. Writes nothing
+    /// where that is known, or the reference stands for something else by now.
     ///
     /// # Errors
     /// `Storage`, `Limit`: those of the store.
@@ -502,6 +529,11 @@ mod tests {
         assert_eq!(Records::load(store.clone()).is_accepted(one), Some(true));
         remember("r.example/a:1", two);
         assert_eq!((records.is_accepted(two), records.is_accepted(one)), (Some(false), Some(true)));
+        // What an operator brought, under a name of its own.
+        let vouched = Digest::of(b"vouched");
+        smol::block_on(records.remember_accepted("r.example/c:1", vouched, &Content::default(), &needed)).unwrap();
+        assert_eq!(Records::load(store.clone()).is_accepted(vouched), Some(true));
+        smol::block_on(records.forget(&["r.example/c:1".into()])).unwrap();
         assert_eq!(Records::load(store.clone()).is_accepted(two), Some(false), "a restart accepts nothing");
         smol::block_on(records.forget(&["r.example/b:1".into()])).unwrap();
         assert_eq!(records.is_accepted(one), None);
