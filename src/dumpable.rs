@@ -2,9 +2,9 @@
 //!
 //! Seeds come in the environment, and stay in memory. `/proc/PID/environ` and `mem` show both to every process of the user,
 //! and providers are such processes: where the kernel has no Landlock, or a setting switched it off, nothing else keeps them
-//! out. So every command, and the supervisor of each provider, forbids it before it reads a setting (`PR_SET_DUMPABLE`). An
-//! operator may allow it again, to debug or profile without being root. What a process reads of itself, and what root reads, is
-//! as before; there are no core dumps.
+//! out. So every command, and the supervisor of each provider, forbids it before it reads a setting
+//! (`PR_SET_DUMPABLE`). An operator may allow it again, to debug or profile without being root. What a process reads of
+//! itself, and what root reads, is as before; there are no core dumps.
 //!
 //! A helper that executes another program must forbid it again there: the kernel allows it with each new program.
 

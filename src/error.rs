@@ -94,8 +94,8 @@ impl Kind {
         }
     }
 
-    /// Whether it says nothing against what was asked for: it passes, or the disk is to blame, which may have room again
-    /// by the next time. Who keeps a list of what was refused leaves these out of it.
+    /// Whether it says nothing against what was asked for: it passes, or the disk is to blame, which may have room
+    /// again by the next time. Who keeps a list of what was refused leaves these out of it.
     pub fn is_curable(self) -> bool {
         self.is_passing() || self == Kind::Storage
     }

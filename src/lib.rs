@@ -5,18 +5,19 @@
 //! Floors, lowest first; a room imports only from floors below its own (`tests/floors.rs` checks it).
 //!
 //! 0. [`error`]: the one error type, with a kind and a text for the operator; [`task`]: the executor; [`lock`]: locks
-//!    that go on after a panic; [`log`]: one line per event; [`private`]: secret files; [`dumpable`]: who may look into this
-//!    process; [`text_file`]: what editors and power cuts leave; [`users`]: the users of this machine by name; [`suggest`]:
-//!    "did you mean". These may import each other.
-//! 1. [`wire`]: the words of the lattice, no I/O; [`store`]: what survives a power cut; [`trust`], [`certificate`]: TLS for
-//!    outgoing and incoming HTTP; [`allowed_hosts`], [`guarded_resolver`], [`redirect`]: where outgoing HTTP may lead.
+//!    that go on after a panic; [`log`]: one line per event; [`private`]: secret files; [`dumpable`]: who may look into
+//!    this process; [`text_file`]: what editors and power cuts leave; [`users`]: the users of this machine by name;
+//!    [`suggest`]: "did you mean". These may import each other.
+//! 1. [`wire`]: the words of the lattice, no I/O; [`store`]: what survives a power cut; [`trust`], [`certificate`]: TLS
+//!    for outgoing and incoming HTTP; [`allowed_hosts`], [`guarded_resolver`], [`redirect`]: where outgoing HTTP may
+//!    lead.
 //! 2. [`claims`]: who may do what: keys, tokens, signed modules, provider archives.
 //! 3. [`nats`]: connections to NATS servers, guarded; [`actor`]: guests in the interpreter, one invocation as a future;
 //!    [`artifact`]: where bytes come from.
-//! 4. [`host`]: the heart: what should run, what does run, and the router every invocation passes; [`sdk`]: the provider's
-//!    end of the protocol, which needs nothing of the host.
-//! 5. [`lattice`]: the lattice's edge; [`capability`]: providers inside the process; [`provider`]: providers as processes;
-//!    [`web`]: the local admin API, the mirror of a site.
+//! 4. [`host`]: the heart: what should run, what does run, and the router every invocation passes; [`sdk`]: the
+//!    provider's end of the protocol, which needs nothing of the host.
+//! 5. [`lattice`]: the lattice's edge; [`capability`]: providers inside the process; [`provider`]: providers as
+//!    processes; [`web`]: the local admin API, the mirror of a site.
 //! 6. [`config`]: where a setting can come from; [`service`]: the service manager,
 //!    its sockets, signals.
 //! 7. [`cli`]: one file per subcommand; wires everything together.

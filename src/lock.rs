@@ -1,7 +1,7 @@
 //! Locks that go on after a panic: the standard ones, without their poisoning.
 //!
-//! A panic while a standard lock is held poisons it: every later use of it fails. What this crate keeps behind a lock is
-//! whole after each statement that can panic, so a panic does not spoil it, and whoever comes next goes on with it.
+//! A panic while a standard lock is held poisons it: every later use of it fails. What this crate keeps behind a lock
+//! is whole after each statement that can panic, so a panic does not spoil it, and whoever comes next goes on with it.
 //!
 //! For short sections that wait for nothing. A lock that is held across an `await` is one of `smol::lock`.
 

@@ -230,8 +230,8 @@ pub async fn threads_came_round(round: u64) {
     }
 }
 
-/// Waits for `future`, but no longer than `patience` from now: `None` when that was over first. What is ready at once is
-/// answered however short the patience is. Works on any thread: the timer is smol's.
+/// Waits for `future`, but no longer than `patience` from now: `None` when that was over first. What is ready at once
+/// is answered however short the patience is. Works on any thread: the timer is smol's.
 pub fn within<T>(patience: Duration, future: impl Future<Output = T>) -> impl Future<Output = Option<T>> {
     unless(Timer::after(patience), future)
 }

@@ -1,5 +1,5 @@
-//! The users of this machine by name, as `/etc/passwd` lists them. Names that come from elsewhere (a directory service) are not
-//! known here: where a name is asked of a person, a number is taken too. Everything here blocks shortly.
+//! The users of this machine by name, as `/etc/passwd` lists them. Names that come from elsewhere (a directory service)
+//! are not known here: where a name is asked of a person, a number is taken too. Everything here blocks shortly.
 
 use std::fs;
 

@@ -676,7 +676,8 @@ fn actors_running(board: &Host) -> usize {
     task::block_on(board.client().status()).map_or(0, |status| status.actors.len())
 }
 
-/// The figures of `tests/bench/README.md`: extra bytes on the line, memory, bytes on the medium (those in `store::incoming`).
+/// The figures of `tests/bench/README.md`: extra bytes on the line, memory, bytes on the medium (those in
+/// `store::incoming`).
 #[test]
 fn a_large_actor_arrives_over_a_slow_link_that_is_cut_again_and_again() {
     block_on(async {

@@ -1,4 +1,5 @@
-//! The floors of `src/lib.rs`: a room imports only from floors below its own. Rooms of the ground floor may import from each other.
+//! The floors of `src/lib.rs`: a room imports only from floors below its own. Rooms of the ground floor may import from
+//! each other.
 //!
 //! Read from the sources: every `crate::ROOM` in code that is not a test's. What tests import is their own business.
 

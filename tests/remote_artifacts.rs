@@ -185,8 +185,8 @@ fn what_the_setting_opens_leads_nowhere_else_and_refused_bytes_are_gone() {
     });
 }
 
-/// What is fetched on somebody's word lies in the store while it is checked. Whoever asks the mirror for it at that moment
-/// must not get it either, so it is a big module whose check takes long, and that is refused.
+/// What is fetched on somebody's word lies in the store while it is checked. Whoever asks the mirror for it at that
+/// moment must not get it either, so it is a big module whose check takes long, and that is refused.
 #[test]
 fn the_mirror_gives_nothing_that_is_being_checked() {
     block_on(async {

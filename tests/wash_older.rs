@@ -33,8 +33,8 @@ const HOST: &str = "NCP7XEYQNC33YYWEKQN3RZM6775KW6ET3BZ4MZACICCY3ALEVXNNA3GJ";
 const ECHO: &str = "MCOYJCHL7WJYTWBUVMOZVBJFTOF26GQTKRBLRU42Y2SKZ35O25RZAXS2";
 const COUNTER: &str = "MBDBQK7XD3O72U3EIOHTPX6BCGYME7QLROKIREEPDVJEUREQNAGIC2I4";
 
-/// The event these clients wait for after a command: the command, the event, its member, and which word of the command the
-/// member's value is.
+/// The event these clients wait for after a command: the command, the event, its member, and which word of the command
+/// the member's value is.
 const WAITED_FOR: [([&str; 2], &str, &str, usize); 6] = [
     (["start", "actor"], "actor_started", "image_ref", 3),
     (["start", "provider"], "provider_started", "image_ref", 3),

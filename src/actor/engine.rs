@@ -45,8 +45,8 @@ pub struct Engine(Arc<Shared>);
 pub struct Shared {
     /// Limits of actors loaded from now on.
     settings: RwLock<Arc<Settings>>,
-    /// Permits of the host, for each nesting depth its own: a caller that waits for its callee holds one of its depth only,
-    /// so callees always get one.
+    /// Permits of the host, for each nesting depth its own: a caller that waits for its callee holds one of its depth
+    /// only, so callees always get one.
     places: Vec<Permits>,
     /// Turns on the threads, for all slices but the first one of an invocation.
     pub turns: Permits,

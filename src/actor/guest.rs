@@ -121,7 +121,8 @@ impl Guest {
         }
     }
 
-    /// The outcome of an invocation whose `__guest_call` returned `code`, in the order of `protocol/actor-abi.md §3, step 5`.
+    /// The outcome of an invocation whose `__guest_call` returned `code`, in the order of `protocol/actor-abi.md §3,
+    /// step 5`.
     pub fn outcome(&mut self, code: i32) -> Result<Vec<u8>> {
         if let Some(text) = self.error.take() {
             return Err(Error::guest(text));

@@ -1,4 +1,5 @@
-//! Permits to run: a number of them is given out, others wait for one in the order they came, and only so many may wait.
+//! Permits to run: a number of them is given out, others wait for one in the order they came, and only so many may
+//! wait.
 //!
 //! Used for the places of one actor, the places of the host, compilations, and the turns between fuel slices. It never
 //! blocks a thread, never lets a latecomer pass a waiter, and leaves nothing behind when a waiting future is dropped.

@@ -510,8 +510,8 @@ impl Artifacts {
         }
     }
 
-    /// Whether other boards may have the content `digest`: it was accepted, pinned or published here. What somebody only
-    /// had this board fetch is given to nobody. Reads the names in the store.
+    /// Whether other boards may have the content `digest`: it was accepted, pinned or published here. What somebody
+    /// only had this board fetch is given to nobody. Reads the names in the store.
     pub fn is_for_others(&self, digest: Digest) -> bool {
         match self.records.is_accepted(digest) {
             Some(true) => true,

@@ -69,7 +69,7 @@ impl Drop for Fetching<'_> {
     }
 }
 
-/// The keeper of one store.
+/// Decides what stays in one store.
 pub struct Retention {
     blobs: Blobs,
     settings: Live,

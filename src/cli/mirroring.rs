@@ -1,4 +1,4 @@
-//! How `latticed run` takes part in its mirroring: serves a mirror, asks mirrors, follows names.
+//! How `latticed run` takes part in the mirroring of its site: serves a mirror, asks mirrors, follows names.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::{
     web::mirror::{self, Mirror},
 };
 
-/// A host's part in its mirroring, for as long as this lives.
+/// A host's part in the mirroring of its site, for as long as this lives.
 pub struct Mirroring {
     mirror: Option<Mirror>,
     mirrors: Option<Arc<Mirrors>>,

@@ -82,7 +82,8 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// For the host that was started with `args` and `config`, its part in its mirroring, and the manifests it was given.
+    /// For the host that was started with `args` and `config`, its part among the mirrors of a site, and the manifests it was
+    /// given.
     pub fn new(
         args: Args,
         host: Arc<Host>,

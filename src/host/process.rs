@@ -109,8 +109,9 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// A probe found it so; nothing where another process took its place meanwhile. One that says itself that it is unwell is left alone: it works and knows what it lacks, and a new
-    /// process would lack it too. One that says nothing is taken for dead after a while.
+    /// A probe found it so; nothing where another process took its place meanwhile. One that says itself that it is
+    /// unwell is left alone: it works and knows what it lacks, and a new process would lack it too. One that says
+    /// nothing is taken for dead after a while.
     pub fn probed(&self, found: Probed) {
         let Some(host) = self.host.upgrade() else { return };
         if !host.router.routes().runs_instance(&self.name, &self.instance_id) {

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 /// Events kept at most unless set otherwise. A board that stops and starts an actor every second fills it in half an hour.
 pub const DEFAULT_MAX_EVENTS: usize = 4096;
 
-/// Bytes kept at most unless set otherwise. With what one event costs beside its text this keeps a full queue below 1 MiB.
+/// Bytes kept at most unless set otherwise. With what one event costs beside its text this keeps a full queue below 1
+/// MiB.
 pub const DEFAULT_MAX_BYTES: usize = 640 * 1024;
 
 /// What an event costs beside its text: the entry here and the allocator's share.

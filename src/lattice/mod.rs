@@ -1,8 +1,10 @@
-//! The lattice's edge: commands in, calls in and out, the lattice's bucket, events, heartbeat, over a connection of [`crate::nats`].
+//! The lattice's edge: commands in, calls in and out, the lattice's bucket, events, heartbeat, over a connection of
+//! [`crate::nats`].
 //!
-//! Beside that room the only one that names tokio and async-nats. What it is given and what it gives works on any thread; what the client
-//! library needs its runtime for is handed to that runtime through the connection. The host runs without all this:
-//! nothing here is on the way of a local call, and nothing here is waited for without a deadline.
+//! Beside that room the only one that names tokio and async-nats. What it is given and what it gives works on any
+//! thread; what the client library needs its runtime for is handed to that runtime through the connection. The host
+//! runs without all this: nothing here is on the way of a local call, and nothing here is waited for without a
+//! deadline.
 
 mod actor_events;
 pub mod ask;

@@ -1,7 +1,7 @@
 //! How much work from the network is under way at once, in number and in bytes, and how much of it for one source.
 //!
-//! What is not admitted is refused by the task that reads the subscription, without a task for itself. So a flood costs what
-//! its refusals cost, and no memory.
+//! What is not admitted is refused by the task that reads the subscription, without a task for itself. So a flood costs
+//! what its refusals cost, and no memory.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -57,8 +57,8 @@ impl Admission {
         self.take(1, bytes, None)
     }
 
-    /// As [`Admission::enter`], for whoever waits for the answer on `reply`. One source gets no more than its part of the places,
-    /// so that others find some. Whoever waits for no answer is one source too.
+    /// As [`Admission::enter`], for whoever waits for the answer on `reply`. One source gets no more than its part of
+    /// the places, so that others find some. Whoever waits for no answer is one source too.
     pub fn enter_for(&self, reply: Option<&str>, bytes: usize) -> Option<Pass> {
         let source = self.0.hasher.hash_one(source_of(reply)) as usize % SOURCES;
         self.take(1, bytes, Some(source))

@@ -9,8 +9,8 @@ use crate::{
     wire::{Invocation, InvocationResponse, chunk, id},
 };
 
-/// `invocation` with an identity of its own, signed, and with its body: a long one is put where the other side fetches it,
-/// within `patience`.
+/// `invocation` with an identity of its own, signed, and with its body: a long one is put where the other side fetches
+/// it, within `patience`.
 pub async fn seal(
     mut invocation: Invocation<'static>,
     payload: Vec<u8>,
@@ -29,8 +29,8 @@ pub async fn seal(
     Ok(invocation)
 }
 
-/// The error behind the text of a failed invocation. The protocol carries text alone; refusals of a host begin with words
-/// that are fixed (`protocol/invocation.md §4.1`, §5.1), everything else is the actor's.
+/// The error behind the text of a failed invocation. The protocol carries text alone; refusals of a host begin with
+/// words that are fixed (`protocol/invocation.md §4.1`, §5.1), everything else is the actor's.
 fn refusal(text: String) -> Error {
     const REFUSALS: [&str; 3] =
         ["Anti-forgery check failed", "Invocation not authorized", "Invocation source does not have the required"];

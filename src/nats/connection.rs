@@ -2,8 +2,8 @@
 //!
 //! The client library queues what is said while the line is down, blocks when the queue is full, and sends it all later.
 //! None of that is wanted here: whoever speaks while there is no connection is told so at once, and whoever must be heard
-//! later keeps what it has to say itself (`event_queue`). So every way to the library passes this file, and each looks at the
-//! state first and carries a deadline of ours.
+//! later keeps what it has to say itself (`event_queue`). So every way to the library passes this file, and each looks
+//! at the state first and carries a deadline of ours.
 //!
 //! A [`Connection`] is opened inside the tokio runtime of the main thread and may then be used from any thread.
 

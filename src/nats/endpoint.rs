@@ -14,16 +14,17 @@ pub const DEFAULT_PORT: u16 = 4222;
 /// Servers of one endpoint at most; more are refused.
 pub const MAX_SERVERS: usize = 16;
 
-/// How long a connection that lost the other side without a word may look alive unless set otherwise. Four probes fit in;
-/// halving it doubles the bytes an idle link costs (one probe and its answer are 12 bytes, about 160 with TLS and TCP).
+/// How long a connection that lost the other side without a word may look alive unless set otherwise. Four probes fit
+/// in; halving it doubles the bytes an idle link costs (one probe and its answer are 12 bytes, about 160 with TLS and
+/// TCP).
 pub const DEFAULT_SILENCE: Duration = Duration::from_secs(120);
 
-/// Longest wait for the client library to take one message, subscribe or unsubscribe, unless set otherwise. It waits only
-/// when its queue is full or the link died this moment; what is given up then is answered as unavailable.
+/// Longest wait for the client library to take one message, subscribe or unsubscribe, unless set otherwise. It waits
+/// only when its queue is full or the link died this moment; what is given up then is answered as unavailable.
 pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Time between two signs of life of an idle watch of a bucket. A bucket that was taken away is noticed after two of them; at
-/// five seconds they would be the largest part of what an idle host costs on a metered link.
+/// Time between two signs of life of an idle watch of a bucket. A bucket that was taken away is noticed after two of
+/// them; at five seconds they would be the largest part of what an idle host costs on a metered link.
 pub const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(60);
 
 /// Patience with the network.
@@ -67,7 +68,8 @@ pub struct Endpoint {
     pub tls: Tls,
     /// Where answers to our own requests are heard, in place of `_INBOX`.
     pub inbox: Option<String>,
-    /// The server on this machine that is meant because nobody named one; its owner is checked at each attempt to connect.
+    /// The server on this machine that is meant because nobody named one; its owner is checked at each attempt to
+    /// connect.
     pub unnamed: Option<LocalServer>,
 }
 

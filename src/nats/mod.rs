@@ -2,9 +2,11 @@
 //!
 //! * [`endpoint`]: servers, logins, TLS, patience. [`local_server`]: a server that nobody named, and whose it is.
 //!   [`credentials`]: how a login is shown.
-//! * [`connection`]: one connection, with [`backoff`] between attempts; [`admission`]: how much of what comes in is worked on.
+//! * [`connection`]: one connection, with [`backoff`] between attempts; [`admission`]: how much of what comes in is
+//!   worked on.
 //! * [`guard`]: what a server says is judged before the client library reads it.
-//! * [`jetstream`]: requests to JetStream; [`objects`]: its object stores; [`bodies`]: long bodies of calls, kept there.
+//! * [`jetstream`]: requests to JetStream; [`objects`]: its object stores; [`bodies`]: long bodies of calls, kept
+//!   there.
 //! * [`calls`]: one call, signed, and its answer.
 //!
 //! It knows no lattice and no host. `lattice` and `sdk` stand on it, so that a provider needs nothing of the host.

@@ -1,7 +1,7 @@
 //! Ending a tree of processes that may grow while it is ended. Everything here blocks.
 //!
-//! Who starts processes faster than they can be killed one by one starts none once it is stopped. So everything is stopped
-//! first, in rounds, until a round finds nothing new, and killed then.
+//! Who starts processes faster than they can be killed one by one starts none once it is stopped. So everything is
+//! stopped first, in rounds, until a round finds nothing new, and killed then.
 
 use std::collections::BTreeSet;
 
@@ -9,8 +9,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::process_tree;
 
-/// Most rounds of stopping. A round takes a fraction of a millisecond for a hundred processes; a tree that still grows after
-/// all of them is killed as it is then, and what is left of it is found by the next call.
+/// Most rounds of stopping. A round takes a fraction of a millisecond for a hundred processes; a tree that still grows
+/// after all of them is killed as it is then, and what is left of it is found by the next call.
 const ROUNDS: usize = 200;
 
 /// Stops and kills what `roots` names and everything below that.

@@ -8,9 +8,10 @@
 //! * `work_dirs`: the directories they work in.
 //! * [`environment`]: what of this host's environment a provider sees; what it is told is [`crate::wire::host_data`].
 //! * [`process`]: one process from start to end: readiness, links, health, shutdown. The host's side of [`supervisor`],
-//!   which runs in a process of its own and sees to it that nothing outlives the host; the words between them are [`supervisor_protocol`].
-//! * [`watch`] and `usage`: what the supervisor looks at while the provider runs: memory, tasks, disk; [`quota`]: where the
-//!   kernel keeps the limits of the disk.
+//!   which runs in a process of its own and sees to it that nothing outlives the host; the words between them are
+//!   [`supervisor_protocol`].
+//! * [`watch`] and `usage`: what the supervisor looks at while the provider runs: memory, tasks, disk; [`quota`]: where
+//!   the kernel keeps the limits of the disk.
 //! * `supervisors`: which processes are providers', told by whom they descend from.
 //! * [`confine`]: what a process takes from itself right before it becomes the provider; [`layers`] says which of that the
 //!   kernel has, `landlock`, `seccomp` and `new_code` are the layers.

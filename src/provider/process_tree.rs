@@ -1,7 +1,8 @@
 //! Which process comes from which, as `/proc` tells it. Everything here blocks shortly.
 //!
-//! A process may keep others of its user out of `/proc/PID` (`PR_SET_DUMPABLE`), and where `/proc` is mounted with `hidepid`
-//! (`ProtectProc=invisible` of the packaged unit) it is then not even listed: nothing here takes *not there* for *gone*.
+//! A process may keep others of its user out of `/proc/PID` (`PR_SET_DUMPABLE`), and where `/proc` is mounted with
+//! `hidepid` (`ProtectProc=invisible` of the packaged unit) it is then not even listed: nothing here takes *not there*
+//! for *gone*.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -109,7 +110,8 @@ fn by_parents(roots: &[i32]) -> Vec<i32> {
 
 /// The session of this process; 0 where it began outside of this PID namespace.
 pub fn own_session() -> i32 {
-    // By way of a thread, which is in the same one: emulators of other processors make up what a process reads of itself.
+    // By way of a thread, which is in the same one: emulators of other processors make up what a process reads of
+    // itself.
     let stat = fs::read_to_string("/proc/thread-self/stat").unwrap_or_default();
     read(&stat).map_or(0, |(_, session)| session)
 }

@@ -11,9 +11,9 @@
 //! Every block passes the kernel a descriptor that is borrowed, so open, and one pointer, to a value that outlives the
 //! call. The types are those of the kernel's headers, `repr(C)`, of integers without gaps between them, for which
 //! every pattern of bits is a value; tests below hold their sizes against the kernel's. The number of a request holds
-//! the size of its type, and is made from it. `FSGETXATTR` and `Q_XGETQSTAT` write to that value at most its size, through a
-//! pointer that may be written to, and keep nothing of it; `FSSETXATTR` and `Q_SETQUOTA` only read it. The two that
-//! change something change what is on a disk, and nothing in this process.
+//! the size of its type, and is made from it. `FSGETXATTR` and `Q_XGETQSTAT` write to that value at most its size,
+//! through a pointer that may be written to, and keep nothing of it; `FSSETXATTR` and `Q_SETQUOTA` only read it. The
+//! two that change something change what is on a disk, and nothing in this process.
 
 #![allow(unsafe_code)]
 

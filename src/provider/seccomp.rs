@@ -148,8 +148,8 @@ const AF_SMC: libc::c_int = 43;
 /// `TIOCSTI` and `TIOCLINUX`, as numbers: the C libraries do not agree on the type of a request.
 const TERMINAL_INPUT: [u32; 2] = [0x5412, 0x541C];
 
-/// `FS_IOC_FSSETXATTR`, and `FS_IOC_SETFLAGS` as 64-bit and 32-bit programs write it: with either the owner of a directory
-/// takes what is made in it out of its project, and so out of its quota.
+/// `FS_IOC_FSSETXATTR`, and `FS_IOC_SETFLAGS` as 64-bit and 32-bit programs write it: with either the owner of a
+/// directory takes what is made in it out of its project, and so out of its quota.
 const FILE_ATTRIBUTES: [u32; 3] = [0x401C_5820, 0x4008_6602, 0x4004_6602];
 
 /// Multipath TCP, which Landlock's rules for TCP do not cover.

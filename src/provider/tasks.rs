@@ -6,9 +6,9 @@ use std::{fs, path::Path};
 /// (one or two threads each), with room for both to grow.
 pub const HOST_TASKS: u64 = 64;
 
-/// The `RLIMIT_NPROC` of a provider that runs as `user`, so that it can start `processes` more than that user has now: the
-/// kernel counts all processes and threads of a user. Where the service may have a known number of tasks, [`HOST_TASKS`] of them stay out of
-/// reach. 0, no limit, stays 0 where that number is not known.
+/// The `RLIMIT_NPROC` of a provider that runs as `user`, so that it can start `processes` more than that user has now:
+/// the kernel counts all processes and threads of a user. Where the service may have a known number of tasks,
+/// [`HOST_TASKS`] of them stay out of reach. 0, no limit, stays 0 where that number is not known.
 pub fn user_limit(user: u32, processes: u64) -> u64 {
     let most = service_limit().map(|limit| limit.saturating_sub(HOST_TASKS).max(1));
     let wanted = (processes > 0).then(|| used_by(user).saturating_add(processes));

@@ -1,5 +1,5 @@
-//! The words of the lattice: messages, names, codecs. Pure data; nothing here does I/O or keeps state. What asks the system
-//! for random bytes and the time is in [`id`].
+//! The words of the lattice: messages, names, codecs. Pure data; nothing here does I/O or keeps state. What asks the
+//! system for random bytes and the time is in [`id`].
 //!
 //! Comments everywhere in this crate cite the protocol as `protocol/lattice.md §4.2`: that is a section of a file in
 //! `src/wire/protocol/`, beside this one.

@@ -163,7 +163,8 @@ pub fn joined(sandbox: &Sandbox, port: u16, more: &[(&str, &str)]) -> Host {
     host
 }
 
-/// Whether the host `id` answers on the last of its control subjects; nothing where the server lets nobody ask without a login.
+/// Whether the host `id` answers on the last of its control subjects; nothing where the server lets nobody ask without
+/// a login.
 fn answers(port: u16, id: &str) -> Option<bool> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
     // A host that takes no commands at all says nothing.

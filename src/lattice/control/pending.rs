@@ -45,7 +45,8 @@ pub(super) fn is_too_old(now: Now, accepted: u64) -> bool {
 /// Commands that were accepted and are still being carried out, by record name.
 pub struct PendingCommands {
     tasks: Mutex<BTreeMap<String, Pursued>>,
-    /// Held from [`PendingCommands::make_room`] to [`PendingCommands::insert`]: commands that come at once must not all find the same room.
+    /// Held from [`PendingCommands::make_room`] to [`PendingCommands::insert`]: commands that come at once must not all
+    /// find the same room.
     entering: smol::lock::Mutex<()>,
     store: Store,
 }

@@ -54,8 +54,8 @@ async fn client(guard: &Arc<Guard>) -> (Client, Arc<AtomicUsize>) {
     (options.connect(guard.url()).await.unwrap(), lost)
 }
 
-/// A server that takes a login; what follows is the test's. A connection that waited so long for this that the other side has
-/// closed it is passed over: another comes.
+/// A server that takes a login; what follows is the test's. A connection that waited so long for this that the other
+/// side has closed it is passed over: another comes.
 async fn greet(listener: &TcpListener) -> TcpStream {
     loop {
         let (mut stream, _) = listener.accept().await.unwrap();

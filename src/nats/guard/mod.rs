@@ -1,8 +1,9 @@
 //! One connection to a NATS server, guarded: what the server says is judged before the client library reads it.
 //!
-//! The client library panics on some messages and keeps whatever the server announces; this process ends at a panic. So the
-//! library never speaks to a server. It speaks to a [`Guard`], over a connection inside this machine that nobody else can
-//! take, and the guard speaks to the server: it dials, does TLS, checks each operation, counts what waits, and passes on.
+//! The client library panics on some messages and keeps whatever the server announces; this process ends at a panic. So
+//! the library never speaks to a server. It speaks to a [`Guard`], over a connection inside this machine that nobody
+//! else can take, and the guard speaks to the server: it dials, does TLS, checks each operation, counts what waits, and
+//! passes on.
 //!
 //! * `scanner`: what a server may say, a pure state machine. `info`: what it tells of itself.
 //! * `flow`: how many bytes wait for their readers, and who is refused when they are too many.

@@ -1,5 +1,5 @@
-//! JetStream object stores (`protocol/lattice.md` and NATS ADR-20): [`words`] are what is written about objects, [`bucket`] asks for
-//! them, [`reader`] and [`writer`] move an object chunk by chunk.
+//! JetStream object stores (`protocol/lattice.md` and NATS ADR-20): [`words`] are what is written about objects,
+//! [`bucket`] asks for them, [`reader`] and [`writer`] move an object chunk by chunk.
 
 pub mod bucket;
 pub mod reader;
@@ -16,8 +16,8 @@ use crate::{
     task,
 };
 
-/// How long a connection that was lost on the way may take to come back: longer than a server's restart, shorter than an
-/// operator's patience. What has arrived stays for the next attempt.
+/// How long a connection that was lost on the way may take to come back: longer than a server's restart, shorter than
+/// an operator's patience. What has arrived stays for the next attempt.
 pub const RECONNECT: Duration = Duration::from_secs(60);
 
 /// Waits until there is a connection, at most `patience`.

@@ -174,8 +174,9 @@ impl Shelf {
         Ok(reply)
     }
 
-    /// How `digest` is held here: as content, or as a manifest that leads to content. What others may not have is not here
-    /// for them: whoever sends a command would else make this board fetch an address, and read here what it answered.
+    /// How `digest` is held here: as content, or as a manifest that leads to content. What others may not have is not
+    /// here for them: whoever sends a command would else make this board fetch an address, and read here what it
+    /// answered.
     async fn held(&self, digest: Digest) -> Result<Held> {
         let artifacts = self.artifacts.clone();
         let (is_given, manifest) = smol::unblock(move || {

@@ -119,7 +119,8 @@ impl Renewal {
 }
 
 impl Mirror {
-    /// Opens the socket and serves what of `artifacts` is for others. An address that cannot be had yet is tried again until it can.
+    /// Opens the socket and serves what of `artifacts` is for others. An address that cannot be had yet is tried again
+    /// until it can.
     ///
     /// # Errors
     /// `Config` when the address can never be had; `Config` or `Denied` for a certificate that cannot be used.
